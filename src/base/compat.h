@@ -1,0 +1,25 @@
+/*
+ * compat.h
+ *	  Every test of PG_VERSION_NUM in the project, and nothing else.
+ *
+ * PostgreSQL 15 to 18 are supported.  Code elsewhere uses the names defined
+ * here, which are those of the newest version wherever one exists.
+ */
+#ifndef MT_COMPAT_H
+#define MT_COMPAT_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#if PG_VERSION_NUM < 150000
+#error "migrate_tiers needs PostgreSQL 15 or later"
+#endif
+
+/* 16 exports functions hidden by default; 15 needs to be told. */
+#if PG_VERSION_NUM < 160000
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#endif
+
+#endif							/* MT_COMPAT_H */

@@ -1,0 +1,40 @@
+/*
+ * settings.c
+ *	  The settings of the extension: see settings.h.
+ */
+#include "base/settings.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+int			mt_lock_timeout = 200;
+bool		mt_allow_ddl = false;
+int			mt_small_tick = 256;
+
+/* mt_settings_define defines every setting; called once, when the library is loaded. */
+void
+mt_settings_define(void)
+{
+	DefineCustomIntVariable("migrate_tiers.lock_timeout",
+							"How long a statement of ours may queue for a lock on a user's table.",
+							"It then gives up, backs off and tries again.",
+							&mt_lock_timeout, 200, 1, 60000, PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("migrate_tiers.allow_ddl",
+							 "Lets DDL pass that the guard of migrated tables would refuse.",
+							 "A table whose rows may have moved unseen is then copied again.",
+							 &mt_allow_ddl, false, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("migrate_tiers.small_tick",
+							"Number of keys up to which a tick is sent row by row.",
+							"Larger ticks go through COPY into a staging table.",
+							&mt_small_tick, 256, 1, 100000, PGC_SUSET, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("migrate_tiers");
+}
+
+/* mt_lock_timeout_text returns the lock timeout in milliseconds, as text. */
+const char *
+mt_lock_timeout_text(void)
+{
+	return psprintf("%dms", mt_lock_timeout);
+}

@@ -1,0 +1,64 @@
+/*
+ * migration.h
+ *	  A migration: one source database (this one), one target database, a set
+ *	  of tagged tables, one current phase.  A row of migrate_tiers.migration.
+ */
+#ifndef MT_MIGRATION_H
+#define MT_MIGRATION_H
+
+#include "base/compat.h"
+
+#include "nodes/pg_list.h"
+
+/* Segments of a queue; a segment is written for one retention period. */
+#define MT_QUEUE_SEGMENTS 3
+
+typedef enum MtPhase
+{
+	MT_PLANNED,
+	MT_SYNCING,
+	MT_DUAL_WRITE,
+	MT_READ_TARGET,
+	MT_TARGET_ONLY,
+	MT_FINISHED
+} MtPhase;
+
+typedef struct MtMigration
+{
+	int32		id;
+	char	   *name;
+	char	   *ident;			/* uuid: its name on the target */
+	char	   *token;			/* uuid: proves to the target's fence that a session is ours */
+	Oid			owner;
+	Oid			server;
+	MtPhase		phase;
+	bool		syncing;		/* a worker is wanted, unless paused */
+	bool		paused;
+	Oid			queue[MT_QUEUE_SEGMENTS];	/* InvalidOid before capture */
+	int64		queue_retention;	/* microseconds */
+	int			worker_pid;
+	int64		worker_shared;	/* handle of the worker's shared memory */
+	char	   *mark;			/* last known mark of the target as text, or NULL */
+} MtMigration;
+
+extern const char *mt_phase_name(MtPhase phase);
+extern MtPhase mt_phase_parse(const char *name);	/* ereports on an unknown name */
+
+/* Looks up a migration; name NULL means the only one.  Errors name the call to make. */
+extern MtMigration *mt_migration_get(const char *name);
+extern MtMigration *mt_migration_by_id(int32 id, bool missing_ok);
+
+/* The same, and refuses a caller who may not drive it (member of the owner, or superuser). */
+extern MtMigration *mt_migration_get_owned(const char *name);
+extern void mt_migration_check_owner(const MtMigration *migration);
+
+/*
+ * Locks a migration against another change of its declaration or phase until
+ * the end of the transaction (or session): tag, untag, set_option, drop, advance, revert.
+ */
+extern void mt_migration_lock(int32 id);
+
+/* Tells every backend's caches that migrations have changed (at commit). */
+extern void mt_migration_invalidate(void);
+
+#endif							/* MT_MIGRATION_H */

@@ -1,0 +1,39 @@
+/*
+ * relation.h
+ *	  A table of a migration: a row of migrate_tiers.relation.
+ */
+#ifndef MT_RELATION_H
+#define MT_RELATION_H
+
+#include "catalog/migration.h"
+
+typedef struct MtRelation
+{
+	int32		id;
+	int32		migration;
+	Oid			relid;
+	char	   *schema;			/* on the source, now */
+	char	   *name;
+	char	   *target_schema;
+	char	   *target_name;
+	char	   *tier;
+	char	   *state;
+	int			nkeys;
+	char	  **key_columns;
+	char	  **key_operators;	/* OPERATOR(schema.=), one a column */
+	Oid			key_index;
+	bool		captured;
+	char	   *captured_from;	/* S0 as text, or NULL */
+	bool		partitioned;	/* relkind 'p' on the source */
+} MtRelation;
+
+extern List *mt_relation_list(int32 migration, const char *tier);	/* of MtRelation; tier NULL: all */
+extern MtRelation *mt_relation_by_id(int32 id, bool missing_ok);
+extern MtRelation *mt_relation_by_relid(Oid relid);	/* NULL when it is not tagged */
+extern void mt_relation_set_state(int32 id, const char *state);
+
+/* The table with the ONLY that it needs: never children by inheritance, always partitions. */
+extern char *mt_relation_source_name(const MtRelation *relation);
+extern char *mt_relation_target_name(const MtRelation *relation);
+
+#endif							/* MT_RELATION_H */

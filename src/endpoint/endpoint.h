@@ -1,0 +1,80 @@
+/*
+ * endpoint.h
+ *	  A side of a migration: something that can begin, run SQL, take and give a
+ *	  COPY stream, and commit.  The remote endpoint is a libpq connection, with
+ *	  every wait on the latch, so that it obeys cancel and terminate at once.
+ *
+ * A statement that fails raises an ERROR that carries the remote's SQLSTATE,
+ * message, detail, hint and the statement.  An endpoint whose connection broke
+ * is closed by its owner (mt_remote_close) and opened again; nothing of a
+ * session is assumed to survive.
+ */
+#ifndef MT_ENDPOINT_H
+#define MT_ENDPOINT_H
+
+#include "base/compat.h"
+
+#include "catalog/migration.h"
+
+typedef struct MtRemote MtRemote;
+
+/* Rows of a query, as text.  Lives in the memory context of the call. */
+typedef struct MtRows
+{
+	int			count;
+	int			columns;
+	char	 ***values;			/* [row][column], NULL for SQL NULL */
+	int64		affected;		/* rows of the command tag */
+} MtRows;
+
+/*
+ * Connects to the migration's target as its owner's user mapping says.  The
+ * session is pinned: search_path, formats, time zone, no timeouts but
+ * lock_timeout, row_security off; the fence's token is set.  Registered for
+ * cleanup: it is closed when the backend exits, and by mt_remote_close.
+ */
+extern MtRemote *mt_remote_open(const MtMigration *migration);
+extern void mt_remote_close(MtRemote *remote);
+
+/* Checks server, mapping and the rights of the role without connecting. */
+extern void mt_remote_check_options(Oid server, Oid role);
+
+extern int	mt_remote_version(const MtRemote *remote);	/* server_version_num */
+extern int	mt_remote_socket(const MtRemote *remote);	/* for a wait that watches it */
+
+/* One statement with text parameters (NULL element: SQL NULL). */
+extern MtRows *mt_remote_query(MtRemote *remote, const char *sql, int nparams,
+							   const char *const *params);
+
+/* One or more statements without parameters and results. */
+extern void mt_remote_run(MtRemote *remote, const char *sql);
+
+#define MT_PARAMS(...) lengthof(((const char *const[]) {__VA_ARGS__})), ((const char *const[]) {__VA_ARGS__})
+#define MT_NO_PARAMS   0, NULL
+
+/* COPY ... FROM STDIN: bytes are sent as they come, in pieces of any size. */
+extern void mt_remote_copy_begin(MtRemote *remote, const char *sql);
+extern void mt_remote_copy_send(MtRemote *remote, const char *data, int length);
+extern int64 mt_remote_copy_end(MtRemote *remote);	/* rows, as the command tag says */
+
+/*
+ * A pipeline: statements are queued, sent as the socket takes them, answers
+ * read meanwhile.  mt_pipeline_finish waits for all; the first error is raised.
+ */
+typedef struct MtField
+{
+	const char *data;			/* NULL: SQL NULL */
+	int			length;
+	bool		binary;
+} MtField;
+
+extern void mt_pipeline_begin(MtRemote *remote);
+extern void mt_pipeline_query(MtRemote *remote, const char *sql, int nparams, const MtField *params);
+extern void mt_pipeline_execute(MtRemote *remote, const char *statement, int nparams,
+								const MtField *params);
+extern int64 mt_pipeline_finish(MtRemote *remote);	/* rows affected, together */
+
+/* Prepares a statement once a session; the name is what mt_pipeline_execute takes. */
+extern void mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql);
+
+#endif							/* MT_ENDPOINT_H */

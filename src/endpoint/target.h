@@ -1,0 +1,52 @@
+/*
+ * target.h
+ *	  What we keep on the target: plain SQL objects in its schema
+ *	  migrate_tiers, shared by all migrations that lead there, and the fence.
+ *
+ * Tables there: migration (ident, name, token, mark, ...), chunk (pieces of the
+ * copy that are in), joined (tables that have had their first tick), set_aside
+ * (indexes, keys and foreign keys to be built again).  Each function is
+ * idempotent, so that a step that was cut off can be run again.
+ */
+#ifndef MT_TARGET_H
+#define MT_TARGET_H
+
+#include "catalog/relation.h"
+#include "endpoint/endpoint.h"
+
+/* Creates the schema and its tables where they are missing, and this migration's row. */
+extern void mt_target_install(MtRemote *remote, const MtMigration *migration);
+
+/* Removes all of this migration, and the schema with the last one. */
+extern void mt_target_uninstall(MtRemote *remote, const MtMigration *migration);
+
+/* Puts the fence on a table (and its partitions, also ones that came later), or takes it off. */
+extern void mt_target_fence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
+extern void mt_target_unfence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
+
+/* Empties tables that we filled: TRUNCATE of all together, or DELETE where something else refers to them. */
+extern void mt_target_empty(MtRemote *remote, const List *relations);
+
+/*
+ * Sets aside the indexes, unique and key constraints of an empty table, and the
+ * foreign keys that rest on them.  What cannot be dropped (a view depends on it, the table is
+ * partitioned) stays.  Returns the names (char *) of the indexes to build again.
+ */
+extern List *mt_target_set_aside(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
+
+/* The indexes of a table that still wait to be built again (char *). */
+extern List *mt_target_aside(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
+
+/* Builds one of them; the caller chooses how many run side by side. */
+extern void mt_target_build_index(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
+								  const char *name);
+
+/* Restores constraints over built indexes, comments, cluster and replica identity marks. */
+extern void mt_target_restore_constraints(MtRemote *remote, const MtMigration *migration,
+										  const MtRelation *relation);
+
+/* Adds the foreign keys again and validates them; called when every table is in sync.  strict
+ * false (drop, revert in mid-copy): one that does not hold stays NOT VALID, with a WARNING. */
+extern void mt_target_restore_foreign_keys(MtRemote *remote, const MtMigration *migration, bool strict);
+
+#endif							/* MT_TARGET_H */

@@ -1,0 +1,90 @@
+-- Tables of ours.  Nobody but the extension's owner reads or writes them
+-- directly: the views show to each role what is its own.
+
+CREATE TABLE migrate_tiers.migration (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name name NOT NULL UNIQUE,
+    ident uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(),      -- its name on the target
+    token uuid NOT NULL DEFAULT gen_random_uuid(),             -- tells the target's fence that a session is ours
+    owner oid NOT NULL,                                        -- role
+    server oid NOT NULL,                                       -- foreign server
+    phase text NOT NULL DEFAULT 'planned'
+        CHECK (phase IN ('planned', 'syncing', 'dual_write', 'read_target', 'target_only', 'finished')),
+    transition text,                                           -- the step under way
+    syncing boolean NOT NULL DEFAULT false,                    -- a worker is wanted (but for paused)
+    paused boolean NOT NULL DEFAULT false,
+    queue oid[] NOT NULL DEFAULT '{}',                         -- segments of the queue
+    queue_retention interval NOT NULL DEFAULT '5 min',         -- period of a segment (copied from the option)
+    worker_pid integer NOT NULL DEFAULT 0,
+    worker_shared bigint NOT NULL DEFAULT 0,                   -- dynamic shared memory of the worker
+    mark pg_snapshot,                                          -- the target's mark as last seen; the target's counts
+    mark_time timestamptz,                                     -- when the snapshot of that mark was taken
+    stopped text,                                              -- why sending stopped, or null
+    stopped_at timestamptz,
+    created timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE migrate_tiers.relation (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    relation oid NOT NULL UNIQUE,
+    target_schema name NOT NULL,
+    target_name name NOT NULL,
+    tier text NOT NULL CHECK (tier IN ('realtime', 'batch', 'ignored')),
+    state text NOT NULL DEFAULT 'planned'
+        CHECK (state IN ('planned', 'copying', 'syncing', 'stopped', 'recopy', 'waiting', 'pushing', 'fresh', 'stale')),
+    key_columns name[] NOT NULL DEFAULT '{}',                  -- of realtime tables, in the key's order
+    key_operators text[] NOT NULL DEFAULT '{}',                -- equality of each, schema-qualified: OPERATOR(pg_catalog.=)
+    key_index oid NOT NULL DEFAULT 0,
+    captured boolean NOT NULL DEFAULT false,                   -- the triggers are there
+    captured_from pg_snapshot,                                 -- S0: every later change of the table is in the queue
+    fingerprint text,                                          -- structure as it was when capture began (ddl guard)
+    partitions oid[] NOT NULL DEFAULT '{}',                    -- leaf partitions known to the guard
+    note text,                                                 -- why it is to be copied again
+    estimated_rows bigint NOT NULL DEFAULT 0,
+    copy_started timestamptz,
+    copy_finished timestamptz
+);
+CREATE INDEX ON migrate_tiers.relation (migration);
+
+-- A piece of work of the initial copy: a range of blocks, or an index that is
+-- built again when all ranges of its table are there.
+CREATE TABLE migrate_tiers.copy_task (
+    relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
+    task integer NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('chunk', 'index')),
+    source_table oid NOT NULL,                                 -- the table or leaf partition; 0 for an index
+    filenode oid NOT NULL DEFAULT 0,                           -- of source_table when the ranges were cut
+    first_block bigint NOT NULL DEFAULT 0,
+    last_block bigint NOT NULL DEFAULT 0,                      -- exclusive
+    object text,                                               -- an index: its name on the target
+    state text NOT NULL DEFAULT 'planned' CHECK (state IN ('planned', 'running', 'done')),
+    rows bigint NOT NULL DEFAULT 0,
+    bytes bigint NOT NULL DEFAULT 0,
+    started timestamptz,
+    finished timestamptz,
+    PRIMARY KEY (relation, task)
+);
+
+CREATE TABLE migrate_tiers.option_value (
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    name text NOT NULL,
+    value text NOT NULL,
+    PRIMARY KEY (migration, name)
+);
+
+CREATE TABLE migrate_tiers.transition (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    from_phase text NOT NULL,
+    to_phase text NOT NULL,
+    requested_by name NOT NULL,
+    started timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished timestamptz,
+    outcome text CHECK (outcome IN ('done', 'failed', 'undone')),
+    steps jsonb NOT NULL DEFAULT '[]',                         -- [{step, object, started, finished, outcome}]
+    gates jsonb NOT NULL DEFAULT '[]',
+    error text
+);
+CREATE INDEX ON migrate_tiers.transition (migration);
+
