@@ -39,6 +39,9 @@ extern void mt_remote_close(MtRemote *remote);
 /* Checks server, mapping and the rights of the role without connecting. */
 extern void mt_remote_check_options(Oid server, Oid role);
 
+/* Whether a statement can be sent: false after an exchange was left in the middle. */
+extern bool mt_remote_usable(const MtRemote *remote);
+
 extern int	mt_remote_version(const MtRemote *remote);	/* server_version_num */
 extern int	mt_remote_socket(const MtRemote *remote);	/* for a wait that watches it */
 

@@ -1,0 +1,270 @@
+/*
+ * connect.c
+ *	  Opens and closes the remote endpoint.
+ *
+ * Options come from the foreign server and the owner's user mapping, as with
+ * postgres_fdw, and are handed to libpq only: secrets enter no text of ours.
+ * The session is pinned, since settings of the role, the database or a proxy
+ * must neither end it nor change what a value looks like.
+ */
+#include "endpoint/remote.h"
+
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "libpq/libpq-be-fe-helpers.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "base/settings.h"
+
+typedef struct MtConnectOptions
+{
+	const char **keywords;
+	const char **values;
+	int			count;
+	bool		has_password;
+	bool		password_required;
+} MtConnectOptions;
+
+/* What libpq is asked for unless server or mapping say otherwise: a cut network is noticed. */
+static const char *const connect_defaults[][2] = {
+	{"connect_timeout", "10"},
+	{"keepalives_idle", "10"},
+	{"keepalives_interval", "5"},
+	{"keepalives_count", "3"},
+	{"tcp_user_timeout", "30000"},
+	{"fallback_application_name", "migrate_tiers"},
+};
+
+static void collect_options(MtConnectOptions *options, Oid server, Oid role);
+static void add_options(MtConnectOptions *options, List *list);
+static void add_option(MtConnectOptions *options, const char *keyword, const char *value);
+static bool is_libpq_option(const char *keyword);
+static bool has_option(const MtConnectOptions *options, const char *keyword);
+static void pin_session(MtRemote *remote, const MtMigration *migration);
+static void check_not_pooled(MtRemote *remote);
+static void close_on_reset(void *arg);
+static void log_notice(void *arg, const char *message);
+
+/* mt_remote_check_options checks server, mapping and the role's rights without connecting. */
+void
+mt_remote_check_options(Oid server, Oid role)
+{
+	MtConnectOptions options = {0};
+
+	collect_options(&options, server, role);
+}
+
+/* mt_remote_open connects to a migration's target and pins the session. */
+MtRemote *
+mt_remote_open(const MtMigration *migration)
+{
+	MtRemote   *remote = palloc0(sizeof(MtRemote));
+	MtConnectOptions options = {0};
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+
+	collect_options(&options, migration->server, migration->owner);
+	remote->context = CurrentMemoryContext;
+	callback->func = close_on_reset;
+	callback->arg = remote;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+
+	remote->conn = libpqsrv_connect_params(options.keywords, options.values, false,
+										   PG_WAIT_EXTENSION);
+	if (PQstatus(remote->conn) != CONNECTION_OK)
+	{
+		char	   *message = pchomp(PQerrorMessage(remote->conn));
+
+		mt_remote_close(remote);
+		ereport(ERROR,
+				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+				 errmsg("could not connect to server \"%s\"",
+						GetForeignServer(migration->server)->servername),
+				 errdetail_internal("%s", message),
+				 errhint("Check the options of the foreign server and the user mapping of \"%s\".",
+						 GetUserNameFromId(migration->owner, false))));
+	}
+	if (options.password_required && !PQconnectionUsedPassword(remote->conn))
+	{
+		mt_remote_close(remote);
+		ereport(ERROR,
+				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+				 errmsg("password is required"),
+				 errdetail("A migration whose owner is not a superuser must authenticate with the password of its user mapping, and the target did not ask for one."),
+				 errhint("The target's authentication method must be changed, or password_required=false set by a superuser in the user mapping.")));
+	}
+	PQsetNoticeProcessor(remote->conn, log_notice, NULL);
+	check_not_pooled(remote);
+	pin_session(remote, migration);
+	return remote;
+}
+
+/* mt_remote_close ends the connection; the endpoint itself goes with its memory context. */
+void
+mt_remote_close(MtRemote *remote)
+{
+	if (remote->first_error)
+		PQclear(remote->first_error);
+	remote->first_error = NULL;
+	if (remote->conn)
+		libpqsrv_disconnect(remote->conn);
+	remote->conn = NULL;
+}
+
+/* mt_remote_version returns the target's version as in server_version_num. */
+int
+mt_remote_version(const MtRemote *remote)
+{
+	return PQserverVersion(remote->conn);
+}
+
+/* mt_remote_socket returns the descriptor of the connection. */
+int
+mt_remote_socket(const MtRemote *remote)
+{
+	return PQsocket(remote->conn);
+}
+
+/* mt_remote_usable says whether the connection can take a statement now. */
+bool
+mt_remote_usable(const MtRemote *remote)
+{
+	return remote->conn != NULL && !remote->busy && PQstatus(remote->conn) == CONNECTION_OK;
+}
+
+static void
+close_on_reset(void *arg)
+{
+	if (arg != NULL)
+		mt_remote_close((MtRemote *) arg);
+}
+
+/* log_notice keeps a notice of the target out of the session of whoever called. */
+static void
+log_notice(void *arg, const char *message)
+{
+	ereport(DEBUG1, (errmsg_internal("target: %s", message)));
+}
+
+/* collect_options gathers what libpq is to be told, and refuses what must not be tried. */
+static void
+collect_options(MtConnectOptions *options, Oid server, Oid role)
+{
+	ForeignServer *foreign_server = GetForeignServer(server);
+	UserMapping *mapping = GetUserMapping(role, server);
+	int			room = list_length(foreign_server->options) + list_length(mapping->options) +
+		lengthof(connect_defaults) + 2;
+	bool		superuser_role = superuser_arg(role);
+
+	options->keywords = palloc0(sizeof(char *) * room);
+	options->values = palloc0(sizeof(char *) * room);
+	options->password_required = !superuser_role;
+	add_options(options, foreign_server->options);
+	add_options(options, mapping->options);
+	for (int i = 0; i < lengthof(connect_defaults); i++)
+		if (!has_option(options, connect_defaults[i][0]))
+			add_option(options, connect_defaults[i][0], connect_defaults[i][1]);
+	add_option(options, "client_encoding", GetDatabaseEncodingName());
+	if (options->password_required && !options->has_password)
+		ereport(ERROR,
+				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+				 errmsg("password is required"),
+				 errdetail("The user mapping of \"%s\" for server \"%s\" has no password, and the role is not a superuser.",
+						   GetUserNameFromId(role, false), foreign_server->servername),
+				 errhint("Run ALTER USER MAPPING FOR %s SERVER %s OPTIONS (ADD password '...').",
+						 quote_identifier(GetUserNameFromId(role, false)),
+						 quote_identifier(foreign_server->servername))));
+}
+
+static void
+add_options(MtConnectOptions *options, List *list)
+{
+	ListCell   *cell;
+
+	foreach(cell, list)
+	{
+		DefElem    *option = (DefElem *) lfirst(cell);
+
+		if (strcmp(option->defname, "password_required") == 0)
+			options->password_required = options->password_required && defGetBoolean(option);
+		else if (is_libpq_option(option->defname))
+			add_option(options, option->defname, defGetString(option));
+	}
+}
+
+static void
+add_option(MtConnectOptions *options, const char *keyword, const char *value)
+{
+	if (strcmp(keyword, "client_encoding") == 0 && has_option(options, keyword))
+		return;
+	if (strcmp(keyword, "password") == 0 && value[0] != '\0')
+		options->has_password = true;
+	options->keywords[options->count] = keyword;
+	options->values[options->count] = value;
+	options->count++;
+}
+
+/* is_libpq_option tells libpq's options from those that only postgres_fdw has. */
+static bool
+is_libpq_option(const char *keyword)
+{
+	PQconninfoOption *known = PQconndefaults();
+	bool		found = false;
+
+	if (known == NULL)
+		ereport(ERROR, (errcode(ERRCODE_FDW_OUT_OF_MEMORY), errmsg("out of memory")));
+	for (PQconninfoOption *option = known; option->keyword != NULL && !found; option++)
+		found = strcmp(option->keyword, keyword) == 0;
+	PQconninfoFree(known);
+	return found && strcmp(keyword, "client_encoding") != 0 && strcmp(keyword, "replication") != 0;
+}
+
+static bool
+has_option(const MtConnectOptions *options, const char *keyword)
+{
+	for (int i = 0; i < options->count; i++)
+		if (strcmp(options->keywords[i], keyword) == 0)
+			return true;
+	return false;
+}
+
+/* pin_session makes the session the same whatever the role or database have set. */
+static void
+pin_session(MtRemote *remote, const MtMigration *migration)
+{
+	mt_remote_query(remote,
+					"SELECT pg_catalog.set_config(s.name, v.value, false)"
+					" FROM (VALUES ('search_path', 'pg_catalog, pg_temp'), ('DateStyle', 'ISO, YMD'),"
+					" ('TimeZone', 'UTC'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '3'),"
+					" ('bytea_output', 'hex'), ('row_security', 'off'), ('statement_timeout', '0'),"
+					" ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),"
+					" ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),"
+					" ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),"
+					" ('standard_conforming_strings', 'on'), ('xmloption', 'content'),"
+					" ('quote_all_identifiers', 'off'), ('check_function_bodies', 'off'),"
+					" ('lc_monetary', 'C'), ('synchronous_commit', 'on'), ('session_replication_role', 'origin'),"
+					" ('lock_timeout', $1)) AS v(name, value)"
+					" JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) = pg_catalog.lower(v.name)"
+					" WHERE s.setting IS DISTINCT FROM v.value",
+					MT_PARAMS(mt_lock_timeout_text()));
+	mt_remote_query(remote, "SELECT pg_catalog.set_config('migrate_tiers.session', $1, false)",
+					MT_PARAMS(migration->token));
+}
+
+/* check_not_pooled refuses a pooler, which would change the session under us. */
+static void
+check_not_pooled(MtRemote *remote)
+{
+	MtRows	   *rows = mt_remote_query(remote, "SELECT pg_catalog.pg_backend_pid()", MT_NO_PARAMS);
+
+	if (atoi(rows->values[0][0]) != PQbackendPID(remote->conn))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the target is reached through a connection pooler"),
+				 errdetail("The server process that answers is not the one that was connected to."),
+				 errhint("Let the foreign server name the database server itself.")));
+}

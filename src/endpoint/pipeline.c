@@ -1,0 +1,143 @@
+/*
+ * pipeline.c
+ *	  Many statements in one round trip.
+ *
+ * Answers are read whenever the socket has some, while statements still go out:
+ * otherwise both ends could come to wait for the other to read.  What fails
+ * first is what is raised; the statements behind it were not run.
+ */
+#include "endpoint/remote.h"
+
+#include "miscadmin.h"
+
+/* Statements that may be queued in libpq before it has to hand them on. */
+#define PIPELINE_BATCH 32
+
+static void send_params(MtRemote *remote, const char *text, bool prepared, int nparams,
+						const MtField *params);
+static void read_answers(MtRemote *remote, bool wait);
+
+/* mt_pipeline_begin opens a pipeline. */
+void
+mt_pipeline_begin(MtRemote *remote)
+{
+	mt_remote_start(remote);
+	PQsetnonblocking(remote->conn, 1);
+	if (!PQenterPipelineMode(remote->conn))
+		mt_remote_raise(remote, NULL, NULL);
+	remote->unread = 0;
+	remote->affected = 0;
+}
+
+/* mt_pipeline_query queues a statement given as text. */
+void
+mt_pipeline_query(MtRemote *remote, const char *sql, int nparams, const MtField *params)
+{
+	send_params(remote, sql, false, nparams, params);
+}
+
+/* mt_pipeline_execute queues a prepared statement. */
+void
+mt_pipeline_execute(MtRemote *remote, const char *statement, int nparams, const MtField *params)
+{
+	send_params(remote, statement, true, nparams, params);
+}
+
+/* mt_pipeline_finish waits for all answers, raises the first error and counts rows affected. */
+int64
+mt_pipeline_finish(MtRemote *remote)
+{
+	PGresult   *error;
+
+	if (!PQpipelineSync(remote->conn))
+		mt_remote_raise(remote, NULL, NULL);
+	remote->unread++;
+	mt_remote_flush(remote);
+	read_answers(remote, true);
+	if (!PQexitPipelineMode(remote->conn))
+		mt_remote_raise(remote, NULL, NULL);
+	PQsetnonblocking(remote->conn, 0);
+	remote->busy = false;
+	error = remote->first_error;
+	remote->first_error = NULL;
+	if (error)
+		mt_remote_raise(remote, error, "pipeline of a tick");
+	return remote->affected;
+}
+
+static void
+send_params(MtRemote *remote, const char *text, bool prepared, int nparams, const MtField *params)
+{
+	const char **values = palloc(sizeof(char *) * (nparams + 1));
+	int		   *lengths = palloc(sizeof(int) * (nparams + 1));
+	int		   *formats = palloc(sizeof(int) * (nparams + 1));
+	int			sent;
+
+	for (int i = 0; i < nparams; i++)
+	{
+		values[i] = params[i].data;
+		lengths[i] = params[i].length;
+		formats[i] = params[i].binary ? 1 : 0;
+	}
+	sent = prepared ?
+		PQsendQueryPrepared(remote->conn, text, nparams, values, lengths, formats, 0) :
+		PQsendQueryParams(remote->conn, text, nparams, NULL, values, lengths, formats, 0);
+	if (!sent)
+		mt_remote_raise(remote, NULL, text);
+	pfree(values);
+	pfree(lengths);
+	pfree(formats);
+	remote->unread++;
+	if (remote->unread % PIPELINE_BATCH == 0)
+	{
+		mt_remote_flush(remote);
+		read_answers(remote, false);
+	}
+}
+
+/* read_answers reads what has come, or all that is still to come. */
+static void
+read_answers(MtRemote *remote, bool wait)
+{
+	while (remote->unread > 0)
+	{
+		PGresult   *result;
+
+		if (!wait)
+		{
+			if (!PQconsumeInput(remote->conn))
+				mt_remote_raise(remote, NULL, NULL);
+			if (PQisBusy(remote->conn))
+				return;
+		}
+		result = mt_remote_result(remote);
+		switch (PQresultStatus(result))
+		{
+			case PGRES_PIPELINE_SYNC:
+				remote->unread--;
+				PQclear(result);
+				continue;
+			case PGRES_COMMAND_OK:
+			case PGRES_TUPLES_OK:
+				remote->affected += strtoll(PQcmdTuples(result), NULL, 10);
+				PQclear(result);
+				break;
+			case PGRES_PIPELINE_ABORTED:
+				PQclear(result);
+				break;
+			default:
+				if (PQstatus(remote->conn) != CONNECTION_OK)
+					mt_remote_raise(remote, result, NULL);
+				if (remote->first_error)
+					PQclear(result);
+				else
+					remote->first_error = result;
+				break;
+		}
+		/* Each statement's results end with a NULL. */
+		result = mt_remote_result(remote);
+		Assert(result == NULL);
+		PQclear(result);
+		remote->unread--;
+	}
+}

@@ -1,0 +1,250 @@
+/*
+ * remote.c
+ *	  Statements on the remote endpoint: one at a time, and COPY into it.
+ *
+ * Every wait is on the latch as well as the socket, so that cancel, terminate
+ * and postmaster death are obeyed at once, also in a network that swallows
+ * everything.  An exchange that is left in the middle marks the endpoint busy:
+ * its owner then closes it, since nobody knows what the other end still sends.
+ */
+#include "endpoint/remote.h"
+
+#include "libpq/libpq-be-fe-helpers.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+/* How much of a statement an error shows. */
+#define STATEMENT_SHOWN 400
+
+static void check_result(MtRemote *remote, PGresult *result, const char *sql);
+static MtRows *copy_rows(PGresult *result);
+
+/* mt_remote_query runs one statement with text parameters and returns its rows. */
+MtRows *
+mt_remote_query(MtRemote *remote, const char *sql, int nparams, const char *const *params)
+{
+	PGresult   *result;
+	MtRows	   *rows = NULL;
+
+	mt_remote_start(remote);
+	if (!PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0))
+		mt_remote_raise(remote, NULL, sql);
+	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	check_result(remote, result, sql);
+	PG_TRY();
+	{
+		rows = copy_rows(result);
+	}
+	PG_FINALLY();
+	{
+		PQclear(result);
+	}
+	PG_END_TRY();
+	return rows;
+}
+
+/* mt_remote_run runs statements that have no parameters and whose results nobody wants. */
+void
+mt_remote_run(MtRemote *remote, const char *sql)
+{
+	PGresult   *result;
+
+	mt_remote_start(remote);
+	if (!PQsendQuery(remote->conn, sql))
+		mt_remote_raise(remote, NULL, sql);
+	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	check_result(remote, result, sql);
+	PQclear(result);
+}
+
+/* mt_remote_prepare prepares a statement, once a session. */
+void
+mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql)
+{
+	PGresult   *result;
+	ListCell   *cell;
+	MemoryContext previous;
+
+	foreach(cell, remote->prepared)
+		if (strcmp((char *) lfirst(cell), statement) == 0)
+			return;
+	mt_remote_start(remote);
+	if (!PQsendPrepare(remote->conn, statement, sql, 0, NULL))
+		mt_remote_raise(remote, NULL, sql);
+	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	check_result(remote, result, sql);
+	PQclear(result);
+	previous = MemoryContextSwitchTo(remote->context);
+	remote->prepared = lappend(remote->prepared, pstrdup(statement));
+	MemoryContextSwitchTo(previous);
+}
+
+/* mt_remote_copy_begin starts a COPY ... FROM STDIN. */
+void
+mt_remote_copy_begin(MtRemote *remote, const char *sql)
+{
+	PGresult   *result;
+
+	mt_remote_start(remote);
+	if (!PQsendQuery(remote->conn, sql))
+		mt_remote_raise(remote, NULL, sql);
+	result = libpqsrv_get_result(remote->conn, PG_WAIT_EXTENSION);
+	if (PQresultStatus(result) != PGRES_COPY_IN)
+		mt_remote_raise(remote, result, sql);
+	PQclear(result);
+	if (remote->copy_sql)
+		pfree(remote->copy_sql);
+	remote->copy_sql = MemoryContextStrdup(remote->context, sql);
+	PQsetnonblocking(remote->conn, 1);
+}
+
+/* mt_remote_copy_send sends bytes of the COPY stream; returns when the kernel has them. */
+void
+mt_remote_copy_send(MtRemote *remote, const char *data, int length)
+{
+	if (PQputCopyData(remote->conn, data, length) != 1)
+		mt_remote_raise(remote, NULL, remote->copy_sql);
+	mt_remote_flush(remote);
+}
+
+/* mt_remote_copy_end ends the stream, waits for the outcome and returns the rows taken. */
+int64
+mt_remote_copy_end(MtRemote *remote)
+{
+	PGresult   *result;
+	int64		rows;
+
+	if (PQputCopyEnd(remote->conn, NULL) != 1)
+		mt_remote_raise(remote, NULL, remote->copy_sql);
+	mt_remote_flush(remote);
+	PQsetnonblocking(remote->conn, 0);
+	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	check_result(remote, result, remote->copy_sql);
+	rows = strtoll(PQcmdTuples(result), NULL, 10);
+	PQclear(result);
+	return rows;
+}
+
+/* mt_remote_start begins an exchange; only a connection at rest can. */
+void
+mt_remote_start(MtRemote *remote)
+{
+	if (remote->conn == NULL || remote->busy)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_DOES_NOT_EXIST),
+				 errmsg("the connection to the target is not usable any more")));
+	remote->busy = true;
+}
+
+/* mt_remote_flush waits until libpq has handed all that it holds to the kernel. */
+void
+mt_remote_flush(MtRemote *remote)
+{
+	int			left;
+
+	while ((left = PQflush(remote->conn)) > 0)
+	{
+		mt_remote_wait(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
+		if (!PQconsumeInput(remote->conn))
+			mt_remote_raise(remote, NULL, NULL);
+	}
+	if (left < 0)
+		mt_remote_raise(remote, NULL, NULL);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* mt_remote_wait waits for the socket, and obeys interrupts meanwhile. */
+void
+mt_remote_wait(MtRemote *remote, uint32 events)
+{
+	int			event = WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | events,
+										  PQsocket(remote->conn), -1, PG_WAIT_EXTENSION);
+
+	if (event & WL_LATCH_SET)
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* mt_remote_result waits for the next result; NULL when a statement has no more. */
+PGresult *
+mt_remote_result(MtRemote *remote)
+{
+	while (PQisBusy(remote->conn))
+	{
+		mt_remote_wait(remote, WL_SOCKET_READABLE);
+		if (!PQconsumeInput(remote->conn))
+			mt_remote_raise(remote, NULL, NULL);
+	}
+	return PQgetResult(remote->conn);
+}
+
+static void
+check_result(MtRemote *remote, PGresult *result, const char *sql)
+{
+	ExecStatusType status = PQresultStatus(result);
+
+	if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
+		mt_remote_raise(remote, result, sql);
+	remote->busy = false;
+}
+
+/* mt_remote_raise raises a remote error with all that the remote said of it. */
+void
+mt_remote_raise(MtRemote *remote, PGresult *result, const char *sql)
+{
+	char	   *sqlstate = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
+	int			code = ERRCODE_CONNECTION_FAILURE;
+	char	   *message = NULL;
+	char	   *detail = NULL;
+	char	   *hint = NULL;
+	char	   *context = NULL;
+
+	if (sqlstate)
+	{
+		code = MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4]);
+		message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+		detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
+		hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
+		context = PQresultErrorField(result, PG_DIAG_CONTEXT);
+	}
+	message = message ? pstrdup(message) : pchomp(PQerrorMessage(remote->conn));
+	detail = detail ? pstrdup(detail) : NULL;
+	hint = hint ? pstrdup(hint) : NULL;
+	context = context ? pstrdup(context) : NULL;
+	/* After an error the server itself waits for us again, but never inside a COPY or a pipeline. */
+	if (sqlstate && PQpipelineStatus(remote->conn) == PQ_PIPELINE_OFF &&
+		PQtransactionStatus(remote->conn) != PQTRANS_ACTIVE &&
+		PQtransactionStatus(remote->conn) != PQTRANS_UNKNOWN)
+		remote->busy = false;
+	PQclear(result);
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg_internal("%s", message[0] ? message : "the connection to the target was lost"),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0,
+			 context ? errcontext("on the target: %s", context) : 0,
+			 sql ? errcontext("statement on the target: %.*s", STATEMENT_SHOWN, sql) : 0));
+}
+
+static MtRows *
+copy_rows(PGresult *result)
+{
+	MtRows	   *rows = palloc0(sizeof(MtRows));
+
+	rows->count = PQntuples(result);
+	rows->columns = PQnfields(result);
+	rows->affected = strtoll(PQcmdTuples(result), NULL, 10);
+	rows->values = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(char **) * (rows->count + 1));
+	for (int row = 0; row < rows->count; row++)
+	{
+		rows->values[row] = palloc(sizeof(char *) * rows->columns);
+		for (int column = 0; column < rows->columns; column++)
+			rows->values[row][column] = PQgetisnull(result, row, column) ? NULL :
+				pstrdup(PQgetvalue(result, row, column));
+	}
+	return rows;
+}

@@ -1,0 +1,32 @@
+/*
+ * remote.h
+ *	  What the files of the remote endpoint share, and nobody else sees.
+ */
+#ifndef MT_REMOTE_H
+#define MT_REMOTE_H
+
+#include "endpoint/endpoint.h"
+
+#include "libpq-fe.h"
+
+struct MtRemote
+{
+	PGconn	   *conn;
+	bool		busy;			/* in the middle of an exchange: not usable after an error */
+	List	   *prepared;		/* names of statements of this session */
+	char	   *copy_sql;		/* of the COPY that is under way */
+	MemoryContext context;		/* the connection is closed when this goes */
+	PGresult   *first_error;	/* of a pipeline */
+	int			unread;			/* answers that a pipeline still waits for */
+	int64		affected;
+};
+
+extern void mt_remote_start(MtRemote *remote);
+extern void mt_remote_flush(MtRemote *remote);
+extern void mt_remote_wait(MtRemote *remote, uint32 events);
+extern PGresult *mt_remote_result(MtRemote *remote);
+
+/* Raises the error of a result, or of the connection where there is none. */
+extern void mt_remote_raise(MtRemote *remote, PGresult *result, const char *sql) pg_attribute_noreturn();
+
+#endif							/* MT_REMOTE_H */
