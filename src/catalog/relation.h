@@ -12,7 +12,7 @@ typedef struct MtRelation
 	int32		id;
 	int32		migration;
 	Oid			relid;
-	char	   *schema;			/* on the source, now */
+	char	   *schema;			/* on the source, now; '' when the table was dropped */
 	char	   *name;
 	char	   *target_schema;
 	char	   *target_name;

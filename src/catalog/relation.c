@@ -1,0 +1,160 @@
+/*
+ * relation.c
+ *	  Reads migrate_tiers.relation together with what the system catalogs say
+ *	  of each table now.
+ *
+ * A table that was dropped behind our back still has its row, since the target
+ * has to be cleaned; its source name is then empty and nothing can be read by it.
+ */
+#include "catalog/relation.h"
+
+#include "base/spi.h"
+#include "utils/array.h"
+
+#define COLUMNS \
+	"SELECT r.id, r.migration, r.relation, coalesce(n.nspname::text, ''), coalesce(c.relname::text, '')," \
+	" r.target_schema, r.target_name, r.tier, r.state, r.key_columns::text[], r.key_operators," \
+	" r.key_index, r.captured, r.captured_from, coalesce(c.relkind = 'p', false)" \
+	" FROM migrate_tiers.relation r" \
+	" LEFT JOIN pg_class c ON c.oid = r.relation" \
+	" LEFT JOIN pg_namespace n ON n.oid = c.relnamespace "
+
+static MtRelation *get_one(const char *sql, int nargs, const MtArg *args);
+static MtRelation *read_row(MtSpiScope *scope, uint64 row);
+static char **read_array(MtSpiScope *scope, uint64 row, int column, int *count);
+
+/* mt_relation_list lists the tables of a migration, of one tier or of all. */
+List *
+mt_relation_list(int32 migration, const char *tier)
+{
+	List	   *relations = NIL;
+	MtSpiScope	scope;
+	uint64		count;
+
+	mt_spi_begin(&scope);
+	count = mt_spi_exec(SPI_OK_SELECT,
+						COLUMNS "WHERE r.migration = $1 AND ($2 IS NULL OR r.tier = $2) ORDER BY r.id",
+						MT_ARGS(MT_INT4(migration), MT_TEXT(tier)));
+	for (uint64 row = 0; row < count; row++)
+	{
+		MtRelation *relation = read_row(&scope, row);
+		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
+
+		relations = lappend(relations, relation);
+		MemoryContextSwitchTo(spi);
+	}
+	mt_spi_end(&scope);
+	return relations;
+}
+
+/* mt_relation_by_id finds a table by our number. */
+MtRelation *
+mt_relation_by_id(int32 id, bool missing_ok)
+{
+	MtRelation *relation = get_one(COLUMNS "WHERE r.id = $1", MT_ARGS(MT_INT4(id)));
+
+	if (relation == NULL && !missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("tagged table %d does not exist any more", id)));
+	return relation;
+}
+
+/* mt_relation_by_relid finds a table by its OID, NULL when it is not tagged. */
+MtRelation *
+mt_relation_by_relid(Oid relid)
+{
+	return get_one(COLUMNS "WHERE r.relation = $1", MT_ARGS(MT_OID(relid)));
+}
+
+/* mt_relation_set_state notes how far a table has come. */
+void
+mt_relation_set_state(int32 id, const char *state)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET state = $2 WHERE id = $1",
+				MT_ARGS(MT_INT4(id), MT_TEXT(state)));
+	mt_spi_end(&scope);
+}
+
+/* mt_relation_source_name names the source's table for FROM. */
+char *
+mt_relation_source_name(const MtRelation *relation)
+{
+	if (relation->name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("source of table %s does not exist any more",
+						mt_relation_target_name(relation)),
+				 errhint("Take it out of the migration with migrate_tiers.revert and migrate_tiers.untag.")));
+	return psprintf("%s%s", relation->partitioned ? "" : "ONLY ",
+					quote_qualified_identifier(relation->schema, relation->name));
+}
+
+/* mt_relation_target_name names the target's table. */
+char *
+mt_relation_target_name(const MtRelation *relation)
+{
+	return quote_qualified_identifier(relation->target_schema, relation->target_name);
+}
+
+static MtRelation *
+get_one(const char *sql, int nargs, const MtArg *args)
+{
+	MtRelation *relation = NULL;
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	if (mt_spi_exec(SPI_OK_SELECT, sql, nargs, args) > 0)
+		relation = read_row(&scope, 0);
+	mt_spi_end(&scope);
+	return relation;
+}
+
+/* read_row copies a row of COLUMNS into the caller's memory. */
+static MtRelation *
+read_row(MtSpiScope *scope, uint64 row)
+{
+	MtRelation *relation = MemoryContextAllocZero(scope->caller, sizeof(MtRelation));
+	int			operators;
+
+	relation->id = (int32) mt_spi_int8(row, 1);
+	relation->migration = (int32) mt_spi_int8(row, 2);
+	relation->relid = (Oid) mt_spi_int8(row, 3);
+	relation->schema = mt_spi_text(scope, row, 4);
+	relation->name = mt_spi_text(scope, row, 5);
+	relation->target_schema = mt_spi_text(scope, row, 6);
+	relation->target_name = mt_spi_text(scope, row, 7);
+	relation->tier = mt_spi_text(scope, row, 8);
+	relation->state = mt_spi_text(scope, row, 9);
+	relation->key_columns = read_array(scope, row, 10, &relation->nkeys);
+	relation->key_operators = read_array(scope, row, 11, &operators);
+	if (operators != relation->nkeys)
+		elog(ERROR, "table %d has %d key columns but %d operators", relation->id,
+			 relation->nkeys, operators);
+	relation->key_index = (Oid) mt_spi_int8(row, 12);
+	relation->captured = mt_spi_bool(row, 13);
+	relation->captured_from = mt_spi_text(scope, row, 14);
+	relation->partitioned = mt_spi_bool(row, 15);
+	return relation;
+}
+
+/* read_array copies a text[] without NULLs into the caller's memory. */
+static char **
+read_array(MtSpiScope *scope, uint64 row, int column, int *count)
+{
+	bool		isnull;
+	Datum		array = mt_spi_datum(row, column, &isnull);
+	Datum	   *items;
+	char	  **texts;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &items, NULL,
+					  count);
+	texts = MemoryContextAlloc(scope->caller, sizeof(char *) * (*count + 1));
+	for (int i = 0; i < *count; i++)
+		texts[i] = MemoryContextStrdup(scope->caller, TextDatumGetCString(items[i]));
+	texts[*count] = NULL;
+	return texts;
+}
