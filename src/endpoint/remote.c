@@ -26,7 +26,7 @@ MtRows *
 mt_remote_query(MtRemote *remote, const char *sql, int nparams, const char *const *params)
 {
 	PGresult   *result;
-	MtRows	   *rows = NULL;
+	MtRows	   *volatile rows = NULL;
 
 	mt_remote_start(remote);
 	if (!PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0))
