@@ -1,4 +1,39 @@
 # migrate_tiers: build, install, demo, test, bench, lint, format.
+#
+#   make && sudo make install        the extension, for the PostgreSQL of pg_config
+#   make demo | make test            install what they need, then run (README.md)
+#   make install PG_CONFIG=/path/to/pg_config
+#
+# The targets in the first half work where PostgreSQL is not installed yet.
+
+PG_CONFIG ?= pg_config
+export PG_CONFIG
+
+default: all
+
+# What is in the second half needs PGXS; without it, say how to get it.
+OWN_TARGETS = demo test bench lint format setup
+.PHONY: default $(OWN_TARGETS)
+
+setup:
+	test/setup
+
+demo: setup
+	demo/run
+
+test: setup
+	test/run
+
+bench: setup
+	bench/run
+
+lint: setup
+	test/run lint
+
+format:
+	test/lint --format
+
+ifneq (,$(filter-out $(OWN_TARGETS),$(or $(MAKECMDGOALS),all)))
 
 EXTENSION   = migrate_tiers
 EXTVERSION  = 1.0
@@ -13,11 +48,20 @@ PG_CFLAGS   = -std=gnu99 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
               -Wno-missing-field-initializers -Werror -fvisibility=hidden
 SHLIB_LINK  = $(libpq)
 
-PG_CONFIG  ?= pg_config
-PGXS       := $(shell $(PG_CONFIG) --pgxs)
+# installcheck runs the regression files on a server that is there already
+# (PGHOST, PGPORT, PGUSER say which); make test brings its own.
+REGRESS = $(patsubst sql/%.sql,%,$(wildcard sql/setup.sql) \
+          $(filter-out sql/setup.sql,$(sort $(wildcard sql/*.sql))))
+
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifeq ($(PGXS),)
+$(error $(PG_CONFIG) not found: run "make setup" to install what is missing, or give PG_CONFIG=/path/to/pg_config)
+endif
 include $(PGXS)
 
 $(EXTENSION)--$(EXTVERSION).sql: $(sort $(wildcard src/sql/*.sql))
 	cat $^ > $@
 
 $(OBJS): $(LOCAL_INCLUDES)
+
+endif
