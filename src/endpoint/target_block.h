@@ -1,0 +1,35 @@
+/*
+ * target_block.h
+ *	  How the files behind target.h change the target: one anonymous block,
+ *	  atomic of itself, so that neither an error nor a lost connection leaves
+ *	  half a change or an open transaction.  Inside a transaction of the
+ *	  caller it is a part of that.
+ */
+#ifndef MT_TARGET_BLOCK_H
+#define MT_TARGET_BLOCK_H
+
+#include "catalog/relation.h"
+#include "endpoint/endpoint.h"
+
+/* Number that the installations and removals of all migrations take turns by. */
+#define MT_TARGET_LOCK "7236836164411949139"
+
+/* Runs the body of a PL/pgSQL block; no lock is waited for longer than lock_timeout. */
+extern void mt_target_block(MtRemote *remote, const char *body, const char *lock_timeout);
+
+/* The same for plain statements, separated by semicolons. */
+extern void mt_target_locking(MtRemote *remote, const char *sql, const char *lock_timeout);
+
+/* Tells whether our schema and its tables are there. */
+extern bool mt_target_installed(MtRemote *remote);
+
+/* The table's quoted name, as a literal. */
+extern char *mt_target_table_literal(const MtRelation *relation);
+
+/* Takes every fence of the migration off, wherever its tables have gone. */
+extern void mt_target_unfence_all(MtRemote *remote, const MtMigration *migration);
+
+/* Warns of what is still set aside, before it is forgotten. */
+extern void mt_target_warn_aside(MtRemote *remote, const MtMigration *migration);
+
+#endif							/* MT_TARGET_BLOCK_H */
