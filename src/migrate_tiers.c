@@ -11,6 +11,7 @@
 #include "base/compat.h"
 
 #include "base/settings.h"
+#include "capture/attach.h"
 
 PG_MODULE_MAGIC;
 
@@ -21,4 +22,5 @@ void
 _PG_init(void)
 {
 	mt_settings_define();
+	mt_capture_init();
 }

@@ -22,4 +22,11 @@
 #define PGDLLEXPORT __attribute__((visibility("default")))
 #endif
 
+/* 18 turned "is a background worker" round. */
+#if PG_VERSION_NUM >= 180000
+#define mt_proc_is_worker(proc) (!(proc)->isRegularBackend)
+#else
+#define mt_proc_is_worker(proc) ((proc)->isBackgroundWorker)
+#endif
+
 #endif							/* MT_COMPAT_H */

@@ -1,0 +1,62 @@
+/*
+ * lock.c
+ *	  Locks on users' tables: see lock.h.
+ */
+#include "base/lock.h"
+
+#include "storage/lmgr.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "base/settings.h"
+#include "base/spi.h"
+
+/* mt_lock_tables locks tables within one lock_timeout for all of them. */
+void
+mt_lock_tables(const List *relids, LOCKMODE mode)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), mt_lock_timeout);
+	ListCell   *cell;
+
+	foreach(cell, relids)
+	{
+		int			guc_level = NewGUCNestLevel();
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+
+		(void) set_config_option("lock_timeout", psprintf("%ld", Max(left, 1)), PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		LockRelationOid(lfirst_oid(cell), mode);
+		AtEOXact_GUC(true, guc_level);
+	}
+}
+
+/* mt_lock_blockers says who holds what conflicts with a lock on a table. */
+char *
+mt_lock_blockers(Oid relid, LOCKMODE mode)
+{
+	MtSpiScope	scope;
+	char	   *blockers = NULL;
+	List	   *modes = NIL;
+	StringInfoData conflicting;
+
+	initStringInfo(&conflicting);
+	for (LOCKMODE other = AccessShareLock; other <= AccessExclusiveLock; other++)
+		if (DoLockModesConflict(mode, other))
+			modes = lappend_int(modes, other);
+	for (int i = 0; i < list_length(modes); i++)
+		appendStringInfo(&conflicting, "%s%s", i ? "," : "",
+						 GetLockmodeName(DEFAULT_LOCKMETHOD, list_nth_int(modes, i)));
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT string_agg(CASE WHEN l.pid IS NULL THEN 'a prepared transaction'"
+				" ELSE format('pid %s (%s, %s since %s)', l.pid, coalesce(nullif(a.application_name, ''), a.backend_type),"
+				" a.state, date_trunc('second', coalesce(a.xact_start, a.state_change))) END, '; ' ORDER BY a.xact_start)"
+				" FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)"
+				" WHERE l.relation = $1 AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()"
+				" AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+				" AND l.mode = ANY (string_to_array($2, ','))",
+				MT_ARGS(MT_OID(relid), MT_TEXT(conflicting.data)));
+	blockers = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return blockers;
+}

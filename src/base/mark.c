@@ -1,0 +1,169 @@
+/*
+ * mark.c
+ *	  Sets of ended transactions: see mark.h.
+ */
+#include "base/mark.h"
+
+#include "access/subtrans.h"
+#include "access/xact.h"
+#include "common/int.h"
+#include "lib/stringinfo.h"
+#include "storage/procarray.h"
+#include "utils/snapmgr.h"
+
+static uint64 widen(TransactionId xid);
+static void add_xid(MtMark *mark, int *room, uint64 xid);
+static int	compare_xids(const void *a, const void *b);
+
+/* mt_mark_parse reads the text form of pg_snapshot. */
+MtMark *
+mt_mark_parse(const char *text)
+{
+	MtMark	   *mark = palloc0(sizeof(MtMark));
+	int			room = 8;
+	char	   *end;
+
+	mark->xip = palloc(sizeof(uint64) * room);
+	mark->xmin = strtou64(text, &end, 10);
+	if (*end != ':')
+		elog(ERROR, "invalid snapshot \"%s\"", text);
+	mark->xmax = strtou64(end + 1, &end, 10);
+	if (*end != ':')
+		elog(ERROR, "invalid snapshot \"%s\"", text);
+	for (end++; *end != '\0';)
+	{
+		add_xid(mark, &room, strtou64(end, &end, 10));
+		if (*end == ',')
+			end++;
+		else if (*end != '\0')
+			elog(ERROR, "invalid snapshot \"%s\"", text);
+	}
+	qsort(mark->xip, mark->nxip, sizeof(uint64), compare_xids);
+	return mark;
+}
+
+/* mt_mark_format returns the text form of pg_snapshot. */
+char *
+mt_mark_format(const MtMark *mark)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, UINT64_FORMAT ":" UINT64_FORMAT ":", mark->xmin, mark->xmax);
+	for (int i = 0; i < mark->nxip; i++)
+		appendStringInfo(&text, "%s" UINT64_FORMAT, i ? "," : "", mark->xip[i]);
+	return text.data;
+}
+
+/* mt_mark_from_snapshot takes the top-level transactions that a snapshot sees as ended. */
+MtMark *
+mt_mark_from_snapshot(Snapshot snapshot)
+{
+	MtMark	   *mark = palloc0(sizeof(MtMark));
+	int			room = snapshot->xcnt + 1;
+
+	mark->xmin = widen(snapshot->xmin);
+	mark->xmax = widen(snapshot->xmax);
+	mark->xip = palloc(sizeof(uint64) * room);
+	for (uint32 i = 0; i < snapshot->xcnt; i++)
+		add_xid(mark, &room, widen(snapshot->xip[i]));
+	qsort(mark->xip, mark->nxip, sizeof(uint64), compare_xids);
+	return mark;
+}
+
+/*
+ * mt_mark_with_subtransactions takes a snapshot with its subtransactions.
+ *
+ * Where the snapshot overflowed, which subtransactions were running is asked of
+ * pg_subtrans, id by id, now: later that knowledge is gone.
+ */
+MtMark *
+mt_mark_with_subtransactions(Snapshot snapshot)
+{
+	MtMark	   *mark = mt_mark_from_snapshot(snapshot);
+	int			room = mark->nxip;
+
+	if (snapshot->suboverflowed)
+	{
+		mark->nxip = 0;
+		for (TransactionId xid = snapshot->xmin; TransactionIdPrecedes(xid, snapshot->xmax);)
+		{
+			if (XidInMVCCSnapshot(xid, snapshot))
+				add_xid(mark, &room, widen(xid));
+			TransactionIdAdvance(xid);
+		}
+	}
+	else
+		for (int32 i = 0; i < snapshot->subxcnt; i++)
+			add_xid(mark, &room, widen(snapshot->subxip[i]));
+	qsort(mark->xip, mark->nxip, sizeof(uint64), compare_xids);
+	return mark;
+}
+
+/* mt_mark_sees says whether a transaction had ended. */
+bool
+mt_mark_sees(const MtMark *mark, uint64 xid)
+{
+	if (xid < mark->xmin)
+		return true;
+	if (xid >= mark->xmax)
+		return false;
+	return mark->nxip == 0 ||
+		bsearch(&xid, mark->xip, mark->nxip, sizeof(uint64), compare_xids) == NULL;
+}
+
+/* mt_mark_sees_tuple_xid says whether the transaction of a tuple header had ended. */
+bool
+mt_mark_sees_tuple_xid(const MtMark *mark, TransactionId xid)
+{
+	TransactionId xmin = (TransactionId) mark->xmin;
+
+	if (!TransactionIdIsNormal(xid) || TransactionIdPrecedes(xid, xmin))
+		return true;
+	return mt_mark_sees(mark, mark->xmin + (uint32) (xid - xmin));
+}
+
+/* mt_mark_covers says whether all that is ended in one set is ended in a later one. */
+bool
+mt_mark_covers(const MtMark *later, const MtMark *earlier)
+{
+	if (later->xmax < earlier->xmax)
+		return false;
+	for (int i = 0; i < later->nxip; i++)
+		if (mt_mark_sees(earlier, later->xip[i]))
+			return false;
+	return true;
+}
+
+/* widen gives an id of this moment's snapshots its 64 bits. */
+static uint64
+widen(TransactionId xid)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return ((uint64) epoch << 32) | xid;
+}
+
+static void
+add_xid(MtMark *mark, int *room, uint64 xid)
+{
+	if (mark->nxip >= *room)
+	{
+		*room = Max(8, *room * 2);
+		mark->xip = mark->nxip ? repalloc(mark->xip, sizeof(uint64) * *room) :
+			palloc(sizeof(uint64) * *room);
+	}
+	mark->xip[mark->nxip++] = xid;
+}
+
+static int
+compare_xids(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return (x > y) - (x < y);
+}

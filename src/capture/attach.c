@@ -1,0 +1,162 @@
+/*
+ * attach.c
+ *	  Puts the capture triggers on a table, and takes them off: see attach.h.
+ *
+ * S0 is taken while the lock is held that made every writer of the table end or
+ * wait: what S0 sees was written before capture, everything else is captured.
+ */
+#include "capture/attach.h"
+
+#include "access/table.h"
+#include "catalog/pg_class_d.h"
+#include "catalog/pg_inherits.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "base/lock.h"
+#include "base/mark.h"
+#include "base/spi.h"
+
+#define ROW_TRIGGER		 "migrate_tiers_capture"
+#define TRUNCATE_TRIGGER "migrate_tiers_capture_truncate"
+
+static List *table_and_partitions(const MtRelation *relation);
+static void create_row_trigger(const MtRelation *relation);
+static void create_truncate_trigger(Oid relid, const MtRelation *relation);
+static char *trigger_arguments(const MtRelation *relation);
+static char *qualified_name(Oid relid);
+static bool has_trigger(Oid relid, const char *name);
+
+/* mt_attach_table attaches capture to a table and records S0. */
+void
+mt_attach_table(const MtRelation *relation)
+{
+	List	   *tables = table_and_partitions(relation);
+	MtSpiScope	scope;
+	Snapshot	snapshot;
+	char	   *captured_from;
+	ListCell   *cell;
+
+	mt_lock_tables(tables, ShareRowExclusiveLock);
+	mt_spi_begin(&scope);
+	if (!has_trigger(relation->relid, ROW_TRIGGER))
+		create_row_trigger(relation);
+	foreach(cell, tables)
+		create_truncate_trigger(lfirst_oid(cell), relation);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	captured_from = mt_mark_format(mt_mark_with_subtransactions(snapshot));
+	UnregisterSnapshot(snapshot);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.relation SET captured = true, captured_from = $2::pg_snapshot WHERE id = $1",
+				MT_ARGS(MT_INT4(relation->id), MT_TEXT(captured_from)));
+	mt_migration_invalidate();
+	mt_spi_end(&scope);
+}
+
+/* mt_detach_table takes capture off a table, if the table is still there. */
+void
+mt_detach_table(const MtRelation *relation)
+{
+	List	   *tables;
+	MtSpiScope	scope;
+	ListCell   *cell;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.relation SET captured = false, captured_from = NULL WHERE id = $1",
+				MT_ARGS(MT_INT4(relation->id)));
+	if (get_rel_name(relation->relid) != NULL)
+	{
+		tables = table_and_partitions(relation);
+		mt_lock_tables(tables, AccessExclusiveLock);
+		if (has_trigger(relation->relid, ROW_TRIGGER))
+			mt_spi_exec(SPI_OK_UTILITY,
+						psprintf("DROP TRIGGER " ROW_TRIGGER " ON %s", qualified_name(relation->relid)), MT_NO_ARGS);
+		foreach(cell, tables)
+			if (has_trigger(lfirst_oid(cell), TRUNCATE_TRIGGER))
+				mt_spi_exec(SPI_OK_UTILITY,
+							psprintf("DROP TRIGGER " TRUNCATE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))),
+							MT_NO_ARGS);
+	}
+	mt_migration_invalidate();
+	mt_spi_end(&scope);
+}
+
+/* mt_attach_partition gives a new partition the TRUNCATE trigger. */
+void
+mt_attach_partition(Oid leaf, int32 relation_id)
+{
+	MtRelation *relation = mt_relation_by_id(relation_id, false);
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	create_truncate_trigger(leaf, relation);
+	mt_spi_end(&scope);
+}
+
+/* table_and_partitions lists a table and, if it is partitioned, all below it. */
+static List *
+table_and_partitions(const MtRelation *relation)
+{
+	if (relation->partitioned)
+		return find_all_inheritors(relation->relid, NoLock, NULL);
+	return list_make1_oid(relation->relid);
+}
+
+static void
+create_row_trigger(const MtRelation *relation)
+{
+	char	   *table = qualified_name(relation->relid);
+
+	mt_spi_exec(SPI_OK_UTILITY,
+				psprintf("CREATE TRIGGER " ROW_TRIGGER " AFTER INSERT OR UPDATE OR DELETE ON %s"
+						 " FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture(%s)",
+						 table, trigger_arguments(relation)), MT_NO_ARGS);
+	mt_spi_exec(SPI_OK_UTILITY,
+				psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " ROW_TRIGGER, table), MT_NO_ARGS);
+}
+
+static void
+create_truncate_trigger(Oid relid, const MtRelation *relation)
+{
+	char	   *table = qualified_name(relid);
+
+	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE || has_trigger(relid, TRUNCATE_TRIGGER))
+		return;
+	mt_spi_exec(SPI_OK_UTILITY,
+				psprintf("CREATE TRIGGER " TRUNCATE_TRIGGER " BEFORE TRUNCATE ON %s"
+						 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.capture(%s)",
+						 table, trigger_arguments(relation)), MT_NO_ARGS);
+	mt_spi_exec(SPI_OK_UTILITY,
+				psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " TRUNCATE_TRIGGER, table), MT_NO_ARGS);
+}
+
+/* trigger_arguments lists migration, relation and key columns as string literals. */
+static char *
+trigger_arguments(const MtRelation *relation)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "'%d', '%d'", relation->migration, relation->id);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, ", %s", quote_literal_cstr(relation->key_columns[i]));
+	return text.data;
+}
+
+static char *
+qualified_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
+/* has_trigger says whether a table has one of our triggers. */
+static bool
+has_trigger(Oid relid, const char *name)
+{
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgname = $2)",
+				MT_ARGS(MT_OID(relid), MT_TEXT(name)));
+	return mt_spi_bool(0, 1);
+}

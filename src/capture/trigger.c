@@ -1,0 +1,235 @@
+/*
+ * trigger.c
+ *	  The capture trigger: runs inside the transactions of applications.
+ *
+ * It notes which key changed, not what it became: memory and, seldom, the local
+ * queue are all that it touches, never the network.  Everything that it has to
+ * know of a table comes with the trigger's arguments (migration, relation, key
+ * columns), so it asks no catalog of ours.
+ *
+ * TRUNCATE is captured BEFORE, since a partition whose bound says nothing
+ * portable (hash) is captured key by key, which needs the rows.
+ */
+#include "base/compat.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/partition.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_partitioned_table.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/partcache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "capture/attach.h"
+#include "capture/buffer.h"
+#include "catalog/key.h"
+
+/* A table or partition as captured by this backend. */
+typedef struct MtCaptured
+{
+	Oid			relid;			/* hash key */
+	Oid			trigger;
+	bool		valid;
+	int32		migration;
+	int32		relation;
+	MtKeyDesc	key;
+} MtCaptured;
+
+static HTAB *captured_tables = NULL;
+static MtCaptured *last_captured = NULL;
+static StringInfoData new_key;
+static StringInfoData old_key;
+
+PG_FUNCTION_INFO_V1(mt_capture);
+PGDLLEXPORT Datum mt_capture(PG_FUNCTION_ARGS);
+
+static MtCaptured *get_captured(Relation relation, Trigger *trigger);
+static void note_key(const MtCaptured *captured, TupleTableSlot *slot, StringInfo key);
+static void note_truncate(const MtCaptured *captured, Relation relation);
+static bool has_hash_bound(Oid relid);
+static void note_every_key(const MtCaptured *captured, Relation relation);
+static void on_invalidation(Datum arg, Oid relid);
+
+/* mt_capture_init prepares the caches; called once, when the library is loaded. */
+void
+mt_capture_init(void)
+{
+	HASHCTL		control = {.keysize = sizeof(Oid), .entrysize = sizeof(MtCaptured)};
+	MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
+
+	captured_tables = hash_create("migrate_tiers captured tables", 64, &control, HASH_ELEM | HASH_BLOBS);
+	initStringInfo(&new_key);
+	initStringInfo(&old_key);
+	MemoryContextSwitchTo(previous);
+	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);
+	mt_buffer_init();
+}
+
+/* mt_capture notes the key of a changed row, or a TRUNCATE. */
+Datum
+mt_capture(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	MtCaptured *captured;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("migrate_tiers.capture() is a trigger function")));
+	captured = get_captured(data->tg_relation, data->tg_trigger);
+	if (TRIGGER_FIRED_BY_TRUNCATE(data->tg_event))
+		note_truncate(captured, data->tg_relation);
+	else if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+	{
+		note_key(captured, data->tg_newslot, &new_key);
+		resetStringInfo(&old_key);
+		mt_key_encode(&captured->key, data->tg_trigslot, &old_key);
+		if (old_key.len != new_key.len || memcmp(old_key.data, new_key.data, new_key.len) != 0)
+			mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_KEY, old_key.data, old_key.len);
+	}
+	else
+		note_key(captured, data->tg_trigslot, &new_key);
+	return PointerGetDatum(NULL);
+}
+
+/* get_captured returns what is known of a table, from the cache or the trigger's arguments. */
+static MtCaptured *
+get_captured(Relation relation, Trigger *trigger)
+{
+	Oid			relid = RelationGetRelid(relation);
+	MtCaptured *captured = last_captured;
+
+	if (captured != NULL && captured->relid == relid && captured->valid &&
+		captured->trigger == trigger->tgoid)
+		return captured;
+	captured = hash_search(captured_tables, &relid, HASH_FIND, NULL);
+	if (captured == NULL || !captured->valid || captured->trigger != trigger->tgoid)
+	{
+		MtKeyDesc	key;
+		bool		found;
+
+		if (trigger->tgnargs < 3 || trigger->tgnargs > 2 + INDEX_MAX_KEYS)
+			ereport(ERROR,
+					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+					 errmsg("trigger \"%s\" on table \"%s\" was not made by migrate_tiers",
+							trigger->tgname, RelationGetRelationName(relation))));
+		mt_key_describe(&key, RelationGetDescr(relation), trigger->tgnargs - 2, trigger->tgargs + 2);
+		captured = hash_search(captured_tables, &relid, HASH_ENTER, &found);
+		captured->trigger = trigger->tgoid;
+		captured->migration = atoi(trigger->tgargs[0]);
+		captured->relation = atoi(trigger->tgargs[1]);
+		captured->key = key;
+		captured->valid = true;
+	}
+	last_captured = captured;
+	return captured;
+}
+
+static void
+note_key(const MtCaptured *captured, TupleTableSlot *slot, StringInfo key)
+{
+	resetStringInfo(key);
+	mt_key_encode(&captured->key, slot, key);
+	mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_KEY, key->data, key->len);
+}
+
+/* note_truncate notes that a table, or the part of it that a partition holds, is emptied. */
+static void
+note_truncate(const MtCaptured *captured, Relation relation)
+{
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && relation->rd_rel->relispartition)
+		return;					/* its leaves are truncated with it, and say so themselves */
+	if (!relation->rd_rel->relispartition)
+		mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE, "", 0);
+	else if (has_hash_bound(RelationGetRelid(relation)))
+		note_every_key(captured, relation);
+	else
+	{
+		int			guc_level = NewGUCNestLevel();
+		Datum		condition;
+		bool		isnull;
+		LOCAL_FCINFO(call, 1);
+
+		(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		InitFunctionCallInfoData(*call, NULL, 1, InvalidOid, NULL, NULL);
+		call->args[0].value = ObjectIdGetDatum(RelationGetRelid(relation));
+		call->args[0].isnull = false;
+		condition = pg_get_partition_constraintdef(call);
+		isnull = call->isnull;
+		AtEOXact_GUC(true, guc_level);
+		if (isnull)
+			mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE, "", 0);
+		else
+		{
+			char	   *where = TextDatumGetCString(condition);
+
+			mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE_WHERE, where, strlen(where));
+		}
+	}
+}
+
+/* has_hash_bound says whether any level above a partition divides by hash. */
+static bool
+has_hash_bound(Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, get_partition_ancestors(relid))
+	{
+		Relation	ancestor = relation_open(lfirst_oid(cell), AccessShareLock);
+		bool		hash = RelationGetPartitionKey(ancestor)->strategy == PARTITION_STRATEGY_HASH;
+
+		relation_close(ancestor, NoLock);
+		if (hash)
+			return true;
+	}
+	return false;
+}
+
+/* note_every_key notes the keys of all rows of a partition that is about to be emptied. */
+static void
+note_every_key(const MtCaptured *captured, Relation relation)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(relation, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(relation, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		note_key(captured, slot, &new_key);
+		CHECK_FOR_INTERRUPTS();
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+}
+
+/* on_invalidation marks what is cached of a table as stale; it may come at any time. */
+static void
+on_invalidation(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	MtCaptured *captured;
+
+	if (OidIsValid(relid))
+	{
+		captured = hash_search(captured_tables, &relid, HASH_FIND, NULL);
+		if (captured != NULL)
+			captured->valid = false;
+		return;
+	}
+	hash_seq_init(&status, captured_tables);
+	while ((captured = hash_seq_search(&status)) != NULL)
+		captured->valid = false;
+}

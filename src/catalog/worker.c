@@ -1,0 +1,149 @@
+/*
+ * worker.c
+ *	  Starting, waking and stopping workers: see worker.h.
+ */
+#include "catalog/worker.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+
+#include "base/spi.h"
+
+/* A worker that failed comes back after this many seconds. */
+#define RESTART_SECONDS 5
+
+static void set_tag(LOCKTAG *tag, int32 migration, int slot);
+static List *worker_pids(int32 migration, int slot);
+
+/* mt_worker_lock takes the lock of a worker for the session. */
+bool
+mt_worker_lock(int32 migration, int slot)
+{
+	LOCKTAG		tag;
+
+	set_tag(&tag, migration, slot);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* mt_worker_launch registers a dynamic worker. */
+BackgroundWorkerHandle *
+mt_worker_launch(int32 migration, int slot, bool notify)
+{
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = slot == MT_WORKER_SYNC ? RESTART_SECONDS : BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "migrate_tiers", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, slot == MT_WORKER_SYNC ? "mt_sync_worker_main" : "mt_copy_worker_main",
+			sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_type, BGW_MAXLEN, "migrate_tiers %s", slot == MT_WORKER_SYNC ? "sync" : "copy");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "%s, migration %d of database %u", worker.bgw_type,
+			 migration, MyDatabaseId);
+	worker.bgw_main_arg = Int32GetDatum(migration);
+	memcpy(worker.bgw_extra, &MyDatabaseId, sizeof(Oid));
+	memcpy(worker.bgw_extra + sizeof(Oid), &slot, sizeof(int));
+	worker.bgw_notify_pid = notify ? MyProcPid : 0;
+	return RegisterDynamicBackgroundWorker(&worker, &handle) ? handle : NULL;
+}
+
+/* mt_worker_wake sets the latch of a worker process. */
+bool
+mt_worker_wake(int pid)
+{
+	static PGPROC *known = NULL;
+
+	if (pid == 0)
+		return false;
+	if (known == NULL || known->pid != pid)
+		known = BackendPidGetProc(pid);
+	if (known == NULL || known->databaseId != MyDatabaseId || !mt_proc_is_worker(known))
+		return false;
+	SetLatch(&known->procLatch);
+	return true;
+}
+
+/* mt_worker_pid finds the process that holds the lock of a worker. */
+int
+mt_worker_pid(int32 migration, int slot)
+{
+	List	   *pids = worker_pids(migration, slot);
+
+	return pids == NIL ? 0 : linitial_int(pids);
+}
+
+/* mt_worker_stop ends every worker of a migration and waits until the last is gone. */
+void
+mt_worker_stop(int32 migration)
+{
+	List	   *pids;
+
+	while ((pids = worker_pids(migration, 0)) != NIL)
+	{
+		ListCell   *cell;
+
+		foreach(cell, pids)
+			if (lfirst_int(cell) != MyProcPid)
+				kill(lfirst_int(cell), SIGTERM);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* mt_worker_start starts the sync worker unless it runs. */
+bool
+mt_worker_start(int32 migration)
+{
+	if (mt_worker_pid(migration, MT_WORKER_SYNC) != 0)
+		return false;
+	if (mt_worker_launch(migration, MT_WORKER_SYNC, false) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker could be started"),
+				 errdetail("All of max_worker_processes (%d) are in use.", max_worker_processes),
+				 errhint("Free a worker, then call migrate_tiers.start_workers().")));
+	return true;
+}
+
+static void
+set_tag(LOCKTAG *tag, int32 migration, int slot)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("migration"), (uint32) migration, slot);
+}
+
+/* worker_pids lists who holds a worker's lock; slot 0 stands for all slots. */
+static List *
+worker_pids(int32 migration, int slot)
+{
+	MtSpiScope	scope;
+	List	   *pids = NIL;
+	uint64		count;
+
+	mt_spi_begin(&scope);
+	count = mt_spi_exec(SPI_OK_SELECT,
+						"SELECT pid FROM pg_locks WHERE locktype = 'object' AND granted"
+						" AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+						" AND classid = 'migrate_tiers.migration'::regclass AND objid = $1::text::oid"
+						" AND CASE $2 WHEN 0 THEN objsubid >= 2 ELSE objsubid = $2 END",
+						MT_ARGS(MT_TEXT(psprintf("%d", migration)), MT_INT4(slot)));
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext inner = MemoryContextSwitchTo(scope.caller);
+
+		pids = lappend_int(pids, (int) mt_spi_int8(row, 1));
+		MemoryContextSwitchTo(inner);
+	}
+	mt_spi_end(&scope);
+	return pids;
+}

@@ -1,0 +1,39 @@
+/*
+ * worker.h
+ *	  The workers of a migration as others see them: how to start, wake and
+ *	  stop one, and the lock that makes sure that there is one only.
+ *
+ * A worker holds a session lock for as long as it lives: who holds it is the
+ * worker, whatever a catalog row says.  Starting one too many is harmless, it
+ * finds the lock taken and leaves.
+ */
+#ifndef MT_WORKER_H
+#define MT_WORKER_H
+
+#include "base/compat.h"
+
+#include "postmaster/bgworker.h"
+
+/* What a worker is for; copy workers have slots from MT_WORKER_COPY on. */
+#define MT_WORKER_SYNC 2
+#define MT_WORKER_COPY 16
+
+/* Takes the lock of a worker for the session; false when somebody has it. */
+extern bool mt_worker_lock(int32 migration, int slot);
+
+/* Registers a dynamic worker; NULL when the server has no slot left (max_worker_processes). */
+extern BackgroundWorkerHandle *mt_worker_launch(int32 migration, int slot, bool notify);
+
+/* Wakes the process if it lives; false if it is gone. */
+extern bool mt_worker_wake(int pid);
+
+/* The process that holds the lock of a worker in this database, or 0. */
+extern int	mt_worker_pid(int32 migration, int slot);
+
+/* Ends every worker of a migration and returns when the last is gone. */
+extern void mt_worker_stop(int32 migration);
+
+/* Starts the sync worker unless it runs, and returns whether one was started. */
+extern bool mt_worker_start(int32 migration);
+
+#endif							/* MT_WORKER_H */
