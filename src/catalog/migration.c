@@ -22,7 +22,7 @@
 	"SELECT id, name, ident, token, owner, server, phase, syncing, paused," \
 	" coalesce(queue[1], 0), coalesce(queue[2], 0), coalesce(queue[3], 0)," \
 	" (extract(epoch FROM queue_retention) * 1000000)::pg_catalog.int8," \
-	" worker_pid, worker_shared, mark" \
+	" worker_pid, worker_shared, mark, transition" \
 	" FROM migrate_tiers.migration "
 
 static const char *const phase_names[] = {
@@ -215,6 +215,7 @@ read_row(MtSpiScope *scope, uint64 row)
 	migration->worker_pid = (int) mt_spi_int8(row, 14);
 	migration->worker_shared = mt_spi_int8(row, 15);
 	migration->mark = mt_spi_text(scope, row, 16);
+	migration->transition = mt_spi_text(scope, row, 17);
 	return migration;
 }
 

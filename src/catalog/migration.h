@@ -39,6 +39,7 @@ typedef struct MtMigration
 	int			worker_pid;
 	int64		worker_shared;	/* handle of the worker's shared memory */
 	char	   *mark;			/* last known mark of the target as text, or NULL */
+	char	   *transition;		/* the step under way, or NULL */
 } MtMigration;
 
 extern const char *mt_phase_name(MtPhase phase);

@@ -48,6 +48,7 @@ const MtOptionDef mt_option_defs[] = {
 const int	mt_option_count = lengthof(mt_option_defs);
 
 static const MtOptionDef *find_option(const char *name);
+static void name_option(void *option);
 static void check_value(const MtOptionDef *option, const char *value);
 static void check_range(const MtOptionDef *option, const char *value, int64 number);
 static void report_enum(const MtOptionDef *option, const char *value);
@@ -101,10 +102,13 @@ void
 mt_option_set(int32 migration, const char *name, const char *value)
 {
 	const MtOptionDef *option = find_option(name);
+	ErrorContextCallback callback = {error_context_stack, name_option, (void *) option};
 	MtSpiScope	scope;
 
+	error_context_stack = &callback;
 	if (value != NULL)
 		check_value(option, value);
+	error_context_stack = callback.previous;
 	mt_spi_begin(&scope);
 	if (value != NULL)
 		mt_spi_exec(SPI_OK_INSERT,
@@ -134,6 +138,21 @@ find_option(const char *name)
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("option \"%s\" does not exist", name),
 			 errhint("The view migrate_tiers.options shows all of them.")));
+}
+
+/* name_option says of which option a value could not be parsed. */
+static void
+name_option(void *option)
+{
+	const MtOptionDef *definition = option;
+
+	errcontext("value of option \"%s\"", definition->name);
+	if (definition->type == MT_OPTION_INTERVAL)
+		errhint("Write it as an interval, as in '%s'.", definition->fallback);
+	else if (definition->type == MT_OPTION_INTEGER)
+		errhint("Write it as a number%s, as in '%s'.",
+				strncmp(definition->unit, "bytes", 5) == 0 ? " of bytes, with kB, MB or GB if you like" : "",
+				definition->fallback);
 }
 
 /* check_value refuses what a reader could not use. */

@@ -1,0 +1,64 @@
+/*
+ * identity.c
+ *	  Finds the key of a table in the system catalogs.
+ *
+ * Only a valid, whole btree index over columns that cannot be null will do:
+ * a key with a null or with an expression identifies no row, and one that
+ * compares by overlap (WITHOUT OVERLAPS) identifies many.
+ */
+#include "catalog/identity.h"
+
+#include "base/spi.h"
+
+#include "access/stratnum.h"
+#include "catalog/pg_am_d.h"
+
+static const char key_query[] =
+	"SELECT i.indexrelid, a.attname,"
+	" pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname)"
+	" FROM (SELECT x.* FROM pg_index x JOIN pg_class t ON t.oid = x.indrelid"
+	"  JOIN pg_class c ON c.oid = x.indexrelid"
+	"  WHERE x.indrelid = $1 AND x.indisunique AND x.indisvalid AND c.relam = $2"
+	"  AND x.indpred IS NULL AND x.indexprs IS NULL"
+	"  AND NOT EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = x.indrelid"
+	"   AND b.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) AND NOT b.attnotnull)"
+	"  AND (x.indisprimary OR t.relreplident = 'i' AND x.indisreplident)"
+	"  ORDER BY x.indisprimary DESC LIMIT 1) i"
+	" CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[])"
+	"  WITH ORDINALITY k(attnum, opclass, position)"
+	" JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum"
+	" JOIN pg_opclass c ON c.oid = k.opclass"
+	" JOIN pg_amop s ON s.amopfamily = c.opcfamily AND s.amopstrategy = $3"
+	"  AND s.amoplefttype = c.opcintype AND s.amoprighttype = c.opcintype"
+	" JOIN pg_operator o ON o.oid = s.amopopr"
+	" JOIN pg_namespace n ON n.oid = o.oprnamespace"
+	" WHERE k.position <= i.indnkeyatts"
+	" ORDER BY k.position";
+
+/* mt_identity_find reads the columns and operators of a table's key. */
+MtIdentity *
+mt_identity_find(Oid relid)
+{
+	MtIdentity	   *key = NULL;
+	MtSpiScope	scope;
+	int			count;
+
+	mt_spi_begin(&scope);
+	count = (int) mt_spi_exec(SPI_OK_SELECT, key_query,
+							  MT_ARGS(MT_OID(relid), MT_OID(BTREE_AM_OID), MT_INT4(BTEqualStrategyNumber)));
+	if (count > 0)
+	{
+		key = MemoryContextAllocZero(scope.caller, sizeof(MtIdentity));
+		key->index = (Oid) mt_spi_int8(0, 1);
+		key->ncolumns = count;
+		key->columns = MemoryContextAllocZero(scope.caller, sizeof(char *) * (count + 1));
+		key->operators = MemoryContextAllocZero(scope.caller, sizeof(char *) * (count + 1));
+		for (int i = 0; i < count; i++)
+		{
+			key->columns[i] = mt_spi_text(&scope, i, 2);
+			key->operators[i] = mt_spi_text(&scope, i, 3);
+		}
+	}
+	mt_spi_end(&scope);
+	return key;
+}

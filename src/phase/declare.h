@@ -1,0 +1,26 @@
+/*
+ * declare.h
+ *	  Begins and ends a migration, and opens it for a change of what it is
+ *	  declared to be.
+ */
+#ifndef MT_DECLARE_H
+#define MT_DECLARE_H
+
+#include "catalog/migration.h"
+
+/* Declares a migration to the target behind a foreign server; the caller owns it. */
+extern void mt_declare_create(const char *name, const char *server);
+
+/*
+ * Finds a migration that the caller may drive, locks it and reads it again.
+ * The lock lasts until the end of the transaction.
+ */
+extern MtMigration *mt_declare_open(const char *name);
+
+/* The same, and refuses while a transition is under way or was cut off. */
+extern MtMigration *mt_declare_open_settled(const char *name);
+
+/* Ends a migration and cleans both sides; it is locked already. */
+extern void mt_declare_drop(MtMigration *migration);
+
+#endif							/* MT_DECLARE_H */

@@ -1,0 +1,56 @@
+-- Declaring a migration.
+
+CREATE FUNCTION migrate_tiers.create_migration(migration name, server name) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_create_migration';
+COMMENT ON FUNCTION migrate_tiers.create_migration(name, name) IS
+'declares a migration of this database to the one behind a foreign server of postgres_fdw; the caller owns it and needs USAGE on the server, a user mapping and, unless superuser, a password in it. Errors: 42704 unknown server or no mapping, 42501 no USAGE, 2F003 no password, 42710 name in use';
+
+CREATE FUNCTION migrate_tiers.drop_migration(migration name DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_drop_migration';
+COMMENT ON FUNCTION migrate_tiers.drop_migration(name) IS
+'ends a migration and takes everything of it away on both sides; what was copied stays on the target. Errors: 42704 no such migration, 42501 not its owner';
+
+CREATE FUNCTION migrate_tiers.tag(relation regclass, tier text, target text DEFAULT NULL, migration name DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_tag';
+COMMENT ON FUNCTION migrate_tiers.tag(regclass, text, text, name) IS
+'gives a table, partitioned table or materialized view the tier realtime, batch or ignored; target is its name on the target, [schema.]table, the same if not given. Tagging again changes the tier. Errors: 22023 unknown tier, 42809 wrong kind of relation, 42P16 temporary or unlogged, 55000 no key for realtime, 42501 not the owner, 42710 in another migration or target in use, MT003 not possible in this phase';
+
+CREATE FUNCTION migrate_tiers.tag_schema(schema name, tier text, migration name DEFAULT NULL)
+    RETURNS TABLE (relation regclass, tier text, note text)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_tag_all';
+COMMENT ON FUNCTION migrate_tiers.tag_schema(name, text, name) IS
+'gives a tier to every table of a schema that has none; a row a table, with the tier that it has now and a note where that is another or none. Tables of extensions are left out unless the tier is ignored. Errors: 3F000 unknown schema, 22023 unknown tier, MT003 not possible in this phase';
+
+CREATE FUNCTION migrate_tiers.untag(relation regclass, migration name DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_untag';
+COMMENT ON FUNCTION migrate_tiers.untag(regclass, name) IS
+'takes a table out of the migration. Errors: 42704 not tagged, MT003 not possible in this phase';
+
+CREATE FUNCTION migrate_tiers.set_option(name text, value text, migration name DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_set_option';
+COMMENT ON FUNCTION migrate_tiers.set_option(text, text, name) IS
+'sets an option of a migration, effective at once; null goes back to the default. The view options shows all. Errors: 42704 unknown option, 22023 or 22007 not a value of it';
+
+CREATE FUNCTION migrate_tiers.option_definitions()
+    RETURNS TABLE (name text, type text, default_value text, unit text, meaning text)
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'mt_option_definitions';
+COMMENT ON FUNCTION migrate_tiers.option_definitions() IS 'the options that a migration has, with their defaults';
+
+CREATE VIEW migrate_tiers.options WITH (security_barrier) AS
+    SELECT m.name AS migration, d.name, coalesce(v.value, d.default_value) AS value,
+           d.default_value AS "default", d.type, d.unit, d.meaning
+      FROM migrate_tiers.option_definitions() WITH ORDINALITY
+               AS d (name, type, default_value, unit, meaning, position)
+      LEFT JOIN migrate_tiers.migration m ON pg_catalog.pg_has_role(m.owner, 'MEMBER')
+      LEFT JOIN migrate_tiers.option_value v ON v.migration = m.id AND v.name = d.name
+     ORDER BY m.name, d.position;
+GRANT SELECT ON migrate_tiers.options TO PUBLIC;
+COMMENT ON VIEW migrate_tiers.options IS 'options of each migration of yours; only the defaults when there is none';
+COMMENT ON COLUMN migrate_tiers.options.migration IS 'name of the migration';
+COMMENT ON COLUMN migrate_tiers.options.name IS 'name of the option, for set_option';
+COMMENT ON COLUMN migrate_tiers.options.value IS 'value in effect';
+COMMENT ON COLUMN migrate_tiers.options."default" IS 'value when it is not set';
+COMMENT ON COLUMN migrate_tiers.options.type IS 'boolean, integer, interval or enum';
+COMMENT ON COLUMN migrate_tiers.options.unit IS 'what an integer counts; sizes may be written with kB, MB, GB';
+COMMENT ON COLUMN migrate_tiers.options.meaning IS 'what it does';
+
