@@ -36,11 +36,13 @@ typedef struct MtArg
 #define MT_ARGS(...) lengthof(((MtArg[]) {__VA_ARGS__})), ((MtArg[]) {__VA_ARGS__})
 #define MT_NO_ARGS	 0, NULL
 
+/* clang-format off */
 #define MT_INT4(v) {INT4OID, Int32GetDatum(v), false}
 #define MT_INT8(v) {INT8OID, Int64GetDatum(v), false}
 #define MT_BOOL(v) {BOOLOID, BoolGetDatum(v), false}
 #define MT_OID(v)  {OIDOID, ObjectIdGetDatum(v), false}
 #define MT_TEXT(v) {TEXTOID, (v) ? CStringGetTextDatum(v) : (Datum) 0, (v) == NULL}
+/* clang-format on */
 
 /* Opens a scope as the extension's owner; the second form as another role. */
 extern void mt_spi_begin(MtSpiScope *scope);

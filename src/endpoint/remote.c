@@ -243,8 +243,11 @@ copy_rows(PGresult *result)
 	{
 		rows->values[row] = palloc(sizeof(char *) * rows->columns);
 		for (int column = 0; column < rows->columns; column++)
-			rows->values[row][column] = PQgetisnull(result, row, column) ? NULL :
-				pstrdup(PQgetvalue(result, row, column));
+		{
+			bool		isnull = PQgetisnull(result, row, column);
+
+			rows->values[row][column] = isnull ? NULL : pstrdup(PQgetvalue(result, row, column));
+		}
 	}
 	return rows;
 }
