@@ -79,8 +79,7 @@ mt_tag_all(PG_FUNCTION_ARGS)
 	{
 		MtTagged   *tagged = lfirst(cell);
 		Datum		values[3] = {
-			ObjectIdGetDatum(tagged->relid), mt_text_or_null(tagged->tier), mt_text_or_null(tagged->note)
-		};
+			ObjectIdGetDatum(tagged->relid), mt_text_or_null(tagged->tier), mt_text_or_null(tagged->note)};
 		bool		nulls[3] = {false, tagged->tier == NULL, tagged->note == NULL};
 
 		mt_result_row(fcinfo, values, nulls);
@@ -119,8 +118,7 @@ mt_option_definitions(PG_FUNCTION_ARGS)
 		Datum		values[5] = {
 			CStringGetTextDatum(option->name), CStringGetTextDatum(option_types[option->type]),
 			CStringGetTextDatum(option->fallback), CStringGetTextDatum(option->unit),
-			CStringGetTextDatum(option->meaning)
-		};
+			CStringGetTextDatum(option->meaning)};
 		bool		nulls[5] = {false};
 
 		mt_result_row(fcinfo, values, nulls);

@@ -112,7 +112,8 @@ create_row_trigger(const MtRelation *relation)
 	mt_spi_exec(SPI_OK_UTILITY,
 				psprintf("CREATE TRIGGER " ROW_TRIGGER " AFTER INSERT OR UPDATE OR DELETE ON %s"
 						 " FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture(%s)",
-						 table, trigger_arguments(relation)), MT_NO_ARGS);
+						 table, trigger_arguments(relation)),
+				MT_NO_ARGS);
 	mt_spi_exec(SPI_OK_UTILITY,
 				psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " ROW_TRIGGER, table), MT_NO_ARGS);
 }
@@ -127,7 +128,8 @@ create_truncate_trigger(Oid relid, const MtRelation *relation)
 	mt_spi_exec(SPI_OK_UTILITY,
 				psprintf("CREATE TRIGGER " TRUNCATE_TRIGGER " BEFORE TRUNCATE ON %s"
 						 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.capture(%s)",
-						 table, trigger_arguments(relation)), MT_NO_ARGS);
+						 table, trigger_arguments(relation)),
+				MT_NO_ARGS);
 	mt_spi_exec(SPI_OK_UTILITY,
 				psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " TRUNCATE_TRIGGER, table), MT_NO_ARGS);
 }

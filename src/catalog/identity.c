@@ -39,7 +39,7 @@ static const char key_query[] =
 MtIdentity *
 mt_identity_find(Oid relid)
 {
-	MtIdentity	   *key = NULL;
+	MtIdentity *key = NULL;
 	MtSpiScope	scope;
 	int			count;
 

@@ -43,8 +43,8 @@ mt_target_fence(MtRemote *remote, const MtMigration *migration, const MtRelation
 
 	rows = mt_remote_query(remote,
 						   TREE "SELECT c.oid::pg_catalog.regclass FROM tree t JOIN pg_catalog.pg_class c USING (oid) "
-						   "WHERE c.relkind IN ('r', 'p') AND 2 > (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger g "
-						   "WHERE g.tgrelid = c.oid AND g.tgname::text IN ($2::text, $2::text || '_truncate') AND g.tgenabled = 'A')",
+								"WHERE c.relkind IN ('r', 'p') AND 2 > (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger g "
+								"WHERE g.tgrelid = c.oid AND g.tgname::text IN ($2::text, $2::text || '_truncate') AND g.tgenabled = 'A')",
 						   MT_PARAMS(mt_relation_target_name(relation), trigger));
 	for (int row = 0; row < rows->count; row++)
 		fence_table(remote, migration, trigger, rows->values[row][0]);

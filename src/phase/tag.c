@@ -35,7 +35,7 @@ mt_tag_table(const MtMigration *migration, Oid relid, const char *tier, const ch
 	MtCandidate *candidate;
 	MtRelation *tagged;
 	MtObstacle *obstacle;
-	MtIdentity	   *key;
+	MtIdentity *key;
 	char	   *schema;
 	char	   *name;
 
@@ -272,7 +272,7 @@ tag_candidate(const MtMigration *migration, Oid relid, const char *tier)
 	MtCandidate *candidate = mt_candidate_read(relid);
 	MtRelation *tagged = mt_relation_by_relid(relid);
 	MtObstacle *obstacle;
-	MtIdentity	   *key;
+	MtIdentity *key;
 
 	done->relid = relid;
 	if (tagged != NULL)
