@@ -173,8 +173,15 @@ sub spawn
 		open STDERR, '>&', \*STDOUT;
 		exec @command or POSIX::_exit(127);
 	}
-	$children{$pid} = 1;
-	return { pid => $pid, file => $file, name => $name };
+	return adopt({ pid => $pid, file => $file, name => $name });
+}
+
+# adopt has a child process ended with the script.
+sub adopt
+{
+	my ($child) = @_;
+	$children{ $child->{pid} } = 1;
+	return $child;
 }
 
 # finish waits for a spawned command and returns (exit status, output).
@@ -185,9 +192,15 @@ sub finish
 	waitpid $child->{pid}, 0;
 	my $status = $?;
 	delete $children{ $child->{pid} };
-	open my $file, '<', $child->{file} or die "$child->{file}: $!\n";
+	return ($status, slurp($child->{file}));
+}
+
+sub slurp
+{
+	my ($name) = @_;
+	open my $file, '<', $name or die "$name: $!\n";
 	local $/ = undef;
-	return ($status, scalar <$file>);
+	return scalar <$file>;
 }
 
 # running tells whether a spawned command still runs.
