@@ -19,12 +19,14 @@ setup:
 	test/setup
 
 demo: setup
-	demo/run
+	test/run build
+	test/demo/run
 
 test: setup
 	test/run
 
 bench: setup
+	test/run build
 	bench/run
 
 lint: setup

@@ -7,5 +7,5 @@ INSERT INTO purchase_line VALUES (:purchase, 1, :first, 1), (:purchase, 2, :seco
 UPDATE package SET stock = stock - 1 WHERE id = :first;
 UPDATE package SET stock = stock - 2 WHERE id = :second;
 INSERT INTO event (at, kind, package, detail)
-	VALUES (now(), 'sold', :first, jsonb_build_object('purchase', :purchase));
+	VALUES (now(), 'sold', :first, jsonb_build_object('purchase', CAST(:purchase AS bigint)));
 COMMIT;
