@@ -29,4 +29,11 @@
 #define mt_proc_is_worker(proc) ((proc)->isBackgroundWorker)
 #endif
 
+/* 16 renamed relfilenode. */
+#if PG_VERSION_NUM >= 160000
+#define mt_relation_filenode(relation) ((Oid) (relation)->rd_locator.relNumber)
+#else
+#define mt_relation_filenode(relation) ((relation)->rd_node.relNode)
+#endif
+
 #endif							/* MT_COMPAT_H */

@@ -45,6 +45,16 @@ typedef struct MtCaptured
 	MtKeyDesc	key;
 } MtCaptured;
 
+/* A bound's text must not depend on the session of whoever truncates. */
+static const char *const pinned_settings[][2] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"DateStyle", "ISO, YMD"},
+	{"IntervalStyle", "postgres"},
+	{"TimeZone", "UTC"},
+	{"extra_float_digits", "3"},
+	{"bytea_output", "hex"},
+};
+
 static HTAB *captured_tables = NULL;
 static MtCaptured *last_captured = NULL;
 static StringInfoData new_key;
@@ -160,8 +170,9 @@ note_truncate(const MtCaptured *captured, Relation relation)
 		bool		isnull;
 		LOCAL_FCINFO(call, 1);
 
-		(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		for (int i = 0; i < lengthof(pinned_settings); i++)
+			(void) set_config_option(pinned_settings[i][0], pinned_settings[i][1], PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
 		InitFunctionCallInfoData(*call, NULL, 1, InvalidOid, NULL, NULL);
 		call->args[0].value = ObjectIdGetDatum(RelationGetRelid(relation));
 		call->args[0].isnull = false;

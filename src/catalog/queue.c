@@ -27,8 +27,6 @@
 
 #define ENTRY_KIND_BITS 2
 
-static Oid	current_segment(const MtQueue *queue, TimestampTz now);
-
 /* mt_queue_create creates the segments of a migration where it has none. */
 void
 mt_queue_create(MtMigration *migration)
@@ -149,7 +147,7 @@ void
 mt_queue_insert(const MtQueue *queue, const char *entries, int length)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	Oid			segment = current_segment(queue, now);
+	Oid			segment = queue->segments[mt_queue_segment_at(queue->retention, now)];
 	Relation	relation = table_open(segment, RowExclusiveLock);
 	struct varlena *bytes = palloc(length + VARHDRSZ);
 	Datum		values[4];
@@ -203,10 +201,9 @@ mt_entry_next(const char **at, const char *end, MtEntry *entry)
 	return true;
 }
 
-static Oid
-current_segment(const MtQueue *queue, TimestampTz now)
+/* mt_queue_segment_at returns which segment is written at a moment. */
+int
+mt_queue_segment_at(int64 retention, TimestampTz now)
 {
-	int64		period = Max(queue->retention, USECS_PER_SEC);
-
-	return queue->segments[((now % (period * MT_QUEUE_SEGMENTS)) / period + MT_QUEUE_SEGMENTS) % MT_QUEUE_SEGMENTS];
+	return (int) ((now / Max(retention, USECS_PER_SEC)) % MT_QUEUE_SEGMENTS);
 }

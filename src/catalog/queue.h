@@ -62,6 +62,9 @@ extern bool mt_queue_load(int32 migration, MtQueue *queue);
 /* Inserts one row of entries in the name of the current (sub)transaction. */
 extern void mt_queue_insert(const MtQueue *queue, const char *entries, int length);
 
+/* Which segment is written at a moment; retention in microseconds. */
+extern int	mt_queue_segment_at(int64 retention, TimestampTz now);
+
 extern void mt_entry_append(StringInfo to, int32 relation, MtEntryKind kind, const char *bytes, int length);
 
 /* Reads the entry at *at and moves on; false at the end. */

@@ -12,6 +12,7 @@
 
 /* Statements that may be queued in libpq before it has to hand them on. */
 #define PIPELINE_BATCH 32
+#define PIPELINE_BYTES (256 * 1024)
 
 static void send_params(MtRemote *remote, const char *text, bool prepared, int nparams,
 						const MtField *params);
@@ -84,12 +85,15 @@ send_params(MtRemote *remote, const char *text, bool prepared, int nparams, cons
 		PQsendQueryParams(remote->conn, text, nparams, NULL, values, lengths, formats, 0);
 	if (!sent)
 		mt_remote_raise(remote, NULL, text);
+	for (int i = 0; i < nparams; i++)
+		remote->unsent += values[i] ? lengths[i] : 0;
 	pfree(values);
 	pfree(lengths);
 	pfree(formats);
 	remote->unread++;
-	if (remote->unread % PIPELINE_BATCH == 0)
+	if (remote->unread % PIPELINE_BATCH == 0 || remote->unsent > PIPELINE_BYTES)
 	{
+		remote->unsent = 0;
 		mt_remote_flush(remote);
 		read_answers(remote, false);
 	}

@@ -18,6 +18,7 @@ struct MtRemote
 	MemoryContext context;		/* the connection is closed when this goes */
 	PGresult   *first_error;	/* of a pipeline */
 	int			unread;			/* answers that a pipeline still waits for */
+	int64		unsent;			/* bytes of parameters since it last flushed */
 	int64		affected;
 };
 

@@ -19,6 +19,7 @@ CREATE TABLE migrate_tiers.migration (
     worker_shared bigint NOT NULL DEFAULT 0,                   -- dynamic shared memory of the worker
     mark pg_snapshot,                                          -- the target's mark as last seen; the target's counts
     mark_time timestamptz,                                     -- when the snapshot of that mark was taken
+    floor pg_snapshot,                                         -- a mark of the target must not be older: what it needs is truncated
     stopped text,                                              -- why sending stopped, or null
     stopped_at timestamptz,
     created timestamptz NOT NULL DEFAULT now()

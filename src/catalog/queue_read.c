@@ -1,0 +1,352 @@
+/*
+ * queue_read.c
+ *	  Reading the queue: see queue_read.h.
+ *
+ * A page is settled when no row on it, now or later, can be one that is not yet
+ * sent.  Two things make that knowable.  A row goes to the last page or a new
+ * one (queue.c), and the writer holds the segment's lock while it inserts: so,
+ * with the segment's ShareLock held for a moment, all pages but the last are
+ * frozen.  And of a frozen page it is remembered for which one transaction in
+ * progress it waits: until that has ended, reading it again would show nothing
+ * new.  Pages with rows of several transactions in progress are read each time.
+ *
+ * Example: transaction 7 writes rows on page 3 and stays open for an hour, while
+ * others fill pages 4 to 9000.  Pages 4 to 9000 settle as they are sent; page 3
+ * waits for 7 and is not read; low stays at 3 until 7 ends.
+ */
+#include "catalog/queue_read.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "base/spi.h"
+
+/* What a page waits for, besides the transaction that it may name. */
+#define PAGE_UNKNOWN InvalidTransactionId	/* read it */
+#define PAGE_SETTLED FrozenTransactionId
+
+typedef struct MtPageRead
+{
+	Relation	relation;
+	Snapshot	snapshot;
+	const MtMark *mark;
+	bool		everything;
+	MtQueueRowFn row_function;
+	void	   *arg;
+	TimestampTz *newest;
+	MemoryContext scratch;
+} MtPageRead;
+
+static void read_segment(MtQueueReader *reader, int number, MtPageRead *read);
+static void start_segment(MtQueueReader *reader, int number, Relation relation, bool everything);
+static BlockNumber freeze(Relation relation, BlockNumber known);
+static TransactionId read_page(MtPageRead *read, BlockNumber block);
+static void give_row(MtPageRead *read, HeapTuple tuple);
+static void drop_settled(MtSegment *segment);
+static bool wholly_sent(MtSegment *segment, Relation relation, const MtMark *mark);
+static bool page_sent(Relation relation, BlockNumber block, const MtMark *mark);
+
+/* mt_queue_reader_create makes a reader that knows nothing yet. */
+MtQueueReader *
+mt_queue_reader_create(const MtMigration *migration)
+{
+	MtQueueReader *reader = palloc0(sizeof(MtQueueReader));
+
+	reader->context = CurrentMemoryContext;
+	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
+		reader->segments[i].relid = migration->queue[i];
+	return reader;
+}
+
+/* mt_queue_reader_reset forgets what is settled. */
+void
+mt_queue_reader_reset(MtQueueReader *reader)
+{
+	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
+	{
+		MtSegment  *segment = &reader->segments[i];
+
+		segment->low = segment->frozen = 0;
+		segment->count = 0;
+	}
+}
+
+/* mt_queue_read gives every row that the snapshot sees and the mark does not. */
+void
+mt_queue_read(MtQueueReader *reader, Snapshot snapshot, const MtMark *mark, bool everything,
+			  MtQueueRowFn row_function, void *arg)
+{
+	MtPageRead	read = {
+		.snapshot = snapshot,
+		.mark = mark,
+		.everything = everything,
+		.row_function = row_function,
+		.arg = arg,
+		.scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers queue row", ALLOCSET_DEFAULT_SIZES),
+	};
+
+	reader->waiting = false;
+	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
+		if (OidIsValid(reader->segments[i].relid))
+		{
+			read.relation = table_open(reader->segments[i].relid, AccessShareLock);
+			read_segment(reader, i, &read);
+			table_close(read.relation, AccessShareLock);
+		}
+	MemoryContextDelete(read.scratch);
+}
+
+/* mt_queue_read_done takes over what the last read found out. */
+void
+mt_queue_read_done(MtQueueReader *reader)
+{
+	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
+	{
+		MtSegment  *segment = &reader->segments[i];
+		MtSegment  *next = &reader->next[i];
+		TransactionId *waiting = segment->waiting;
+
+		if (!OidIsValid(segment->relid))
+			continue;
+		*segment = *next;
+		next->waiting = waiting;	/* the room is used again */
+		drop_settled(segment);
+	}
+}
+
+/* mt_queue_rotate truncates the segment that will be written next, if nothing in it is needed. */
+bool
+mt_queue_rotate(MtQueueReader *reader, const MtMigration *migration, const MtMark *mark)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			next = (mt_queue_segment_at(migration->queue_retention, now) + 1) % MT_QUEUE_SEGMENTS;
+	MtSegment  *segment = &reader->segments[next];
+	Relation	relation;
+	bool		truncate;
+	MtSpiScope	scope;
+
+	if (!OidIsValid(segment->relid) || segment->low < segment->frozen ||
+		segment->newest + migration->queue_retention > now)
+		return false;
+	if (!ConditionalLockRelationOid(segment->relid, AccessExclusiveLock))
+		return false;
+	relation = table_open(segment->relid, NoLock);
+	truncate = RelationGetNumberOfBlocks(relation) > 0 && wholly_sent(segment, relation, mark);
+	table_close(relation, NoLock);
+	if (!truncate)
+	{
+		UnlockRelationOid(segment->relid, AccessExclusiveLock);
+		return false;
+	}
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET floor = $2::pg_snapshot WHERE id = $1",
+				MT_ARGS(MT_INT4(migration->id), MT_TEXT(mt_mark_format(mark))));
+	mt_spi_exec(SPI_OK_UTILITY,
+				psprintf("TRUNCATE migrate_tiers.%s", quote_identifier(get_rel_name(segment->relid))), MT_NO_ARGS);
+	mt_spi_end(&scope);
+	return true;
+}
+
+/* read_segment reads the pages of one segment that may hold something new. */
+static void
+read_segment(MtQueueReader *reader, int number, MtPageRead *read)
+{
+	MtSegment  *known = &reader->segments[number];
+	MtSegment  *next = &reader->next[number];
+	BlockNumber blocks;
+
+	start_segment(reader, number, read->relation, read->everything);
+	blocks = RelationGetNumberOfBlocks(read->relation);
+	next->count = blocks > next->low ? blocks - next->low : 0;
+	next->waiting = next->waiting == NULL ?
+		MemoryContextAllocHuge(reader->context, sizeof(TransactionId) * Max(next->count, 64)) :
+		repalloc_huge(next->waiting, sizeof(TransactionId) * Max(next->count, 64));
+	read->newest = &next->newest;
+	for (uint32 i = 0; i < next->count; i++)
+	{
+		BlockNumber block = next->low + i;
+		TransactionId waiting = PAGE_UNKNOWN;
+
+		if (!read->everything && block < known->frozen && block - known->low < known->count)
+			waiting = known->waiting[block - known->low];
+		if (waiting == PAGE_UNKNOWN ||
+			(waiting != PAGE_SETTLED && !XidInMVCCSnapshot(waiting, read->snapshot)))
+			waiting = read_page(read, block);
+		if (waiting != PAGE_SETTLED)
+			reader->waiting = true;
+		next->waiting[i] = waiting;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* start_segment begins the new state of a segment; a truncated one is a new one. */
+static void
+start_segment(MtQueueReader *reader, int number, Relation relation, bool everything)
+{
+	MtSegment  *known = &reader->segments[number];
+	MtSegment  *next = &reader->next[number];
+	TransactionId *room = next->waiting;
+	Oid			filenode = mt_relation_filenode(relation);
+
+	if (known->filenode != filenode)
+	{
+		known->filenode = filenode;
+		known->low = known->frozen = known->count = 0;
+		known->newest = 0;
+	}
+	*next = *known;
+	next->waiting = room;
+	if (everything)
+		next->low = 0;
+	next->frozen = freeze(relation, known->frozen);
+}
+
+/* freeze finds out up to where no page can get another row; without waiting, so maybe nothing new. */
+static BlockNumber
+freeze(Relation relation, BlockNumber known)
+{
+	BlockNumber blocks;
+
+	if (!ConditionalLockRelation(relation, ShareLock))
+		return known;
+	blocks = RelationGetNumberOfBlocks(relation);
+	UnlockRelation(relation, ShareLock);
+	return blocks > 0 ? blocks - 1 : 0;
+}
+
+/* read_page gives the new rows of a page, and returns what the page waits for. */
+static TransactionId
+read_page(MtPageRead *read, BlockNumber block)
+{
+	Buffer		buffer = ReadBuffer(read->relation, block);
+	Page		page;
+	OffsetNumber visible[MaxHeapTuplesPerPage];
+	int			nvisible = 0;
+	TransactionId waiting = PAGE_SETTLED;
+	HeapTupleData tuple;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	tuple.t_tableOid = RelationGetRelid(read->relation);
+	for (OffsetNumber offset = FirstOffsetNumber;
+		 !PageIsNew(page) && offset <= PageGetMaxOffsetNumber(page); offset++)
+	{
+		ItemId		item = PageGetItemId(page, offset);
+		TransactionId xmin;
+
+		if (!ItemIdIsNormal(item))
+			continue;
+		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
+		tuple.t_len = ItemIdGetLength(item);
+		ItemPointerSet(&tuple.t_self, block, offset);
+		if (HeapTupleSatisfiesVisibility(&tuple, read->snapshot, buffer))
+			visible[nvisible++] = offset;
+		else if (xmin = HeapTupleHeaderGetXmin(tuple.t_data), TransactionIdIsNormal(xmin) &&
+				 XidInMVCCSnapshot(xmin, read->snapshot))
+			waiting = waiting == PAGE_SETTLED || waiting == xmin ? xmin : PAGE_UNKNOWN;
+	}
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	for (int i = 0; i < nvisible; i++)
+	{
+		ItemId		item = PageGetItemId(page, visible[i]);
+
+		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
+		tuple.t_len = ItemIdGetLength(item);
+		ItemPointerSet(&tuple.t_self, block, visible[i]);
+		give_row(read, &tuple);
+	}
+	ReleaseBuffer(buffer);
+	return waiting;
+}
+
+static void
+give_row(MtPageRead *read, HeapTuple tuple)
+{
+	Datum		values[4];
+	bool		nulls[4];
+	MtQueueRow	row;
+	MemoryContext previous;
+	struct varlena *entries;
+
+	heap_deform_tuple(tuple, RelationGetDescr(read->relation), values, nulls);
+	row.xid = U64FromFullTransactionId(DatumGetFullTransactionId(values[0]));
+	row.committed = DatumGetTimestampTz(values[1]);
+	row.sent = mt_mark_sees(read->mark, row.xid);
+	*read->newest = Max(*read->newest, row.committed);
+	if (row.sent && !read->everything)
+		return;
+	previous = MemoryContextSwitchTo(read->scratch);
+	row.application = TextDatumGetCString(values[2]);
+	entries = PG_DETOAST_DATUM_PACKED(values[3]);
+	row.entries = VARDATA_ANY(entries);
+	row.length = VARSIZE_ANY_EXHDR(entries);
+	MemoryContextSwitchTo(previous);
+	read->row_function(read->arg, &row);
+	MemoryContextReset(read->scratch);
+}
+
+/* drop_settled moves low over pages that are settled for good. */
+static void
+drop_settled(MtSegment *segment)
+{
+	uint32		settled = 0;
+
+	while (settled < segment->count && segment->low + settled < segment->frozen &&
+		   segment->waiting[settled] == PAGE_SETTLED)
+		settled++;
+	if (settled == 0)
+		return;
+	segment->low += settled;
+	segment->count -= settled;
+	memmove(segment->waiting, segment->waiting + settled, sizeof(TransactionId) * segment->count);
+}
+
+/* wholly_sent says whether the mark sees every row; the segment is locked against all. */
+static bool
+wholly_sent(MtSegment *segment, Relation relation, const MtMark *mark)
+{
+	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
+	BlockNumber from = segment->filenode == mt_relation_filenode(relation) ? segment->low : 0;
+
+	for (BlockNumber block = from; block < blocks; block++)
+		if (!page_sent(relation, block, mark))
+			return false;
+	return true;
+}
+
+static bool
+page_sent(Relation relation, BlockNumber block, const MtMark *mark)
+{
+	Buffer		buffer = ReadBuffer(relation, block);
+	Page		page;
+	bool		sent = true;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	for (OffsetNumber offset = FirstOffsetNumber;
+		 sent && !PageIsNew(page) && offset <= PageGetMaxOffsetNumber(page); offset++)
+	{
+		ItemId		item = PageGetItemId(page, offset);
+		HeapTupleHeader header;
+
+		if (!ItemIdIsNormal(item))
+			continue;
+		header = (HeapTupleHeader) PageGetItem(page, item);
+		sent = mt_mark_sees(mark, *(uint64 *) ((char *) header + header->t_hoff));
+	}
+	UnlockReleaseBuffer(buffer);
+	return sent;
+}
