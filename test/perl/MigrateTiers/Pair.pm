@@ -27,14 +27,15 @@ my $PINNED = join ' ', map { "-c $_" } (
 	'idle_in_transaction_session_timeout=0', 'default_transaction_read_only=off',
 	'default_transaction_isolation=read\\ committed', 'row_security=off', 'standard_conforming_strings=on',
 	'xmloption=content', 'lc_monetary=C', 'client_min_messages=warning', 'session_replication_role=origin',
-	'max_parallel_workers_per_gather=0');
+	'max_parallel_workers_per_gather=0', 'array_nulls=on', 'transform_null_equals=off', 'quote_all_identifiers=off',
+	'idle_session_timeout=0', 'default_transaction_deferrable=off');
 
 # new(name, %options): two clusters with the database "shop".  Options:
 # source_conf, target_conf, encoding, as of MigrateTiers::pair.
 sub new
 {
 	my ($class, $name, %o) = @_;
-	my $self = bless { db => MigrateTiers::database(), map => {}, migration => 'm' }, $class;
+	my $self = bless { db => MigrateTiers::database(), map => {}, encoding => $o{encoding} // 'UTF8', migration => 'm' }, $class;
 	@$self{qw(source target)} = MigrateTiers::pair(name => $name, extension => 0, %o);
 	return $self;
 }
@@ -55,8 +56,11 @@ sub _sql
 }
 
 # The same under the pinned settings of the oracle.
-sub source_pinned { my ($self, $sql) = @_; return $self->_sql('source', $sql, options => $PINNED); }
-sub target_pinned { my ($self, $sql) = @_; return $self->_sql('target', $sql, options => $PINNED); }
+sub source_pinned { my ($self, $sql) = @_; return $self->_sql('source', $sql, options => $self->pinned); }
+sub target_pinned { my ($self, $sql) = @_; return $self->_sql('target', $sql, options => $self->pinned); }
+
+# The options themselves, for $pair->{options}: what other sessions run under.
+sub pinned { my ($self) = @_; return "$PINNED -c client_encoding=$self->{encoding}"; }
 
 # Runs SQL that may fail on the source: (succeeded, SQLSTATE or '', stderr).
 sub source_try
@@ -112,7 +116,7 @@ sub sync
 {
 	my ($self, $timeout) = @_;
 	$timeout //= 60;
-	$self->source_sql("SELECT migrate_tiers.wait_for_sync(timeout => '$timeout s')", options => $PINNED);
+	$self->source_sql("SELECT migrate_tiers.wait_for_sync(timeout => '$timeout s')", options => $self->pinned);
 	return;
 }
 
@@ -212,7 +216,7 @@ sub wait_until
 	while (time < $deadline)
 	{
 		my ($out, $err) = ('', '');
-		local $ENV{PGOPTIONS} = $PINNED;
+		local $ENV{PGOPTIONS} = $self->pinned;
 		$self->{$side}->psql($o{db} // $self->{db}, $query, stdout => \$out, stderr => \$err, timeout => 60);
 		return 1 if $out eq $expected;
 		$last = $out . $err;
@@ -228,7 +232,7 @@ sub worker_pid
 	my ($self, $kind) = @_;
 	$kind //= 'sync';
 	my ($out) = ('');
-	local $ENV{PGOPTIONS} = $PINNED;
+	local $ENV{PGOPTIONS} = $self->pinned;
 	$self->{source}->psql($self->{db},
 		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'migrate_tiers $kind' AND datname = current_database() LIMIT 1",
 		stdout => \$out, stderr => \my $err);
@@ -238,7 +242,7 @@ sub worker_pid
 sub status
 {
 	my ($self, $column) = @_;
-	return $self->source_sql("SELECT $column FROM migrate_tiers.status", options => $PINNED);
+	return $self->source_sql("SELECT $column FROM migrate_tiers.status", options => $self->pinned);
 }
 
 # Stops both and checks their logs; crashes => 1 for a test that kills.
