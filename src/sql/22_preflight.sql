@@ -1,0 +1,251 @@
+-- Preflight, part one: the source, and the two servers.
+--
+-- Each check is a function of the migration and of what both sides said of
+-- themselves (endpoint/structure.c); it returns what is wrong, and no row
+-- where all is well.  They are called by preflight() only, as the owner of the
+-- extension.
+
+CREATE FUNCTION migrate_tiers.preflight_tables_tagged(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.oid::regclass::text,
+           CASE c.relkind WHEN 'm' THEN 'warning' ELSE 'failure' END,
+           format('this %s of schema %I has no tier',
+                  CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'table' END, n.nspname),
+           format('Run SELECT migrate_tiers.tag(%L, %L), or choose another tier.', c.oid::regclass,
+                  CASE c.relkind WHEN 'm' THEN 'batch' ELSE 'realtime' END)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't'
+       AND c.relnamespace IN (SELECT k.relnamespace FROM migrate_tiers.relation r
+                                JOIN pg_class k ON k.oid = r.relation WHERE r.migration = m)
+       AND NOT EXISTS (SELECT FROM migrate_tiers.relation r WHERE r.relation = c.oid)
+       AND NOT EXISTS (SELECT FROM pg_depend d
+                        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+                          AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
+    UNION ALL
+    SELECT r.target_schema || '.' || r.target_name, 'failure',
+           'the table was dropped after it was tagged',
+           format('Run SELECT migrate_tiers.untag(%s).', r.relation)
+      FROM migrate_tiers.relation r
+     WHERE r.migration = m AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = r.relation)
+    UNION ALL
+    SELECT g.name, 'failure', 'the migration has no table',
+           'Begin with migrate_tiers.suggest_tiers(), then migrate_tiers.tag_schema and migrate_tiers.tag.'
+      FROM migrate_tiers.migration g
+     WHERE g.id = m AND NOT EXISTS (SELECT FROM migrate_tiers.relation r WHERE r.migration = m)
+    ORDER BY 1
+$$;
+
+CREATE FUNCTION migrate_tiers.preflight_source_storage(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT u.name, 'failure',
+           CASE WHEN u.kind = 'f' THEN 'a foreign table cannot be captured'
+                WHEN u.persistence <> 'p' THEN 'an unlogged table cannot be realtime: a crash empties it'
+                ELSE format('access method %I cannot be copied by ranges of blocks', u.method) END,
+           CASE WHEN u.kind = 'f' THEN 'Detach the partition and migrate it by itself.'
+                WHEN u.persistence <> 'p' THEN format('Run ALTER TABLE %s SET LOGGED, or tag it batch.', u.name)
+                ELSE 'Tag it batch, or store it as heap.' END
+      FROM migrate_tiers.relation r
+      JOIN jsonb_to_recordset(source->'tables') AS s(id integer, unfit jsonb) ON s.id = r.id
+     CROSS JOIN LATERAL jsonb_to_recordset(s.unfit) AS u(name text, kind text, persistence text, method text)
+     WHERE r.migration = m AND r.tier = 'realtime'
+     ORDER BY 1
+$$;
+
+CREATE FUNCTION migrate_tiers.preflight_source_key(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.oid::regclass::text, 'failure',
+           format('the key (%s), under which the table was tagged, is not its key any more',
+                  (SELECT string_agg(quote_ident(k), ', ') FROM unnest(r.key_columns) k)),
+           format('Tag it again: SELECT migrate_tiers.tag(%L, ''realtime'').', c.oid::regclass)
+      FROM migrate_tiers.relation r JOIN pg_class c ON c.oid = r.relation
+     WHERE r.migration = m AND r.tier = 'realtime'
+       AND NOT EXISTS (
+           SELECT FROM pg_index x
+            WHERE x.indexrelid = r.key_index AND x.indrelid = r.relation AND x.indisunique AND x.indisvalid
+              AND (x.indisprimary OR x.indisreplident AND c.relreplident = 'i')
+              AND r.key_columns = ARRAY(SELECT a.attname
+                      FROM unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) WITH ORDINALITY k(attnum, position)
+                      JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.attnum AND a.attnotnull
+                     ORDER BY k.position))
+     ORDER BY 1
+$$;
+
+CREATE FUNCTION migrate_tiers.preflight_source_privileges(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.relation::regclass::text, 'failure',
+           CASE WHEN NOT s.owned THEN format('role %s, which owns the migration, does not own the table', g.owner::regrole)
+                WHEN NOT s.schema_usage THEN format('role %s may not use the schema of the table', g.owner::regrole)
+                ELSE format('role %s may not read the table', g.owner::regrole) END,
+           CASE WHEN NOT s.owned THEN format('Run ALTER TABLE %s OWNER TO %s, or make that role a member of the owner.',
+                                             r.relation::regclass, g.owner::regrole)
+                WHEN NOT s.schema_usage THEN format('Run GRANT USAGE ON SCHEMA %s TO %s.',
+                                                    c.relnamespace::regnamespace, g.owner::regrole)
+                ELSE format('Run GRANT SELECT ON %s TO %s.', r.relation::regclass, g.owner::regrole) END
+      FROM migrate_tiers.relation r
+      JOIN migrate_tiers.migration g ON g.id = r.migration
+      JOIN pg_class c ON c.oid = r.relation
+      JOIN jsonb_to_recordset(source->'tables') AS s(id integer, owned boolean, schema_usage boolean, lacks jsonb) ON s.id = r.id
+     WHERE r.migration = m AND r.tier <> 'ignored'
+       AND (NOT s.owned OR NOT s.schema_usage OR s.lacks @> '["SELECT"]')
+     ORDER BY 1
+$$;
+
+CREATE FUNCTION migrate_tiers.preflight_row_security(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('%s of %s', r.relation::regclass, v.side), 'failure',
+           format('row security would hide rows from role %I', v.structure->'server'->>'user'),
+           format('Run ALTER ROLE %I BYPASSRLS on that side, or ALTER TABLE %s NO FORCE ROW LEVEL SECURITY where it owns the table.',
+                  v.structure->'server'->>'user',
+                  CASE v.side WHEN 'source' THEN r.relation::regclass::text
+                              ELSE format('%I.%I', r.target_schema, r.target_name) END)
+      FROM (VALUES ('source', source), ('target', target)) AS v(side, structure)
+     CROSS JOIN LATERAL jsonb_to_recordset(v.structure->'tables') AS s(id integer, row_security boolean)
+      JOIN migrate_tiers.relation r ON r.id = s.id
+     WHERE r.tier <> 'ignored' AND s.row_security
+     ORDER BY 1
+$$;
+
+CREATE FUNCTION migrate_tiers.preflight_foreign_keys(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.relation::regclass::text, 'failure',
+           format('foreign key %I refers to %I.%I, which is %s', f.name, f.parent_schema, f.parent_name,
+                  coalesce(p.tier, 'not tagged')),
+           format('Run SELECT migrate_tiers.tag(%L, ''realtime''): rows and those that they refer to must follow together.',
+                  format('%I.%I', f.parent_schema, f.parent_name))
+      FROM jsonb_to_recordset(source->'foreign_keys')
+               AS f(id integer, name text, parent_schema text, parent_name text)
+      JOIN migrate_tiers.relation r ON r.id = f.id AND r.tier = 'realtime'
+      LEFT JOIN pg_namespace n ON n.nspname = f.parent_schema::name
+      LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = f.parent_name::name
+      LEFT JOIN migrate_tiers.relation p ON p.relation = c.oid AND p.migration = m
+     WHERE p.tier IS DISTINCT FROM 'realtime'
+     ORDER BY 1, f.name
+$$;
+
+-- Large objects are not rows of any table.  A column that holds their numbers
+-- is found by its type, and by a look at some of its rows, since oid columns
+-- can hold other things too.
+CREATE FUNCTION migrate_tiers.preflight_large_objects(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+    column_of record;
+    found_one boolean;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_largeobject_metadata) THEN
+        RETURN;
+    END IF;
+    object := current_database();
+    status := 'warning';
+    detail := 'the database has large objects, which are not migrated';
+    hint := 'Copy those that are needed with pg_dump --large-objects.';
+    FOR column_of IN
+        SELECT r.relation::regclass::text AS relation, c.relkind, a.attname,
+               t.typname = 'lo' AND t.typnamespace <> 'pg_catalog'::regnamespace AS is_lo
+          FROM migrate_tiers.relation r
+          JOIN pg_class c ON c.oid = r.relation
+          JOIN pg_attribute a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped
+          JOIN pg_type t ON t.oid = a.atttypid
+         WHERE r.migration = m AND r.tier = 'realtime'
+           AND 'oid'::regtype IN (t.oid, t.typbasetype)
+         ORDER BY 1, a.attnum
+    LOOP
+        found_one := column_of.is_lo;
+        IF NOT found_one THEN
+            EXECUTE format('SELECT EXISTS (SELECT FROM (SELECT %I AS loid FROM %s %s LIMIT 1000) s'
+                           ' JOIN pg_catalog.pg_largeobject_metadata l ON l.oid = s.loid)',
+                           column_of.attname, CASE column_of.relkind WHEN 'r' THEN 'ONLY' ELSE '' END,
+                           column_of.relation) INTO found_one;
+        END IF;
+        IF found_one THEN
+            object := column_of.relation;
+            status := 'failure';
+            detail := format('column %I holds large objects, which cannot follow in realtime', column_of.attname);
+            hint := 'Keep them in a column of type bytea, or tag the table ignored.';
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    IF status = 'warning' THEN
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
+CREATE FUNCTION migrate_tiers.preflight_worker_slots(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT 'max_worker_processes', 'warning',
+           format('%s worker slots are needed, %s of %s are free', n.needed, n.free, n.total),
+           'Lower the option copy_workers, or raise max_worker_processes at the next restart.'
+      FROM (SELECT 1 + (SELECT o.value::integer FROM migrate_tiers.options o
+                         WHERE o.name = 'copy_workers' AND o.migration = g.name) AS needed,
+                   current_setting('max_worker_processes')::integer AS total,
+                   current_setting('max_worker_processes')::integer
+                   - (SELECT count(*) FROM pg_stat_activity a
+                       WHERE a.backend_type NOT IN ('client backend', 'autovacuum launcher', 'autovacuum worker',
+                             'checkpointer', 'background writer', 'walwriter', 'walsender', 'walreceiver', 'startup',
+                             'archiver', 'logger', 'io worker', 'slotsync worker', 'walsummarizer',
+                             'standalone backend')) AS free
+              FROM migrate_tiers.migration g WHERE g.id = m) n
+     WHERE n.free < n.needed
+$$;
+
+CREATE FUNCTION migrate_tiers.preflight_target_server(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT t.database, v.status, v.detail, v.hint
+      FROM jsonb_to_record(target->'server') AS t(database text, version integer, version_text text,
+               recovery boolean, system text, started timestamptz, connections_left integer, extension boolean)
+      JOIN jsonb_to_record(source->'server') AS s(database text, version integer, version_text text,
+               system text, started timestamptz) ON true
+     CROSS JOIN LATERAL (VALUES
+        (t.version >= 190000, 'warning', format('PostgreSQL %s is newer than this extension was tested with', t.version_text),
+         'Versions 15 to 18 are supported.'),
+        (t.version / 10000 < s.version / 10000, 'warning',
+         format('the target is PostgreSQL %s, older than the source (%s)', t.version_text, s.version_text),
+         'Make sure that the application can do with the older version.'),
+        (t.recovery, 'failure', 'the target is a standby, which takes no writes', 'Let the foreign server name its primary.'),
+        ((t.system, t.started, t.database) = (s.system, s.started, s.database), 'failure',
+         'the target is this very database', 'Let the foreign server name another one.'),
+        (t.connections_left < 2 + (SELECT o.value::integer FROM migrate_tiers.options o
+             JOIN migrate_tiers.migration g ON g.name = o.migration WHERE g.id = m AND o.name = 'copy_workers'),
+         'warning', format('the target has %s connections left', t.connections_left),
+         'Lower the option copy_workers, or raise max_connections there.'),
+        (t.extension, 'failure', 'the extension migrate_tiers is installed in the target database',
+         'Run DROP EXTENSION migrate_tiers there; a target needs no extension.')
+     ) AS v(found, status, detail, hint)
+     WHERE v.found
+$$;
+
+CREATE FUNCTION migrate_tiers.preflight_encoding(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT t.database, v.status, v.detail, v.hint
+      FROM jsonb_to_record(target->'server') AS t(database text, encoding text, locale text)
+      JOIN jsonb_to_record(source->'server') AS s(encoding text, locale text) ON true
+     CROSS JOIN LATERAL (VALUES
+        (t.encoding <> s.encoding, 'failure', format('the encoding is %s here and %s on the target', s.encoding, t.encoding),
+         format('Create the target database with ENCODING %L.', s.encoding)),
+        (t.locale <> s.locale, 'warning', format('the default collation is %s here and %s on the target', s.locale, t.locale),
+         'Text will sort in another order there.')
+     ) AS v(found, status, detail, hint)
+     WHERE v.found
+$$;
+
+CREATE FUNCTION migrate_tiers.preflight_clock(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT target->'server'->>'database', 'failure',
+           format('the clock of the target is %s s %s', round(abs(c.ahead), 1),
+                  CASE WHEN c.ahead > 0 THEN 'ahead' ELSE 'behind' END),
+           'Let both servers take the time from NTP: conflicts are decided by it.'
+      FROM (SELECT (target->>'clock_ahead')::numeric AS ahead) c
+     WHERE abs(c.ahead) > 1
+$$;
+
