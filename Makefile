@@ -20,12 +20,14 @@ setup:
 
 demo: setup
 	test/run build
+	test/run build
 	test/demo/run
 
 test: setup
 	test/run
 
 bench: setup
+	test/run build
 	test/run build
 	bench/run
 
@@ -43,7 +45,7 @@ MODULE_big  = migrate_tiers
 OBJS        = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 LOCAL_INCLUDES = $(wildcard src/*/*.h)
 DATA_built  = $(EXTENSION)--$(EXTVERSION).sql
-EXTRA_CLEAN = results regression.diffs regression.out output_iso tmp_check log
+EXTRA_CLEAN = results regression.diffs regression.out output_iso tmp_check log .built_for
 
 PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir)
 PG_CFLAGS   = -std=gnu99 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
@@ -64,6 +66,10 @@ include $(PGXS)
 $(EXTENSION)--$(EXTVERSION).sql: $(sort $(wildcard src/sql/*.sql))
 	cat $^ > $@
 
-$(OBJS): $(LOCAL_INCLUDES)
+# Objects for another PostgreSQL are no use: a change of PG_CONFIG builds anew.
+BUILT_FOR := $(VERSION) $(includedir_server)
+$(shell echo '$(BUILT_FOR)' | cmp -s - .built_for || echo '$(BUILT_FOR)' >.built_for)
+
+$(OBJS): $(LOCAL_INCLUDES) .built_for
 
 endif

@@ -23,7 +23,7 @@ static void flush(MtCopyStream *stream);
 /* mt_copy_stream_begin starts a stream in the current memory context. */
 void
 mt_copy_stream_begin(MtCopyStream *stream, MtColumns *columns,
-					 void (*send) (void *arg, const char *data, int length), void *arg)
+					 void (*send)(void *arg, const char *data, int length), void *arg)
 {
 	memset(stream, 0, sizeof(*stream));
 	stream->columns = columns;

@@ -47,7 +47,7 @@ typedef struct MtCopyStream
 {
 	MtColumns  *columns;
 	bool		binary;
-	void		(*send) (void *arg, const char *data, int length);
+	void (*send)(void *arg, const char *data, int length);
 	void	   *arg;
 	StringInfoData buffer;
 	MemoryContext scratch;		/* of one row */
@@ -56,7 +56,7 @@ typedef struct MtCopyStream
 } MtCopyStream;
 
 extern void mt_copy_stream_begin(MtCopyStream *stream, MtColumns *columns,
-								 void (*send) (void *arg, const char *data, int length), void *arg);
+								 void (*send)(void *arg, const char *data, int length), void *arg);
 extern void mt_copy_stream_put(MtCopyStream *stream, const Datum *values, const bool *nulls);
 extern void mt_copy_stream_end(MtCopyStream *stream);
 

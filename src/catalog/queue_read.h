@@ -26,7 +26,7 @@ typedef struct MtQueueRow
 	bool		sent;			/* the mark sees it; given only when "everything" was asked for */
 } MtQueueRow;
 
-typedef void (*MtQueueRowFn) (void *arg, const MtQueueRow *row);
+typedef void (*MtQueueRowFn)(void *arg, const MtQueueRow *row);
 
 typedef struct MtSegment
 {
