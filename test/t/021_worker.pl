@@ -1,0 +1,249 @@
+# The life of a worker: one at a time, gone when told, back when needed, not
+# moved by a network that fails.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use MigrateTiers::Proxy;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $pair = MigrateTiers::Pair->new('worker');
+my ($source, $target) = ($pair->source, $pair->target);
+my $proxy = MigrateTiers::Proxy->new($target->port);
+my $next = 100;
+
+$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY, v text)');
+$pair->source_sql('INSERT INTO item SELECT i, i FROM generate_series(1, 50) i');
+$pair->declare(port => $proxy->port);
+$pair->advance;
+$pair->sync;
+$pair->equal('in sync');
+
+# What must be so within a second or two says so; the rest has the test bed's patience.
+my $at_once = 3;
+
+sub gone { my ($pid) = @_; return $pair->wait_until(source => "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", timeout => $at_once); }
+sub write_row { $next++; $pair->source_sql("INSERT INTO item VALUES ($next, 'written')"); return; }
+sub worker_is_back { return $pair->wait_until(source => q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers sync'}); }
+sub log_of { return slurp_file($source->logfile); }
+
+# The worker waits for an answer that will not come.
+sub stick
+{
+	$proxy->hold;
+	write_row();
+	ok($pair->wait_until(source => 'SELECT forward_pending > 0 FROM migrate_tiers.status'), 'a row waits behind a network that is black');
+	sleep 0.5;    # no condition tells "in the network call": give it time to be there
+	return $pair->worker_pid;
+}
+
+subtest 'exactly one worker' => sub {
+	my $script = PostgreSQL::Test::Utils::tempdir() . '/start.sql';
+	append_to_file($script, "SELECT migrate_tiers.start_workers();\nINSERT INTO other VALUES ((random() * 1e9)::int, 'x') ON CONFLICT DO NOTHING;\n");
+	for my $round (1 .. 3)
+	{
+		my $pid = $pair->worker_pid;
+		$pair->source_sql("SELECT pg_terminate_backend($pid)") if $pid;
+		$source->command_ok([ 'pgbench', '-n', '-c', 8, '-t', 15, '-f', $script, '-h', $source->host, '-p', $source->port, 'shop' ], "many start at once, round $round");
+		my %seen;
+		for (1 .. 10)
+		{
+			$seen{ $pair->source_sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers sync'}) }++;
+			sleep 0.05;
+		}
+		is(join(' ', grep { $_ > 1 } keys %seen), '', 'never more than one');
+		ok(worker_is_back(), 'one is there');
+	}
+	$pair->sync;
+	$pair->equal('and it does its work');
+};
+
+subtest 'terminated and cancelled' => sub {
+	my $pid = $pair->worker_pid;
+	$pair->source_sql("SELECT pg_terminate_backend($pid)");
+	ok(gone($pid), 'an idle worker obeys terminate');
+	write_row();
+	ok(worker_is_back(), 'a captured write brings it back');
+	$pair->sync;
+	$pid = $pair->worker_pid;
+	$pair->source_sql("SELECT pg_cancel_backend($pid)");
+	write_row();
+	$pair->sync;
+	$pair->equal('a cancel of an idle worker does no harm');
+};
+
+subtest 'a black network' => sub {
+	my $pid = stick();
+	my $start = time;
+	write_row() for 1 .. 5;
+	cmp_ok(time - $start, '<', 5, 'applications do not notice');
+	$pair->source_sql("SELECT pg_cancel_backend($pid)");
+	ok($pair->wait_until(source => q{SELECT stopped LIKE '%57014%' FROM migrate_tiers.status}, timeout => $at_once), 'a call into the network obeys cancel');
+	$pid = $pair->worker_pid;
+	$pair->source_sql("SELECT pg_terminate_backend($pid)");
+	ok(gone($pid), 'and terminate');
+	write_row();
+	ok(worker_is_back(), 'a new worker');
+	sleep 0.5;
+	$pid = $pair->worker_pid;
+	$pair->source_sql("SELECT pg_terminate_backend($pid)");
+	ok(gone($pid), 'a worker that connects obeys terminate');
+	write_row();
+	worker_is_back();
+	$start = time;
+	my $before = $proxy->connections;
+	$source->stop('fast');
+	cmp_ok(time - $start, '<', 2 * $at_once, 'fast shutdown waits for nothing');
+	$proxy->pass;
+	$source->start;
+	write_row();
+	$pair->sync;
+	$pair->equal('all is there when the network is back');
+};
+
+subtest 'connections reset' => sub {
+	for (1 .. 3)
+	{
+		$proxy->reset;
+		write_row();
+		$pair->sync;
+	}
+	$pair->equal('a reset is overcome');
+	is($pair->status('stopped'), '', 'and forgotten');
+};
+
+subtest 'no network' => sub {
+	$proxy->cut;
+	write_row();
+	ok($pair->wait_until(source => q{SELECT stopped ~ '08[0-9A-Z]{3}' FROM migrate_tiers.status}), 'status says why it stopped, with the SQLSTATE');
+	ok($pair->status('forward_pending') > 0, 'what waits is counted');
+	ok($pair->status('workers_running') eq 't', 'the worker lives');
+	my $attempts = () = log_of() =~ /08[0-9A-Z]{3}/g;
+	sleep 4;
+	my $more = () = log_of() =~ /08[0-9A-Z]{3}/g;
+	cmp_ok($more - $attempts, '<=', 12, 'it backs off');
+	$proxy->pass;
+	write_row();
+	$pair->sync;
+	$pair->equal('equal again');
+	ok($pair->wait_until(source => 'SELECT stopped IS NULL FROM migrate_tiers.status'), 'status is clean');
+};
+
+subtest 'a target that was away' => sub {
+	$target->stop('fast');
+	$pair->source_sql(q{INSERT INTO item SELECT i, 'away' FROM generate_series(10000, 20000) i; UPDATE item SET v = v || '!'; DELETE FROM item WHERE id % 10 = 0});
+	ok($pair->wait_until(source => 'SELECT stopped IS NOT NULL FROM migrate_tiers.status'), 'it is seen');
+	$target->start;
+	$pair->sync;
+	$pair->equal('it is caught up');
+};
+
+subtest 'pause and resume' => sub {
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	write_row();
+	my ($ok, $state) = $pair->source_try(q{SELECT migrate_tiers.wait_for_sync(timeout => '1 s')});
+	ok(!$ok, 'nothing is sent while paused');
+	is($state, 'MT006', 'wait_for_sync says that it waited in vain');
+	is($pair->target_sql("SELECT count(*) FROM item WHERE id = $next"), '0', 'the row is not there');
+	$source->restart;
+	write_row();
+	sleep 1;
+	is($pair->target_sql("SELECT count(*) FROM item WHERE id = $next"), '0', 'pause outlives a restart');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	$pair->sync;
+	$pair->equal('resumed');
+};
+
+subtest 'restart of the server' => sub {
+	$source->restart;
+	is($pair->worker_pid, '', 'without preload no worker comes by itself');
+	write_row();
+	ok(worker_is_back(), 'the first captured write brings it');
+	$pair->sync;
+	$source->restart;
+	$pair->source_sql('SELECT migrate_tiers.start_workers()');
+	ok(worker_is_back(), 'start_workers brings it');
+
+	$pair->source_sql(q{ALTER SYSTEM SET shared_preload_libraries = 'migrate_tiers'});
+	$source->restart;
+	ok(worker_is_back(), 'with preload it comes by itself');
+	write_row();
+	$pair->sync;
+	$pair->equal('and works');
+	$pair->source_sql('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = \'migrate_tiers sync\'');
+	$pair->source_sql('ALTER SYSTEM RESET shared_preload_libraries');
+	$source->restart;
+};
+
+subtest 'a change that cannot be applied' => sub {
+	$pair->sync;
+	$pair->target_sql(q{ALTER TABLE item ADD CONSTRAINT not_bad CHECK (v <> 'bad')});
+	$pair->source_sql(q{BEGIN; INSERT INTO other VALUES (-1, 'same transaction'); INSERT INTO item VALUES (777777, 'bad'); COMMIT});
+	ok($pair->wait_until(source => q{SELECT stopped LIKE '%23514%' FROM migrate_tiers.status}), 'it stops, with the SQLSTATE');
+	like($pair->status('stopped'), qr/not_bad/, 'the constraint');
+	like($pair->status('stopped'), qr/777777/, 'the key');
+	like(log_of(), qr/not_bad.*777777/s, 'the log says so too');
+	is($pair->target_sql('SELECT count(*) FROM other WHERE id = -1'), '0', 'the tick is applied whole or not at all');
+	write_row();
+	is($pair->source_sql("SELECT count(*) FROM item WHERE id = $next"), '1', 'applications go on');
+	$pair->target_sql('ALTER TABLE item DROP CONSTRAINT not_bad');
+	$pair->sync;
+	$pair->equal('it goes on when that is mended');
+	ok($pair->wait_until(source => 'SELECT stopped IS NULL FROM migrate_tiers.status'), 'status is clean');
+
+	$pair->target_sql('ALTER TABLE item RENAME TO item_gone');
+	$pair->source_sql(q{INSERT INTO item SELECT i, 'many' FROM generate_series(800000, 802000) i});
+	ok($pair->wait_until(source => q{SELECT stopped LIKE '%42P01%' FROM migrate_tiers.status}), 'a large tick stops as well');
+	$pair->target_sql('ALTER TABLE item_gone RENAME TO item');
+	$pair->sync;
+	$pair->equal('and goes on');
+};
+
+subtest 'the extension dropped and created under old sessions' => sub {
+	my $old = MigrateTiers::session($source);
+	$old->query_safe(q{INSERT INTO item VALUES (900001, 'old session')});
+	$pair->revert;
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
+	$pair->source_sql('DROP EXTENSION migrate_tiers');
+	$old->query_safe(q{INSERT INTO item VALUES (900002, 'no extension')});
+	$pair->source_sql('CREATE EXTENSION migrate_tiers');
+	$old->query_safe(q{INSERT INTO item VALUES (900003, 'not declared')});
+	$pair->source_sql(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('public', 'realtime')});
+	$pair->advance;
+	$old->query_safe(q{INSERT INTO item VALUES (900004, 'new capture')});
+	$old->query_safe(q{UPDATE item SET v = 'new capture' WHERE id = 900001});
+	$pair->sync;
+	$pair->equal('the old session is captured by the new extension');
+
+	$pair->source_sql('DROP EXTENSION migrate_tiers CASCADE');
+	$old->query_safe(q{INSERT INTO item VALUES (900005, 'no extension')});
+	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), 'the worker ends with the extension');
+	is($pair->source_sql(q{SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal}), '0', 'no trigger stays');
+	$old->quit;
+	# What the target keeps of a migration whose source is gone is plain SQL.
+	$pair->target_sql('DROP SCHEMA IF EXISTS migrate_tiers CASCADE; TRUNCATE item, other');
+};
+
+subtest 'DROP DATABASE' => sub {
+	$pair->source_sql('DROP SERVER new_db CASCADE');
+	$pair->declare(port => $proxy->port);
+	$pair->advance;
+	$pair->sync;
+	stick();
+	my $start = time;
+	$pair->source_sql('DROP DATABASE shop WITH (FORCE)', db => 'postgres');
+	cmp_ok(time - $start, '<', 2 * $at_once, 'waits for no network');
+	my $lines = () = log_of() =~ /database .* does not exist/g;
+	sleep 3;
+	my $later = () = log_of() =~ /database .* does not exist/g;
+	is($later, $lines, 'no worker comes back for a database that is gone');
+	is($source->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), '0', 'no worker is left');
+	$proxy->pass;
+};
+
+unlike(log_of(), qr/\Q@{[ MigrateTiers::secret() ]}\E/, 'no password in the log');
+$pair->finish;
+done_testing();
