@@ -1,0 +1,48 @@
+# Rows that were written before the transaction counter wrapped around are old,
+# not new: their xmin is larger than any of now.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $pair = MigrateTiers::Pair->new('old');
+my $source = $pair->source;
+
+# move_on sets the counter forward, in steps that the server takes as sane.
+sub move_on
+{
+	my ($xid) = @_;
+	$source->safe_psql($_, 'VACUUM (FREEZE)') for 'postgres', 'shop', 'template1';
+	$source->safe_psql('postgres', 'ALTER DATABASE template0 ALLOW_CONNECTIONS true');
+	$source->safe_psql('template0', 'VACUUM (FREEZE)');
+	$source->stop('fast');
+	my $segment = sprintf '%s/pg_xact/%04X', $source->data_dir, $xid / (32768 * 32);
+	append_to_file($segment, "\0" x 262144) unless -e $segment;
+	system_or_bail('pg_resetwal', '-x', $xid, '-D', $source->data_dir);
+	$source->start;
+	return;
+}
+
+move_on($_) for 1_500_000_000, 3_000_000_000, 4_294_960_128;
+$pair->both_sql('CREATE TABLE frozen (id int PRIMARY KEY, v text); CREATE TABLE hinted (id int PRIMARY KEY, v text); CREATE TABLE later (id int PRIMARY KEY, v text)');
+$pair->source_sql(q{INSERT INTO frozen SELECT i, 'old' FROM generate_series(1, 5000) i; INSERT INTO hinted SELECT i, 'old' FROM generate_series(1, 5000) i; UPDATE hinted SET v = 'new' WHERE id < 1000});
+$pair->source_sql('VACUUM (FREEZE) frozen');
+cmp_ok($pair->source_sql('SELECT xmin FROM frozen LIMIT 1'), '>', 4_294_960_000, 'rows of before the wrap');
+
+# Subtransactions take ids fast.
+$pair->source_sql(q{DO $$BEGIN FOR i IN 1..12000 LOOP BEGIN INSERT INTO later VALUES (i % 100, i) ON CONFLICT (id) DO UPDATE SET v = i; EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END$$});
+cmp_ok($pair->source_sql('SELECT pg_current_xact_id()'), '>', 4_294_967_296, 'the counter has wrapped');
+
+$pair->declare;
+$pair->advance;
+$pair->sync;
+is($pair->target_sql('SELECT count(*) FROM frozen'), '5000', 'old rows are copied');
+$pair->equal('the copy');
+$pair->source_sql(q{UPDATE frozen SET v = 'changed' WHERE id % 3 = 0; DELETE FROM hinted WHERE id % 5 = 0; UPDATE later SET v = v || 'x'});
+$pair->sync;
+$pair->equal('ticks');
+$pair->finish;
+done_testing();
