@@ -1,0 +1,208 @@
+# A migration that is dropped and an extension that is dropped leave both
+# databases as they were: every catalog is compared, before and after.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use Test::More;
+
+my $pair = MigrateTiers::Pair->new('trace', target_conf => "track_counts = on\n");
+
+$pair->both_sql(<<'SQL');
+CREATE SCHEMA shop;
+CREATE TYPE shop.mood AS ENUM ('low', 'high');
+CREATE ROLE app;
+CREATE ROLE boss;
+CREATE TABLE shop.customer (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, email text, mood shop.mood,
+    CONSTRAINT email_once UNIQUE (email) DEFERRABLE, CONSTRAINT has_name CHECK (name <> ''));
+COMMENT ON CONSTRAINT email_once ON shop.customer IS 'one of each';
+CREATE TABLE shop.purchase (id bigserial, at date, customer int NOT NULL REFERENCES shop.customer ON DELETE CASCADE, note text,
+    CONSTRAINT purchase_pkey PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE shop.purchase_1 PARTITION OF shop.purchase FOR VALUES FROM ('2024-01-01') TO ('2025-01-01') WITH (fillfactor = 70);
+CREATE TABLE shop.purchase_2 PARTITION OF shop.purchase DEFAULT;
+CREATE TABLE shop.item (id int NOT NULL, code text NOT NULL, customer int, price numeric, during int4range,
+    CONSTRAINT "item's key" PRIMARY KEY (id) WITH (fillfactor = 80),
+    CONSTRAINT item_customer FOREIGN KEY (customer) REFERENCES shop.customer DEFERRABLE INITIALLY DEFERRED,
+    CONSTRAINT not_twice EXCLUDE USING gist (during WITH &&));
+COMMENT ON CONSTRAINT "item's key" ON shop.item IS 'the key';
+CREATE UNIQUE INDEX item_code ON shop.item (lower(code) DESC NULLS LAST) INCLUDE (price) WITH (fillfactor = 60) WHERE price > 0;
+COMMENT ON INDEX shop.item_code IS 'a comment';
+ALTER INDEX shop.item_code ALTER COLUMN 1 SET STATISTICS 500;
+CREATE INDEX item_brin ON shop.item USING brin (id) WITH (pages_per_range = 4);
+CREATE UNIQUE INDEX item_identity ON shop.item (code, id);
+ALTER TABLE shop.item REPLICA IDENTITY USING INDEX item_identity;
+ALTER TABLE shop.item CLUSTER ON "item's key";
+CREATE TABLE shop.line (item int REFERENCES shop.item ON UPDATE CASCADE, n int, PRIMARY KEY (item, n));
+CREATE TABLE shop.audit (id int PRIMARY KEY);
+CREATE FUNCTION shop.audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER audit AFTER INSERT ON shop.customer FOR EACH ROW EXECUTE FUNCTION shop.audit();
+CREATE TRIGGER audit_always BEFORE TRUNCATE ON shop.audit EXECUTE FUNCTION shop.audit();
+ALTER TABLE shop.audit ENABLE ALWAYS TRIGGER audit_always;
+CREATE RULE quiet AS ON DELETE TO shop.audit DO ALSO NOTHING;
+CREATE VIEW shop.names AS SELECT id, name FROM shop.customer GROUP BY id;
+CREATE MATERIALIZED VIEW shop.totals AS SELECT customer, count(*) FROM shop.purchase GROUP BY customer;
+CREATE POLICY own ON shop.customer USING (name = current_user);
+GRANT SELECT, UPDATE (name) ON shop.customer TO app;
+GRANT USAGE ON SCHEMA shop TO app;
+ALTER TABLE shop.line OWNER TO boss;
+CREATE STATISTICS shop.more ON id, code FROM shop.item;
+CREATE PUBLICATION all_items FOR TABLE shop.item;
+ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO app;
+SQL
+$pair->source_sql(<<'SQL');
+INSERT INTO shop.customer (name, email) SELECT 'n' || i, i || '@x' FROM generate_series(1, 500) i;
+INSERT INTO shop.purchase (at, customer) SELECT date '2024-06-01' + i, i FROM generate_series(1, 500) i;
+INSERT INTO shop.item SELECT i, 'c' || i, i, i, int4range(i * 2, i * 2 + 1) FROM generate_series(1, 500) i;
+INSERT INTO shop.line SELECT i, 1 FROM generate_series(1, 500) i;
+SQL
+
+# Each query gives lines that name objects, never OIDs, so that an object that was dropped and made again alike is alike.
+my %catalog = (
+	pg_class => q{SELECT c.oid::regclass, relkind, relowner::regrole, relacl::text, reloptions::text, relpersistence, relreplident, relrowsecurity, relforcerowsecurity, relispartition,
+		pg_get_expr(relpartbound, c.oid), amname, relnatts, relchecks, relhasrules FROM pg_class c LEFT JOIN pg_am a ON a.oid = relam WHERE relkind <> 't' AND c.relname !~ '^pg_toast'},
+	pg_attribute => q{SELECT attrelid::regclass, attname, atttypid::regtype, attnotnull, attidentity, attgenerated, attstattarget, attacl::text, attstorage, attisdropped, attoptions::text
+		FROM pg_attribute JOIN pg_class c ON c.oid = attrelid WHERE relkind <> 't' AND relname !~ '^pg_toast' AND attnum > 0},
+	pg_attrdef => q{SELECT adrelid::regclass, adnum, pg_get_expr(adbin, adrelid) FROM pg_attrdef},
+	pg_index => q{SELECT indexrelid::regclass, pg_get_indexdef(indexrelid), indisunique, indisprimary, indisexclusion, indimmediate, indisclustered, indisvalid, indisready, indislive, indisreplident FROM pg_index WHERE indrelid::regclass::text !~ 'pg_toast'},
+	pg_constraint => q{SELECT conrelid::regclass, conname, contype, pg_get_constraintdef(oid), condeferrable, condeferred, convalidated, coninhcount, conislocal FROM pg_constraint},
+	pg_trigger => q{SELECT tgrelid::regclass, CASE WHEN tgisinternal THEN '(internal)' ELSE tgname END, tgfoid::regproc, tgenabled, tgtype, tgdeferrable, tginitdeferred FROM pg_trigger},
+	pg_event_trigger => q{SELECT evtname, evtevent, evtenabled FROM pg_event_trigger},
+	pg_proc => q{SELECT oid::regprocedure, proowner::regrole, proacl::text, prosecdef FROM pg_proc},
+	pg_namespace => q{SELECT nspname, nspowner::regrole, nspacl::text FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'},
+	pg_type => q{SELECT oid::regtype, typtype, typowner::regrole FROM pg_type WHERE oid::regtype::text !~ 'pg_toast'},
+	pg_rewrite => q{SELECT ev_class::regclass, rulename, ev_enabled FROM pg_rewrite},
+	pg_policy => q{SELECT polrelid::regclass, polname FROM pg_policy},
+	pg_depend => q{SELECT pg_describe_object(classid, objid, objsubid), pg_describe_object(refclassid, refobjid, refobjsubid), deptype, count(*) FROM pg_depend
+		WHERE classid <> 'pg_trigger'::regclass OR NOT EXISTS (SELECT FROM pg_trigger t WHERE t.oid = objid AND tgisinternal) GROUP BY 1, 2, 3},
+	pg_shdepend => q{SELECT pg_describe_object(classid, objid, objsubid), pg_describe_object(refclassid, refobjid, 0), deptype FROM pg_shdepend WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())},
+	pg_description => q{SELECT pg_describe_object(classoid, objoid, objsubid), description FROM pg_description WHERE objoid >= 16384},
+	pg_operator => q{SELECT oid::regoperator FROM pg_operator WHERE oid >= 16384},
+	pg_cast => q{SELECT castsource::regtype, casttarget::regtype FROM pg_cast WHERE oid >= 16384},
+	pg_sequence => q{SELECT seqrelid::regclass, seqstart, seqincrement, seqmax, seqmin, seqcache, seqcycle FROM pg_sequence},
+	pg_publication_rel => q{SELECT prpubid, prrelid::regclass FROM pg_publication_rel},
+	pg_statistic_ext => q{SELECT stxrelid::regclass, stxname, stxkeys::text FROM pg_statistic_ext},
+	pg_default_acl => q{SELECT defaclrole::regrole, defaclnamespace::regnamespace, defaclobjtype, defaclacl::text FROM pg_default_acl},
+	pg_extension => q{SELECT extname, extversion FROM pg_extension},
+	pg_db_role_setting => q{SELECT setrole::regrole, setconfig::text FROM pg_db_role_setting},
+	pg_replication_slots => q{SELECT slot_name FROM pg_replication_slots},
+	pg_init_privs => q{SELECT pg_describe_object(classoid, objoid, objsubid) FROM pg_init_privs WHERE objoid >= 16384},
+	pg_seclabels => q{SELECT * FROM pg_seclabels},
+	pg_largeobject_metadata => q{SELECT oid FROM pg_largeobject_metadata},
+	pg_prepared_xacts => q{SELECT gid FROM pg_prepared_xacts});
+
+sub catalogs
+{
+	my ($side) = @_;
+	my $read = "${side}_pinned";
+	return { map { $_ => [ sort split /\n/, $pair->$read("SET search_path = ''; $catalog{$_}") ] } keys %catalog };
+}
+
+# same compares two states of the catalogs of a side: one test, and what came or went.
+sub same
+{
+	my ($before, $after, $name) = @_;
+	my $good = 1;
+	for my $catalog (sort keys %catalog)
+	{
+		my (%n);
+		$n{$_}++ for @{ $before->{$catalog} };
+		$n{$_}-- for @{ $after->{$catalog} };
+		for my $line (sort grep { $n{$_} } keys %n)
+		{
+			$good = 0;
+			diag(($n{$line} > 0 ? 'gone' : 'left') . " in $catalog: $line");
+		}
+	}
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return ok($good, $name);
+}
+
+# What a DBA makes by hand, and takes away by hand, is there on both ends of the comparison.
+$pair->source_sql('CREATE EXTENSION postgres_fdw');
+MigrateTiers::server($pair->source, $pair->target);
+MigrateTiers::mapping($pair->source);
+my $source_bare = catalogs('source');
+my $target_bare = catalogs('target');
+cmp_ok(scalar @{ $source_bare->{pg_depend} }, '>', 100, 'the catalogs are read');
+$pair->source_sql('CREATE EXTENSION migrate_tiers');
+my $source_with = catalogs('source');
+
+sub migrate
+{
+	$pair->source_sql(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('shop', 'realtime')});
+	$pair->source_sql(q{SELECT migrate_tiers.tag(c.oid::regclass, 'ignored') FROM pg_class c WHERE relkind = 'm' AND relnamespace = 'shop'::regnamespace});
+	$pair->advance;
+	$pair->sync;
+	$pair->source_sql(q{UPDATE shop.customer SET name = name || '!' WHERE id < 20; DELETE FROM shop.line WHERE item > 490});
+	$pair->sync;
+	return;
+}
+
+subtest 'planned, then dropped' => sub {
+	$pair->source_sql(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('shop', 'realtime'); SELECT migrate_tiers.set_option('copy_workers', '3'); SELECT count(*) FROM migrate_tiers.preflight()});
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
+	same($source_with, catalogs('source'), 'source');
+	same($target_bare, catalogs('target'), 'target');
+};
+
+subtest 'syncing: what is there meanwhile' => sub {
+	migrate();
+	$pair->equal('in sync', 'shop');
+	my $source = catalogs('source');
+	isnt(join(',', @{ $source->{pg_trigger} }), join(',', @{ $source_with->{pg_trigger} }), 'the comparison sees triggers');
+	my $target = catalogs('target');
+	for my $of (qw(pg_index pg_constraint pg_description))
+	{
+		my %has = map { $_ => 1 } @{ $target->{$of} };
+		my @gone = grep { !$has{$_} } @{ $target_bare->{$of} };
+		is(join("\n", @gone), '', "the target has every $of that it had");
+	}
+};
+
+subtest 'reverted and dropped' => sub {
+	$pair->revert;
+	my $there = $pair->target_sql(q{SELECT string_agg(n::text, ',') FROM (SELECT count(*) n FROM shop.customer UNION ALL SELECT count(*) FROM shop.item UNION ALL SELECT count(*) FROM shop.line UNION ALL SELECT count(*) FROM shop.purchase) x});
+	is($there, '0,0,0,0', 'what was copied is taken back');
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
+	same($source_with, catalogs('source'), 'source');
+	same($target_bare, catalogs('target'), 'target');
+	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), 'no worker');
+	ok($pair->wait_until(target => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()}), 'no connection');
+};
+
+subtest 'dropped in mid-copy' => sub {
+	$pair->source_sql(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('shop', 'realtime'); SELECT migrate_tiers.tag('shop.totals', 'ignored'); SELECT migrate_tiers.set_option('copy_rate', '10000'); SELECT migrate_tiers.set_option('chunk_size', '64kB')});
+	$pair->advance;
+	$pair->wait_until(source => q{SELECT bool_or(state = 'copying') FROM migrate_tiers.tables});
+	$pair->revert;
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
+	same($source_with, catalogs('source'), 'source');
+	same($target_bare, catalogs('target'), 'target');
+};
+
+subtest 'the extension dropped' => sub {
+	migrate();
+	$pair->revert;
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
+	$pair->source_sql('DROP EXTENSION migrate_tiers');
+	same($source_bare, catalogs('source'), 'source');
+	same($target_bare, catalogs('target'), 'target');
+};
+
+subtest 'the extension dropped with a migration in it' => sub {
+	$pair->source_sql('CREATE EXTENSION migrate_tiers');
+	$pair->source_sql(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('shop', 'realtime')});
+	$pair->source_sql('DROP EXTENSION migrate_tiers CASCADE');
+	same($source_bare, catalogs('source'), 'source, planned');
+	same($target_bare, catalogs('target'), 'target, planned');
+	$pair->source_sql('CREATE EXTENSION migrate_tiers');
+	migrate();
+	$pair->source_sql('DROP EXTENSION migrate_tiers CASCADE');
+	same($source_bare, catalogs('source'), 'source, syncing');
+	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), 'no worker');
+	$pair->source_sql(q{INSERT INTO shop.customer (name) VALUES ('free')});
+};
+
+$pair->finish;
+done_testing();

@@ -1,0 +1,66 @@
+# The worker's memory is bounded by distinct pending keys and does not grow with
+# the number of ticks.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+plan skip_all => 'reads /proc' unless -r "/proc/$$/status";
+
+my $pair = MigrateTiers::Pair->new('memory');
+my $keys = 400_000;
+$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v int, pad text)');
+$pair->source_sql("INSERT INTO item SELECT i, 0, 'x' FROM generate_series(1, $keys) i");
+$pair->declare;
+$pair->advance;
+$pair->sync;
+
+# Private memory of the worker in kB, now or at its highest: shared buffers do not count.
+sub memory { return (slurp_file('/proc/' . $pair->worker_pid . '/status') =~ /^RssAnon:\s+(\d+)/m)[0]; }
+
+sub ticks
+{
+	my ($n) = @_;
+	for my $i (1 .. $n)
+	{
+		my $from = $i * 100 % 300_000;
+		$pair->source_sql(join "\n", map { my $a = $from + $_; "UPDATE item SET v = v + 1, pad = repeat('p', 500) WHERE id BETWEEN $a AND $a + 20;" } 1 .. 40);
+		$pair->sync if $i % 5 == 0;
+	}
+	return;
+}
+
+ticks(40);
+my $first = memory();
+ticks(80);
+my $then = memory();
+ticks(80);
+my $last = memory();
+cmp_ok($last - $then, '<=', 1024, "ticks leave nothing behind: $first, $then, $last kB");
+
+# A backlog of many changes of many keys, made while nothing is sent.
+$pair->source_sql('SELECT migrate_tiers.pause()');
+$pair->source_sql("UPDATE item SET v = v + 1; UPDATE item SET v = v + 1; UPDATE item SET pad = repeat(md5(id::text), 8)");
+$pair->source_sql('SELECT migrate_tiers.resume()');
+my $peak = 0;
+my $waiter = MigrateTiers::session($pair->source);
+$waiter->{stdin} .= "SELECT migrate_tiers.wait_for_sync(timeout => '120 s');\n\\echo done\n";
+MigrateTiers::wait_for(sub {
+	$waiter->{run}->pump_nb;
+	my $now = eval { memory() } // 0;
+	$peak = $now if $now > $peak;
+	return $waiter->{stdout} =~ /done/;
+}, 120) or fail('the backlog is sent');
+$waiter->quit;
+my $limit = 64 * 1024 + 32 * $keys / 1024;
+cmp_ok($peak, '<', $limit, "memory of the worker at its highest: $peak kB");
+cmp_ok($peak, '>', 0, 'and it was seen');
+$pair->equal('equal');
+ticks(20);
+cmp_ok(memory() - $last, '<=', 16384, 'memory is given back: ' . memory() . ' kB');
+$pair->finish;
+done_testing();
