@@ -10,8 +10,10 @@
 #include "phase/preflight.h"
 
 PG_FUNCTION_INFO_V1(mt_preflight);
+PG_FUNCTION_INFO_V1(mt_suggest_tiers);
 
 PGDLLEXPORT Datum mt_preflight(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_suggest_tiers(PG_FUNCTION_ARGS);
 
 /* mt_preflight is migrate_tiers.preflight(migration). */
 Datum
@@ -32,5 +34,32 @@ mt_preflight(PG_FUNCTION_ARGS)
 
 		mt_result_row(fcinfo, values, nulls);
 	}
+	return (Datum) 0;
+}
+
+/* mt_suggest_tiers is migrate_tiers.suggest_tiers(migration); it needs none to be declared. */
+Datum
+mt_suggest_tiers(PG_FUNCTION_ARGS)
+{
+	char	   *name = mt_arg_name_or_null(fcinfo, 0);
+	int32		migration = name ? mt_migration_get_owned(name)->id : 0;
+	Oid			caller = GetUserId();
+	MtSpiScope	scope;
+	uint64		count;
+
+	InitMaterializedSRF(fcinfo, 0);
+	mt_spi_begin(&scope);
+	count = mt_spi_exec(SPI_OK_SELECT, "SELECT relation, tier, reason FROM migrate_tiers.suggest_tiers_to($1, $2)",
+						MT_ARGS(MT_OID(caller), {INT4OID, Int32GetDatum(migration), migration == 0}));
+	for (uint64 row = 0; row < count; row++)
+	{
+		Datum		values[3];
+		bool		nulls[3];
+
+		for (int column = 0; column < 3; column++)
+			values[column] = mt_spi_datum(row, column + 1, &nulls[column]);
+		mt_result_row(fcinfo, values, nulls);
+	}
+	mt_spi_end(&scope);
 	return (Datum) 0;
 }
