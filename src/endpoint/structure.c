@@ -15,14 +15,16 @@
 /* The tables that are asked for, and each with all its partitions. */
 #define WANTED \
 	"WITH RECURSIVE wanted AS MATERIALIZED (" \
-	" SELECT w.id, c.oid, c.relkind, c.relpersistence, c.relam, c.relowner, n.oid AS schema_oid" \
+	" SELECT w.id, c.oid, c.relkind, c.relpersistence, c.relowner, n.oid AS schema_oid" \
 	" FROM jsonb_to_recordset($1::jsonb) AS w(id integer, schema text, name text)" \
 	" JOIN pg_namespace n ON n.nspname = w.schema::name" \
 	" JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name::name)," \
+	" tree AS MATERIALIZED (" \
+	" SELECT w.id, t.oid FROM wanted w" \
+	" CROSS JOIN LATERAL (SELECT w.oid UNION SELECT p.relid FROM pg_partition_tree(w.oid) p) t)," \
 	" member AS MATERIALIZED (" \
-	" SELECT w.id, c.oid, c.relkind, c.relpersistence, c.relam" \
-	" FROM wanted w CROSS JOIN LATERAL (SELECT w.oid UNION SELECT p.relid FROM pg_partition_tree(w.oid) p) t" \
-	" JOIN pg_class c ON c.oid = t.oid),"
+	" SELECT t.id, c.oid, c.relkind, c.relpersistence, a.amname" \
+	" FROM tree t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_am a ON a.oid = c.relam),"
 
 #define TABLES \
 	" tables AS (SELECT jsonb_agg(jsonb_build_object('id', w.id, 'oid', w.oid::bigint, 'kind', w.relkind," \
@@ -34,12 +36,12 @@
 	" 'schema_usage', has_schema_privilege(w.schema_oid, 'USAGE')," \
 	" 'schema_create', has_schema_privilege(w.schema_oid, 'CREATE')," \
 	" 'indexed', EXISTS (SELECT FROM pg_index x WHERE x.indrelid = w.oid)," \
-	" 'partitions', (SELECT count(*) FROM member m WHERE m.id = w.id AND m.relkind <> 'p')," \
-	" 'unfit', (SELECT jsonb_agg(jsonb_build_object('name', m.oid::regclass::text, 'kind', m.relkind," \
-	"  'persistence', m.relpersistence, 'method', a.amname) ORDER BY m.oid::regclass::text)" \
-	"  FROM member m LEFT JOIN pg_am a ON a.oid = m.relam WHERE m.id = w.id AND m.relkind <> 'p'" \
-	"  AND (m.relkind = 'f' OR m.relpersistence <> 'p' OR a.amname <> 'heap'))" \
-	" )) AS value FROM wanted w),"
+	" 'partitions', coalesce(m.partitions, 0), 'unfit', m.unfit)) AS value" \
+	" FROM wanted w LEFT JOIN (SELECT id, count(*) AS partitions," \
+	"  jsonb_agg(jsonb_build_object('name', oid::regclass::text, 'kind', relkind," \
+	"  'persistence', relpersistence, 'method', amname) ORDER BY oid::regclass::text)" \
+	"  FILTER (WHERE relkind = 'f' OR relpersistence <> 'p' OR amname <> 'heap') AS unfit" \
+	"  FROM member WHERE relkind <> 'p' GROUP BY id) m ON m.id = w.id),"
 
 #define COLUMNS_OF \
 	" columns AS (SELECT jsonb_agg(jsonb_build_object('id', w.id, 'name', a.attname," \
