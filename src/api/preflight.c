@@ -28,8 +28,7 @@ mt_preflight(PG_FUNCTION_ARGS)
 		MtPreflightRow *row = lfirst(cell);
 		Datum		values[5] = {
 			CStringGetTextDatum(row->check_name), mt_text_or_null(row->object),
-			CStringGetTextDatum(row->status), mt_text_or_null(row->detail), mt_text_or_null(row->hint)
-		};
+			CStringGetTextDatum(row->status), mt_text_or_null(row->detail), mt_text_or_null(row->hint)};
 		bool		nulls[5] = {false, row->object == NULL, false, row->detail == NULL, row->hint == NULL};
 
 		mt_result_row(fcinfo, values, nulls);

@@ -166,8 +166,7 @@ ask_target(const MtMigration *migration, const List *relations, List **rows)
 
 		/* The structure is an object: its closing brace makes room for two members more. */
 		structure[strlen(structure) - 1] = '\0';
-		text = MemoryContextStrdup(caller, psprintf("%s, \"filled\": %s, \"clock_ahead\": %.3f}", structure,
-													filled, measure_clock(remote)));
+		text = MemoryContextStrdup(caller, psprintf("%s, \"filled\": %s, \"clock_ahead\": %.3f}", structure, filled, measure_clock(remote)));
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(connection);
