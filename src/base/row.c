@@ -40,6 +40,28 @@ mt_columns_describe(TupleDesc tupdesc)
 	return columns;
 }
 
+/* mt_columns_of_result describes a query's result that has some of the columns. */
+MtColumns *
+mt_columns_of_result(const MtColumns *columns, int count, char **names)
+{
+	MtColumns  *result = palloc0(sizeof(MtColumns));
+
+	result->count = names ? count : columns->count;
+	result->columns = palloc0(sizeof(MtColumn) * Max(result->count, 1));
+	result->all_binary = true;
+	for (int i = 0; i < result->count; i++)
+	{
+		int			from = i;
+
+		while (names && strcmp(columns->columns[from].name, names[i]) != 0)
+			from++;
+		result->columns[i] = columns->columns[from];
+		result->columns[i].attnum = i + 1;
+		result->all_binary = result->all_binary && result->columns[i].binary;
+	}
+	return result;
+}
+
 /* mt_column_bytes returns the bytes of a value in the column's form. */
 bytea *
 mt_column_bytes(MtColumn *column, Datum value)

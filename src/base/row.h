@@ -32,6 +32,9 @@ typedef struct MtColumns
 /* Describes the columns that travel: all but dropped and generated ones. */
 extern MtColumns *mt_columns_describe(TupleDesc tupdesc);
 
+/* The named columns in that order (all, where names is NULL), numbered as a query's result has them. */
+extern MtColumns *mt_columns_of_result(const MtColumns *columns, int count, char **names);
+
 /* The bytes of one value in the column's form; allocated in the current memory context. */
 extern bytea *mt_column_bytes(MtColumn *column, Datum value);
 

@@ -32,6 +32,7 @@ mt_key_describe(MtKeyDesc *desc, TupleDesc tupdesc, int count, char **names)
 			column->length = attribute->attlen;
 			column->by_value = attribute->attbyval;
 			column->align = attribute->attalign;
+			column->collation = attribute->attcollation;
 		}
 		if (column->attnum == InvalidAttrNumber)
 			ereport(ERROR,

@@ -24,6 +24,7 @@ typedef struct MtKeyColumn
 	int16		length;
 	bool		by_value;
 	char		align;
+	Oid			collation;
 } MtKeyColumn;
 
 typedef struct MtKeyDesc

@@ -57,6 +57,18 @@ static const char *const install_body =
 	"    HINT = 'Write to the source database; here the table is filled by the migration.';\n"
 	"END $f$;\n"
 	"REVOKE ALL ON FUNCTION migrate_tiers.refuse_write() FROM PUBLIC;\n"
+	/* A mark that is not the one that was read: somebody else writes here in the migration's name. */
+	"CREATE FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text)\n"
+	"RETURNS void LANGUAGE plpgsql AS $f$\n"
+	"BEGIN\n"
+	"  UPDATE migrate_tiers.migration SET mark = $2, mark_time = $3, ticks = ticks + 1, rows = rows + $4\n"
+	"    WHERE ident = $1 AND coalesce(mark::text, '') = $5;\n"
+	"  IF NOT FOUND THEN\n"
+	"    RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'the mark of the migration was moved by somebody else',\n"
+	"      HINT = 'Look for a copy of the source database whose worker writes this target, too.';\n"
+	"  END IF;\n"
+	"END $f$;\n"
+	"REVOKE ALL ON FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text) FROM PUBLIC;\n"
 	"END";
 
 static const char *const uninstall_body =
@@ -67,6 +79,7 @@ static const char *const uninstall_body =
 	"IF EXISTS (SELECT FROM migrate_tiers.migration) THEN RETURN; END IF;\n"
 	"DROP TABLE migrate_tiers.set_aside, migrate_tiers.joined, migrate_tiers.chunk, migrate_tiers.migration;\n"
 	"DROP FUNCTION migrate_tiers.refuse_write();\n"
+	"DROP FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text);\n"
 	"DROP SCHEMA migrate_tiers;\n"
 	"END";
 

@@ -1,0 +1,296 @@
+/*
+ * statements.c
+ *	  The SQL of sync and copy: see statements.h.
+ *
+ * Rows are compared by their image (*<>), which needs no equality of the types
+ * and takes no two different contents for equal.  Keys are compared by the
+ * equality of the key's own index.  The key's columns are set, too: a value can
+ * change its form and stay equal (citext, numeric).
+ */
+#include "endpoint/statements.h"
+
+#include "utils/builtins.h"
+
+static bool is_key(const MtRelation *relation, const char *column);
+static const MtColumn *find_column(const MtColumns *columns, const char *name);
+static char *key_match(const MtRelation *relation, const char *left, const char *right);
+static char *key_match_params(const MtRelation *relation, const MtColumns *columns, const char *left);
+static char *key_list(const MtRelation *relation, const char *prefix);
+static char *set_list(const MtColumns *columns, const char *from);
+static char *param_list(const MtColumns *columns);
+static const char *copy_options(const MtColumns *columns);
+static char *target_rows(const MtRelation *relation);
+
+/* mt_sql_can_update says whether no column that could differ refuses an UPDATE. */
+bool
+mt_sql_can_update(const MtRelation *relation, const MtColumns *columns)
+{
+	for (int i = 0; i < columns->count; i++)
+		if (columns->columns[i].identity_always && !is_key(relation, columns->columns[i].name))
+			return false;
+	return true;
+}
+
+/* mt_sql_read_row reads a row by its key. */
+char *
+mt_sql_read_row(const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("SELECT %s FROM %s AS t WHERE %s", mt_columns_list(columns, "t."),
+					mt_relation_source_name(relation), key_match_params(relation, NULL, "t."));
+}
+
+/* mt_sql_read_present reads the rows whose keys are in mt_keys, each once. */
+char *
+mt_sql_read_present(const MtRelation *relation, const MtColumns *columns)
+{
+	StringInfoData match;
+
+	initStringInfo(&match);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&match, "%st.%s %s k.k%d", i ? " AND " : "",
+						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
+	return psprintf("SELECT %s FROM %s AS t WHERE EXISTS (SELECT FROM mt_keys AS k WHERE %s)",
+					mt_columns_list(columns, "t."), mt_relation_source_name(relation), match.data);
+}
+
+/* mt_sql_read_absent reads the keys of mt_keys that have no row. */
+char *
+mt_sql_read_absent(const MtRelation *relation)
+{
+	StringInfoData match;
+
+	initStringInfo(&match);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&match, "%st.%s %s k.k%d", i ? " AND " : "",
+						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
+	return psprintf("SELECT k.* FROM mt_keys AS k WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s)",
+					mt_relation_source_name(relation), match.data);
+}
+
+/* mt_sql_upsert inserts a row, or makes the row of its key equal to it. */
+char *
+mt_sql_upsert(const MtRelation *relation, const MtColumns *columns)
+{
+	char	   *set = set_list(columns, "excluded.");
+
+	if (set[0] == '\0')
+		return psprintf("%s ON CONFLICT (%s) DO NOTHING", mt_sql_insert(relation, columns), key_list(relation, ""));
+	return psprintf("%s ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s) OPERATOR(pg_catalog.*<>) ROW(%s)",
+					mt_sql_insert(relation, columns), key_list(relation, ""), set,
+					mt_columns_list(columns, "t."), mt_columns_list(columns, "excluded."));
+}
+
+/* mt_sql_insert inserts a row. */
+char *
+mt_sql_insert(const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("INSERT INTO %s AS t (%s) OVERRIDING SYSTEM VALUE VALUES (%s)",
+					quote_qualified_identifier(relation->target_schema, relation->target_name),
+					mt_columns_list(columns, ""), param_list(columns));
+}
+
+/* mt_sql_delete deletes the row of a key. */
+char *
+mt_sql_delete(const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("DELETE FROM %s AS t WHERE %s", target_rows(relation),
+					key_match_params(relation, columns, "t."));
+}
+
+/* mt_sql_delete_where deletes all rows, or those that meet a condition over plain column names. */
+char *
+mt_sql_delete_where(const MtRelation *relation, const char *condition)
+{
+	return psprintf("DELETE FROM %s%s%s", target_rows(relation),
+					condition ? " WHERE " : "", condition ? condition : "");
+}
+
+/* mt_sql_copy copies into the table itself. */
+char *
+mt_sql_copy(const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("COPY %s (%s) FROM STDIN%s",
+					quote_qualified_identifier(relation->target_schema, relation->target_name),
+					mt_columns_list(columns, ""), copy_options(columns));
+}
+
+/* mt_sql_stage_create creates tables like the receiver's, for one transaction. */
+char *
+mt_sql_stage_create(const MtRelation *relation, const MtColumns *columns)
+{
+	char	   *target = target_rows(relation);
+
+	return psprintf("CREATE TEMP TABLE " MT_STAGE_ROWS " ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA;"
+					" CREATE TEMP TABLE " MT_STAGE_KEYS " ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA",
+					mt_columns_list(columns, ""), target, key_list(relation, ""), target);
+}
+
+/* mt_sql_stage_copy_rows copies into the stage of rows. */
+char *
+mt_sql_stage_copy_rows(const MtColumns *columns)
+{
+	return psprintf("COPY pg_temp." MT_STAGE_ROWS " FROM STDIN%s", copy_options(columns));
+}
+
+/* mt_sql_stage_copy_keys copies into the stage of keys. */
+char *
+mt_sql_stage_copy_keys(const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("COPY pg_temp." MT_STAGE_KEYS " FROM STDIN%s", copy_options(columns));
+}
+
+/* mt_sql_stage_delete_absent deletes what the stage of keys names. */
+char *
+mt_sql_stage_delete_absent(const MtRelation *relation)
+{
+	return psprintf("DELETE FROM %s AS t USING pg_temp." MT_STAGE_KEYS " AS s WHERE %s",
+					target_rows(relation), key_match(relation, "t.", "s."));
+}
+
+/* mt_sql_stage_delete_present deletes what the stage of rows is about to bring. */
+char *
+mt_sql_stage_delete_present(const MtRelation *relation)
+{
+	return psprintf("DELETE FROM %s AS t USING pg_temp." MT_STAGE_ROWS " AS s WHERE %s",
+					target_rows(relation), key_match(relation, "t.", "s."));
+}
+
+/* mt_sql_stage_update makes rows equal to those of the stage; NULL where there is nothing to set. */
+char *
+mt_sql_stage_update(const MtRelation *relation, const MtColumns *columns)
+{
+	char	   *set = set_list(columns, "s.");
+
+	if (set[0] == '\0')
+		return NULL;
+	return psprintf("UPDATE %s AS t SET %s FROM pg_temp." MT_STAGE_ROWS " AS s WHERE %s"
+					" AND ROW(%s) OPERATOR(pg_catalog.*<>) ROW(%s)",
+					target_rows(relation), set, key_match(relation, "t.", "s."),
+					mt_columns_list(columns, "t."), mt_columns_list(columns, "s."));
+}
+
+/* mt_sql_stage_insert inserts the rows of the stage, all or those that are missing. */
+char *
+mt_sql_stage_insert(const MtRelation *relation, const MtColumns *columns, bool missing_only)
+{
+	char	   *insert = psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM pg_temp." MT_STAGE_ROWS " AS s",
+								  quote_qualified_identifier(relation->target_schema, relation->target_name),
+								  mt_columns_list(columns, ""), mt_columns_list(columns, "s."));
+
+	if (!missing_only)
+		return insert;
+	return psprintf("%s WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s)", insert,
+					target_rows(relation), key_match(relation, "t.", "s."));
+}
+
+/* mt_sql_stage_drop drops the stage, so that the next table of the tick has its own. */
+char *
+mt_sql_stage_drop(void)
+{
+	return pstrdup("DROP TABLE pg_temp." MT_STAGE_ROWS ", pg_temp." MT_STAGE_KEYS);
+}
+
+static bool
+is_key(const MtRelation *relation, const char *column)
+{
+	for (int i = 0; i < relation->nkeys; i++)
+		if (strcmp(relation->key_columns[i], column) == 0)
+			return true;
+	return false;
+}
+
+static const MtColumn *
+find_column(const MtColumns *columns, const char *name)
+{
+	for (int i = 0; i < columns->count; i++)
+		if (strcmp(columns->columns[i].name, name) == 0)
+			return &columns->columns[i];
+	elog(ERROR, "key column \"%s\" is not among the columns", name);
+	return NULL;
+}
+
+static char *
+key_match(const MtRelation *relation, const char *left, const char *right)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+	{
+		const char *column = quote_identifier(relation->key_columns[i]);
+
+		appendStringInfo(&text, "%s%s%s %s %s%s", i ? " AND " : "", left, column,
+						 relation->key_operators[i], right, column);
+	}
+	return text.data;
+}
+
+/* key_match_params compares the key with parameters, which a remote has to be told the types of. */
+static char *
+key_match_params(const MtRelation *relation, const MtColumns *columns, const char *left)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+	{
+		appendStringInfo(&text, "%s%s%s %s $%d", i ? " AND " : "", left,
+						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
+		if (columns != NULL)
+			appendStringInfo(&text, "::%s",
+							 format_type_be_qualified(find_column(columns, relation->key_columns[i])->type));
+	}
+	return text.data;
+}
+
+static char *
+key_list(const MtRelation *relation, const char *prefix)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, "%s%s%s", i ? ", " : "", prefix, quote_identifier(relation->key_columns[i]));
+	return text.data;
+}
+
+/* set_list assigns every column but those that must not be assigned. */
+static char *
+set_list(const MtColumns *columns, const char *from)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < columns->count; i++)
+	{
+		const char *column = quote_identifier(columns->columns[i].name);
+
+		if (!columns->columns[i].identity_always)
+			appendStringInfo(&text, "%s%s = %s%s", text.len ? ", " : "", column, from, column);
+	}
+	return text.data;
+}
+
+static char *
+param_list(const MtColumns *columns)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < columns->count; i++)
+		appendStringInfo(&text, "%s$%d", i ? ", " : "", i + 1);
+	return text.data;
+}
+
+static const char *
+copy_options(const MtColumns *columns)
+{
+	return columns->all_binary ? " (FORMAT binary)" : "";
+}
+
+/* target_rows names the receiver's table with its partitions, but without children by inheritance. */
+static char *
+target_rows(const MtRelation *relation)
+{
+	return psprintf("%s%s", relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation));
+}

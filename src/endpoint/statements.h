@@ -1,0 +1,45 @@
+/*
+ * statements.h
+ *	  The SQL that reads rows by key on one side and applies them on the other.
+ *	  It is built here only, whichever side is which.
+ */
+#ifndef MT_STATEMENTS_H
+#define MT_STATEMENTS_H
+
+#include "base/row.h"
+#include "catalog/relation.h"
+
+/* Names of what a large tick stages, in the temporary schema of the receiver's session. */
+#define MT_STAGE_ROWS "mt_stage_rows"
+#define MT_STAGE_KEYS "mt_stage_keys"
+
+/* Reads a row by its key: parameters are the key's columns. */
+extern char *mt_sql_read_row(const MtRelation *relation, const MtColumns *columns);
+
+/* Reads the rows whose keys the named relation "mt_keys" (k1, k2, ...) holds; those that are gone. */
+extern char *mt_sql_read_present(const MtRelation *relation, const MtColumns *columns);
+extern char *mt_sql_read_absent(const MtRelation *relation);
+
+/* Applies one row: parameters are all columns, or the key's columns. */
+extern char *mt_sql_upsert(const MtRelation *relation, const MtColumns *columns);
+extern char *mt_sql_insert(const MtRelation *relation, const MtColumns *columns);
+extern char *mt_sql_delete(const MtRelation *relation, const MtColumns *columns);
+
+/* A TRUNCATE of the sender: all rows, or those that meet a condition. */
+extern char *mt_sql_delete_where(const MtRelation *relation, const char *condition);
+
+/* COPY ... FROM STDIN into the table itself, or into what stages it. */
+extern char *mt_sql_copy(const MtRelation *relation, const MtColumns *columns);
+extern char *mt_sql_stage_create(const MtRelation *relation, const MtColumns *columns);
+extern char *mt_sql_stage_copy_rows(const MtColumns *columns);
+extern char *mt_sql_stage_copy_keys(const MtRelation *relation, const MtColumns *columns);
+extern char *mt_sql_stage_delete_absent(const MtRelation *relation);
+extern char *mt_sql_stage_delete_present(const MtRelation *relation);
+extern char *mt_sql_stage_update(const MtRelation *relation, const MtColumns *columns);
+extern char *mt_sql_stage_insert(const MtRelation *relation, const MtColumns *columns, bool missing_only);
+extern char *mt_sql_stage_drop(void);
+
+/* Whether rows can be updated in place: no column refuses it. */
+extern bool mt_sql_can_update(const MtRelation *relation, const MtColumns *columns);
+
+#endif							/* MT_STATEMENTS_H */

@@ -1,0 +1,191 @@
+/*
+ * apply.c
+ *	  Sends a tick to the target, row by row or through a stage.
+ *
+ * Order within a tick: what was truncated goes first (whatever is there in S was
+ * written after it, so its key is in the tick), then rows that are gone, then
+ * rows that are there.
+ */
+#include "sync/tick.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/spi.h"
+#include "endpoint/statements.h"
+
+/* Rows are collected up to this many bytes, so that deletions can go before them. */
+#define SMALL_TICK_BYTES (8 * 1024 * 1024)
+
+static void send_small(MtSync *sync, MtTable *table, bool replace);
+static void send_deletes(MtSync *sync, MtTable *table);
+static List *send_present(MtSync *sync, MtTable *table, bool by_insert, List *rows);
+static void prepare_table(MtSync *sync, MtTable *table, bool replace);
+static void queue_truncates(MtSync *sync, MtTable *table);
+static void queue_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
+
+/* mt_apply_small sends a tick as prepared statements in one pipeline: one round trip. */
+void
+mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (mt_table_touched(table))
+			prepare_table(sync, table, replace);
+	mt_pipeline_begin(sync->remote);
+	mt_pipeline_query(sync->remote, "BEGIN", 0, NULL);
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (mt_table_touched(table))
+			send_small(sync, table, replace);
+	queue_mark(sync, new_mark, snapshot_time);
+	mt_pipeline_query(sync->remote, "COMMIT", 0, NULL);
+	(void) mt_pipeline_finish(sync->remote);
+}
+
+/* send_small reads and sends the rows of one table. */
+static void
+send_small(MtSync *sync, MtTable *table, bool replace)
+{
+	bool		by_insert = replace || !table->can_update;
+	MtKeyCursor cursor = {0, 0};
+	const char *bytes;
+	int			length;
+	MtSpiScope	scope;
+	List	   *present = NIL;
+	int64		collected = sync->bytes;
+
+	queue_truncates(sync, table);
+	if (table->keys == NULL)
+		return;
+	if (by_insert)
+		send_deletes(sync, table);
+	mt_spi_begin_as(&scope, sync->migration->owner);
+	while (mt_keys_next(table->keys, &cursor, &bytes, &length))
+	{
+		Datum		key[INDEX_MAX_KEYS];
+		MtField    *fields;
+
+		MemoryContextSwitchTo(sync->row_context);
+		fields = palloc(sizeof(MtField) * Max(Max(table->columns->count, table->key.count), 1));
+		mt_key_decode(&table->key, bytes, length, key);
+		if (mt_table_read_row(table, key, fields, &sync->bytes))
+			present = lappend(present, fields);
+		else if (!by_insert)
+		{
+			mt_table_key_fields(table, key, fields);
+			mt_pipeline_execute(sync->remote, table->delete, table->key.count, fields);
+		}
+		sync->rows++;
+		if (sync->bytes - collected > SMALL_TICK_BYTES)
+		{
+			present = send_present(sync, table, by_insert, present);
+			collected = sync->bytes;
+		}
+	}
+	(void) send_present(sync, table, by_insert, present);
+	mt_spi_end(&scope);
+}
+
+/* send_deletes sends the deletion of every key of a table. */
+static void
+send_deletes(MtSync *sync, MtTable *table)
+{
+	MtKeyCursor cursor = {0, 0};
+	MtField		fields[INDEX_MAX_KEYS];
+	const char *bytes;
+	int			length;
+	MemoryContext previous = MemoryContextSwitchTo(sync->row_context);
+
+	while (mt_keys_next(table->keys, &cursor, &bytes, &length))
+	{
+		Datum		key[INDEX_MAX_KEYS];
+
+		mt_key_decode(&table->key, bytes, length, key);
+		mt_table_key_fields(table, key, fields);
+		mt_pipeline_execute(sync->remote, table->delete, table->key.count, fields);
+	}
+	MemoryContextSwitchTo(previous);
+	MemoryContextReset(sync->row_context);
+}
+
+/* send_present sends rows that were read, and frees them. */
+static List *
+send_present(MtSync *sync, MtTable *table, bool by_insert, List *rows)
+{
+	ListCell   *cell;
+
+	foreach(cell, rows)
+		mt_pipeline_execute(sync->remote, by_insert ? table->insert : table->upsert,
+							table->columns->count, (MtField *) lfirst(cell));
+	MemoryContextReset(sync->row_context);
+	return NIL;
+}
+
+/* prepare_table prepares the statements of a table in the target's session, once. */
+static void
+prepare_table(MtSync *sync, MtTable *table, bool replace)
+{
+	mt_remote_prepare(sync->remote, table->delete, mt_sql_delete(table->relation, table->columns));
+	if (replace || !table->can_update)
+		mt_remote_prepare(sync->remote, table->insert, mt_sql_insert(table->relation, table->columns));
+	else
+		mt_remote_prepare(sync->remote, table->upsert, mt_sql_upsert(table->relation, table->columns));
+}
+
+static void
+queue_truncates(MtSync *sync, MtTable *table)
+{
+	ListCell   *cell;
+
+	if (table->truncated)
+		mt_pipeline_query(sync->remote, mt_sql_delete_where(table->relation, NULL), 0, NULL);
+	else
+		foreach(cell, table->truncated_where)
+			mt_pipeline_query(sync->remote, mt_sql_delete_where(table->relation, (char *) lfirst(cell)), 0, NULL);
+}
+
+/* queue_mark stores S as the target's mark, and what joins with it. */
+static void
+queue_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	const char *params[] = {
+		sync->migration->ident, new_mark, timestamptz_to_str(snapshot_time),
+		psprintf(INT64_FORMAT, sync->rows), sync->stored_mark ? sync->stored_mark : ""
+	};
+	MtField		fields[lengthof(params)];
+
+	for (int i = 0; i < lengthof(params); i++)
+		fields[i] = (MtField) {.data = params[i], .length = strlen(params[i]), .binary = false};
+	mt_pipeline_query(sync->remote, mt_apply_mark_sql(), lengthof(params), fields);
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (table->joining)
+		{
+			char	   *id = psprintf("%d", table->id);
+			MtField		join[2] = {fields[0], {.data = id, .length = strlen(id), .binary = false}};
+
+			mt_pipeline_query(sync->remote,
+							  "INSERT INTO migrate_tiers.joined (migration, relation) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+							  2, join);
+		}
+}
+
+/*
+ * mt_apply_mark_sql stores a mark; parameters are ident, mark, time, rows and the mark that must be there.
+ *
+ * Another mark than the one that was read means that somebody else writes this target in our
+ * name (a copy of the source that was started, too): the tick fails then, by a function of the target.
+ */
+char *
+mt_apply_mark_sql(void)
+{
+	return "SELECT migrate_tiers.store_mark($1::uuid, $2::pg_snapshot, $3::timestamptz, $4::bigint, $5)";
+}

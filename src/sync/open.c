@@ -1,0 +1,162 @@
+/*
+ * open.c
+ *	  Opens the target for sync: the session, the mark, the tables.
+ *
+ * The mark of the target is the truth, read at each connection.  It may be older
+ * than what was there before, if the target was failed over to a standby: what
+ * came since is sent again.  If the queue does not reach back so far, sync stops.
+ */
+#include "sync/tick.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "base/spi.h"
+
+static void read_mark(MtSync *sync);
+static void check_floor(MtSync *sync);
+static void open_tables(MtSync *sync);
+static void read_joined(MtSync *sync);
+static void read_partitioned(MtSync *sync);
+
+/* mt_sync_open opens the target for sync. */
+MtSync *
+mt_sync_open(MtMigration *migration, MemoryContext parent)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "migrate_tiers sync", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext previous;
+	MtSync	   *sync;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	previous = MemoryContextSwitchTo(context);
+	sync = palloc0(sizeof(MtSync));
+	sync->context = context;
+	sync->tick_context = AllocSetContextCreate(context, "migrate_tiers tick", ALLOCSET_DEFAULT_SIZES);
+	sync->row_context = AllocSetContextCreate(context, "migrate_tiers rows", ALLOCSET_DEFAULT_SIZES);
+	sync->migration = mt_migration_by_id(migration->id, false);
+	sync->remote = mt_remote_open(sync->migration);
+	mt_remote_run(sync->remote, "SET session_replication_role = replica; SET work_mem = '64MB'; SET jit = off");
+	sync->reader = mt_queue_reader_create(sync->migration);
+	read_mark(sync);
+	check_floor(sync);
+	open_tables(sync);
+	read_joined(sync);
+	read_partitioned(sync);
+	MemoryContextSwitchTo(previous);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return sync;
+}
+
+/* mt_sync_close closes the connection and frees all. */
+void
+mt_sync_close(MtSync *sync)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		mt_table_close(table);
+	MemoryContextDelete(sync->context);
+}
+
+static void
+read_mark(MtSync *sync)
+{
+	MtRows	   *rows = mt_remote_query(sync->remote,
+									   "SELECT mark FROM migrate_tiers.migration WHERE ident = $1",
+									   MT_PARAMS(sync->migration->ident));
+
+	if (rows->count != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the target does not know migration \"%s\"", sync->migration->name),
+				 errdetail("It may have been restored to a time before the migration began."),
+				 errhint("Call migrate_tiers.revert('planned') and advance again.")));
+	sync->stored_mark = rows->values[0][0] ? pstrdup(rows->values[0][0]) : NULL;
+	sync->mark = mt_mark_parse(sync->stored_mark ? sync->stored_mark : "0:0:");
+}
+
+/* check_floor refuses a mark that the queue does not reach back to. */
+static void
+check_floor(MtSync *sync)
+{
+	MtSpiScope	scope;
+	char	   *floor;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT, "SELECT floor FROM migrate_tiers.migration WHERE id = $1",
+				MT_ARGS(MT_INT4(sync->migration->id)));
+	floor = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	if (floor != NULL && !mt_mark_covers(sync->mark, mt_mark_parse(floor)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the target is in a state older than the queue reaches back"),
+				 errdetail("Its mark is %s, and the queue begins at %s.",
+						   sync->stored_mark ? sync->stored_mark : "missing", floor),
+				 errhint("Call migrate_tiers.revert('planned') and advance again, to copy anew; option queue_retention sets how long sent changes are kept.")));
+}
+
+static void
+open_tables(MtSync *sync)
+{
+	HASHCTL		control = {.keysize = sizeof(int32), .entrysize = sizeof(MtTable), .hcxt = sync->context};
+	List	   *relations = mt_relation_list(sync->migration->id, "realtime");
+	ListCell   *cell;
+
+	sync->tables = hash_create("migrate_tiers tables", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	foreach(cell, relations)
+	{
+		MtRelation *relation = (MtRelation *) lfirst(cell);
+		MtTable    *table;
+
+		if (!relation->captured)
+			continue;
+		table = hash_search(sync->tables, &relation->id, HASH_ENTER, NULL);
+		memset(table, 0, sizeof(*table));
+		table->id = relation->id;
+		mt_table_open(table, relation);
+	}
+}
+
+/* read_joined marks the tables whose copy the target follows. */
+static void
+read_joined(MtSync *sync)
+{
+	MtRows	   *rows = mt_remote_query(sync->remote,
+									   "SELECT relation FROM migrate_tiers.joined WHERE migration = $1",
+									   MT_PARAMS(sync->migration->ident));
+
+	for (int row = 0; row < rows->count; row++)
+	{
+		int32		id = pg_strtoint32(rows->values[row][0]);
+		MtTable    *table = hash_search(sync->tables, &id, HASH_FIND, NULL);
+
+		if (table != NULL)
+			table->joined = true;
+	}
+}
+
+/* read_partitioned asks which tables are partitioned on the target. */
+static void
+read_partitioned(MtSync *sync)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	MtRows	   *rows = mt_remote_query(sync->remote,
+									   "SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c"
+									   " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind = 'p'",
+									   MT_NO_PARAMS);
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		for (int row = 0; row < rows->count; row++)
+			if (strcmp(rows->values[row][0], table->relation->target_schema) == 0 &&
+				strcmp(rows->values[row][1], table->relation->target_name) == 0)
+				table->relation->target_partitioned = true;
+}

@@ -1,0 +1,172 @@
+/*
+ * table.c
+ *	  A realtime table between ticks: see table.h.
+ */
+#include "sync/table.h"
+
+#include "access/table.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "base/spi.h"
+#include "endpoint/statements.h"
+
+static void prepare_read(MtTable *table);
+static MtColumn *key_column(MtTable *table, int number);
+
+/* mt_table_open describes a table. */
+void
+mt_table_open(MtTable *table, MtRelation *relation)
+{
+	Relation	opened = table_open(relation->relid, AccessShareLock);
+
+	table->relation = relation;
+	table->columns = mt_columns_describe(RelationGetDescr(opened));
+	mt_key_describe(&table->key, RelationGetDescr(opened), relation->nkeys, relation->key_columns);
+	table->captured_from = relation->captured_from ? mt_mark_parse(relation->captured_from) : NULL;
+	table->can_update = mt_sql_can_update(relation, table->columns);
+	table->upsert = psprintf("mt_upsert_%d", relation->id);
+	table->insert = psprintf("mt_insert_%d", relation->id);
+	table->delete = psprintf("mt_delete_%d", relation->id);
+	table_close(opened, AccessShareLock);
+}
+
+/* mt_table_close frees the plan of a table. */
+void
+mt_table_close(MtTable *table)
+{
+	if (table->read_row)
+		SPI_freeplan(table->read_row);
+	table->read_row = NULL;
+}
+
+/* mt_table_note takes an entry of the queue into the tick under way. */
+void
+mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext context)
+{
+	ListCell   *cell;
+	MemoryContext previous;
+	char	   *condition;
+
+	switch (entry->kind)
+	{
+		case MT_ENTRY_KEY:
+			if (table->keys == NULL)
+				table->keys = mt_keys_create(context);
+			(void) mt_keys_add(table->keys, entry->bytes, entry->length);
+			break;
+		case MT_ENTRY_TRUNCATE:
+			table->truncated = true;
+			break;
+		case MT_ENTRY_TRUNCATE_WHERE:
+			condition = pnstrdup(entry->bytes, entry->length);
+			foreach(cell, table->truncated_where)
+				if (strcmp((char *) lfirst(cell), condition) == 0)
+					return;
+			previous = MemoryContextSwitchTo(context);
+			table->truncated_where = lappend(table->truncated_where, pstrdup(condition));
+			MemoryContextSwitchTo(previous);
+			break;
+	}
+}
+
+/* mt_table_reset forgets the tick under way; its memory is the caller's to free. */
+void
+mt_table_reset(MtTable *table)
+{
+	table->keys = NULL;
+	table->truncated = false;
+	table->truncated_where = NIL;
+}
+
+/* mt_table_touched says whether the tick under way has anything for a table. */
+bool
+mt_table_touched(const MtTable *table)
+{
+	return table->keys != NULL || table->truncated || table->truncated_where != NIL;
+}
+
+/* mt_table_read_row reads the row of a key under the active snapshot. */
+bool
+mt_table_read_row(MtTable *table, const Datum *key, MtField *fields, int64 *bytes)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	HeapTuple	tuple;
+	TupleDesc	tupdesc;
+	int			outcome;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (table->read_row == NULL)
+		prepare_read(table);
+	outcome = SPI_execute_plan(table->read_row, (Datum *) key, NULL, true, 1);
+	if (outcome != SPI_OK_SELECT)
+		elog(ERROR, "unexpected outcome %s of reading a row", SPI_result_code_string(outcome));
+	if (SPI_processed == 0)
+	{
+		SPI_finish();
+		return false;
+	}
+	tuple = SPI_tuptable->vals[0];
+	tupdesc = SPI_tuptable->tupdesc;
+	for (int i = 0; i < table->columns->count; i++)
+	{
+		MtColumn   *column = &table->columns->columns[i];
+		bool		isnull;
+		Datum		value = SPI_getbinval(tuple, tupdesc, i + 1, &isnull);
+
+		memset(&fields[i], 0, sizeof(MtField));
+		fields[i].binary = column->binary;
+		if (!isnull)
+		{
+			MemoryContext inner = MemoryContextSwitchTo(caller);
+			bytea	   *form = mt_column_bytes(column, value);
+
+			MemoryContextSwitchTo(inner);
+			fields[i].data = VARDATA(form);
+			fields[i].length = VARSIZE(form) - VARHDRSZ;
+			*bytes += fields[i].length;
+		}
+	}
+	SPI_finish();
+	return true;
+}
+
+/* mt_table_key_fields gives a key as parameters. */
+void
+mt_table_key_fields(MtTable *table, const Datum *key, MtField *fields)
+{
+	for (int i = 0; i < table->key.count; i++)
+	{
+		MtColumn   *column = key_column(table, i);
+		bytea	   *form = mt_column_bytes(column, key[i]);
+
+		fields[i].data = VARDATA(form);
+		fields[i].length = VARSIZE(form) - VARHDRSZ;
+		fields[i].binary = column->binary;
+	}
+}
+
+static void
+prepare_read(MtTable *table)
+{
+	Oid			types[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < table->key.count; i++)
+		types[i] = table->key.columns[i].type;
+	table->read_row = SPI_prepare(mt_sql_read_row(table->relation, table->columns), table->key.count, types);
+	if (table->read_row == NULL)
+		elog(ERROR, "could not prepare the reading of rows: %s", SPI_result_code_string(SPI_result));
+	if (SPI_keepplan(table->read_row) != 0)
+		elog(ERROR, "could not keep the plan for the reading of rows");
+}
+
+static MtColumn *
+key_column(MtTable *table, int number)
+{
+	for (int i = 0; i < table->columns->count; i++)
+		if (table->columns->columns[i].attnum == table->key.columns[number].attnum)
+			return &table->columns->columns[i];
+	elog(ERROR, "a key column does not travel");
+	return NULL;
+}

@@ -1,0 +1,62 @@
+/*
+ * table.h
+ *	  A realtime table as the worker of a migration keeps it between ticks.
+ */
+#ifndef MT_TABLE_H
+#define MT_TABLE_H
+
+#include "base/compat.h"
+
+#include "executor/spi.h"
+
+#include "base/mark.h"
+#include "base/row.h"
+#include "catalog/key.h"
+#include "catalog/queue.h"
+#include "catalog/relation.h"
+#include "endpoint/endpoint.h"
+#include "sync/keys.h"
+
+typedef struct MtTable
+{
+	int32		id;				/* hash key */
+	MtRelation *relation;
+	bool		joined;			/* the receiver's copy follows the mark */
+	bool		joining;		/* will, with the next tick */
+	bool		can_update;
+	MtMark	   *captured_from;	/* S0 */
+	MtKeyDesc	key;
+	MtColumns  *columns;
+	SPIPlanPtr	read_row;
+	char	   *upsert;			/* statements of the receiver's session, prepared when first used */
+	char	   *insert;
+	char	   *delete;
+
+	/* of the tick under way */
+	MtKeySet   *keys;
+	bool		truncated;
+	List	   *truncated_where;	/* char *, each once */
+} MtTable;
+
+/* Describes a table in the current memory context, which has to outlive it. */
+extern void mt_table_open(MtTable *table, MtRelation *relation);
+
+/* Frees what the memory context does not: plans. */
+extern void mt_table_close(MtTable *table);
+
+/* Takes an entry of the queue into the tick under way. */
+extern void mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext context);
+
+/* Forgets the tick under way. */
+extern void mt_table_reset(MtTable *table);
+
+extern bool mt_table_touched(const MtTable *table);
+
+/* Runs as the owner of the migration, under the active snapshot: one row by its key.
+ * fields (one a column) are NULL-data where absent or null; returns whether the row exists. */
+extern bool mt_table_read_row(MtTable *table, const Datum *key, MtField *fields, int64 *bytes);
+
+/* A key as parameters of a statement that finds rows by it. */
+extern void mt_table_key_fields(MtTable *table, const Datum *key, MtField *fields);
+
+#endif							/* MT_TABLE_H */

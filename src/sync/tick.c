@@ -1,0 +1,198 @@
+/*
+ * tick.c
+ *	  One round of forward sync: see tick.h.
+ *
+ * The tick holds one REPEATABLE READ transaction of the source with snapshot S:
+ * which keys were changed since the mark, and what their rows are, is read under
+ * S.  The target takes all of it and S as its new mark in one transaction.  A
+ * crash anywhere repeats a tick, and repeating a tick changes nothing: rows are
+ * set to what they are in S, whatever they were.
+ *
+ * A table joins with the tick that follows its copy: for it every row of the
+ * queue counts that S0, the snapshot of its attachment, does not see.
+ */
+#include "sync/tick.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "base/settings.h"
+
+static bool any_joining(MtSync *sync);
+static void collect_row(void *arg, const MtQueueRow *row);
+static void apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
+static bool is_swap(int sqlerrcode);
+static void finish_tick(MtSync *sync, Snapshot snapshot, TimestampTz snapshot_time, const char *stored);
+static void reset_tables(MtSync *sync);
+
+/* mt_tick_run runs one tick and returns whether anything was sent. */
+bool
+mt_tick_run(MtSync *sync)
+{
+	MemoryContext previous;
+	Snapshot	snapshot;
+	TimestampTz snapshot_time;
+	bool		joining;
+	bool		send;
+	char	   *new_mark;
+
+	StartTransactionCommand();
+	XactIsoLevel = XACT_REPEATABLE_READ;
+	XactReadOnly = true;
+	MemoryContextReset(sync->tick_context);
+	previous = MemoryContextSwitchTo(sync->tick_context);
+	/* The clock is read first: what was committed before this moment is in S. */
+	snapshot_time = GetCurrentTimestamp();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	snapshot = GetActiveSnapshot();
+	sync->keys = sync->rows = sync->bytes = 0;
+	sync->oldest = 0;
+	reset_tables(sync);
+	joining = any_joining(sync);
+	mt_queue_read(sync->reader, snapshot, sync->mark, joining, collect_row, sync);
+	send = joining || sync->oldest != 0;
+	new_mark = mt_mark_format(mt_mark_from_snapshot(snapshot));
+	if (send)
+		apply(sync, new_mark, snapshot_time);
+	finish_tick(sync, snapshot, snapshot_time, send ? new_mark : NULL);
+	PopActiveSnapshot();
+	MemoryContextSwitchTo(previous);
+	CommitTransactionCommand();
+	return send;
+}
+
+static bool
+any_joining(MtSync *sync)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	bool		joining = false;
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		joining = joining || table->joining;
+	return joining;
+}
+
+/* collect_row takes what a row of the queue says of the tables that it concerns. */
+static void
+collect_row(void *arg, const MtQueueRow *row)
+{
+	MtSync	   *sync = (MtSync *) arg;
+	const char *at = row->entries;
+	MtEntry		entry;
+	bool		used = false;
+
+	while (mt_entry_next(&at, row->entries + row->length, &entry))
+	{
+		MtTable    *table = hash_search(sync->tables, &entry.relation, HASH_FIND, NULL);
+
+		/* A table that is still copied has its keys kept; one that left the migration has none. */
+		if (table == NULL || (!table->joined && !table->joining))
+			continue;
+		if (table->joined ? row->sent : mt_mark_sees(table->captured_from, row->xid))
+			continue;
+		mt_table_note(table, &entry, sync->tick_context);
+		used = true;
+	}
+	if (used && (sync->oldest == 0 || row->committed < sync->oldest))
+		sync->oldest = row->committed;
+}
+
+/*
+ * apply sends what was collected.
+ *
+ * Rows that exchange values of another unique key cannot be set one by one; the
+ * same tick is then applied as "delete all that it touches, insert what is there".
+ */
+static void
+apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	void		(*way) (MtSync *, const char *, TimestampTz, bool);
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		sync->keys += table->keys ? mt_keys_count(table->keys) : 0;
+	way = sync->keys <= (uint64) mt_small_tick ? mt_apply_small : mt_apply_large;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		way(sync, new_mark, snapshot_time, false);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (!is_swap(error->sqlerrcode) || !mt_remote_usable(sync->remote))
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error == NULL)
+		return;
+	FreeErrorData(error);
+	mt_remote_run(sync->remote, "ROLLBACK");
+	way(sync, new_mark, snapshot_time, true);
+}
+
+static bool
+is_swap(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_UNIQUE_VIOLATION || sqlerrcode == ERRCODE_EXCLUSION_VIOLATION;
+}
+
+/* finish_tick takes S as the mark; "stored" is its text where the target has it, too. */
+static void
+finish_tick(MtSync *sync, Snapshot snapshot, TimestampTz snapshot_time, const char *stored)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	MemoryContext previous = MemoryContextSwitchTo(sync->context);
+	MtMark	   *old = sync->mark;
+
+	mt_queue_read_done(sync->reader);
+	sync->mark = mt_mark_from_snapshot(snapshot);
+	sync->mark_time = snapshot_time;
+	pfree(old->xip);
+	pfree(old);
+	if (stored)
+	{
+		if (sync->stored_mark)
+			pfree(sync->stored_mark);
+		sync->stored_mark = pstrdup(stored);
+	}
+	MemoryContextSwitchTo(previous);
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (table->joining)
+		{
+			table->joining = false;
+			table->joined = true;
+		}
+	reset_tables(sync);
+}
+
+static void
+reset_tables(MtSync *sync)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		mt_table_reset(table);
+}

@@ -1,0 +1,50 @@
+/*
+ * tick.h
+ *	  Forward sync: everything committed between two snapshots of the source,
+ *	  applied in one transaction of the target.
+ */
+#ifndef MT_TICK_H
+#define MT_TICK_H
+
+#include "base/compat.h"
+
+#include "utils/hsearch.h"
+
+#include "base/mark.h"
+#include "catalog/queue_read.h"
+#include "endpoint/endpoint.h"
+#include "sync/table.h"
+
+typedef struct MtSync
+{
+	MtMigration *migration;
+	MtRemote   *remote;
+	HTAB	   *tables;			/* of MtTable, by relation id */
+	MtQueueReader *reader;
+	MtMark	   *mark;			/* everything up to here is on the target, for joined tables */
+	char	   *stored_mark;	/* as the target has it: may be older, where nothing had to be sent */
+	TimestampTz mark_time;		/* when the snapshot of the mark was taken */
+	MemoryContext context;		/* of the connection: tables, mark */
+	MemoryContext tick_context;	/* reset with each tick */
+	MemoryContext row_context;	/* of rows on their way */
+
+	/* of the tick under way, or the last one */
+	uint64		keys;
+	int64		rows;
+	int64		bytes;
+	TimestampTz oldest;			/* commit time of the oldest transaction in it, or 0 */
+} MtSync;
+
+/* Opens the target for sync in a context of its own, and reads the mark and what has joined. */
+extern MtSync *mt_sync_open(MtMigration *migration, MemoryContext parent);
+extern void mt_sync_close(MtSync *sync);
+
+/* Runs one tick.  Tables that are joining join with it.  Returns whether anything was sent. */
+extern bool mt_tick_run(MtSync *sync);
+
+/* Applies what a tick has collected; in apply.c. */
+extern void mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+extern void mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+extern char *mt_apply_mark_sql(void);
+
+#endif							/* MT_TICK_H */
