@@ -200,8 +200,10 @@ measure_clock(MtRemote *remote)
 
 		if (after - before < shortest)
 		{
+			int64		middle = before + (after - before) / 2;
+
 			shortest = after - before;
-			ahead = (double) (there - (before + after) / 2) / USECS_PER_SEC;
+			ahead = (double) (there - middle) / USECS_PER_SEC;
 		}
 	}
 	return ahead;
