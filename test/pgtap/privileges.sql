@@ -1,0 +1,97 @@
+-- Who may see and do what.
+
+BEGIN;
+SELECT no_plan();
+SET LOCAL search_path = public, pg_catalog;
+
+-- Objects, whoever asks.
+SELECT is((SELECT string_agg(p, ',') FROM unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) p
+            WHERE has_table_privilege('public', c.oid, p) OR (p IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') AND has_any_column_privilege('public', c.oid, p))),
+          NULL, format('PUBLIC has no privilege on table %s', c.oid::regclass))
+  FROM pg_class c WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind IN ('r', 'p', 'm', 'f');
+SELECT ok(NOT has_sequence_privilege('public', c.oid, 'USAGE, SELECT, UPDATE'), format('nor on sequence %s', c.oid::regclass))
+  FROM pg_class c WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind = 'S';
+SELECT ok(NOT has_table_privilege('public', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER'), format('PUBLIC cannot write through view %s', c.oid::regclass))
+  FROM pg_class c WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind = 'v';
+SELECT ok('security_barrier=true' = ANY (c.reloptions), format('view %s is a security barrier', c.oid::regclass))
+  FROM pg_class c WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind = 'v';
+SELECT ok(NOT has_schema_privilege('public', 'migrate_tiers', 'CREATE'), 'PUBLIC creates nothing in our schema');
+
+-- Functions: nobody's search_path finds its way into ours.
+SELECT ok(p.proconfig @> '{"search_path=pg_catalog, pg_temp"}', format('%s pins its search_path', p.oid::regprocedure))
+  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+ WHERE p.pronamespace = 'migrate_tiers'::regnamespace AND l.lanname IN ('sql', 'plpgsql');
+SELECT ok(NOT p.prosecdef OR p.proconfig @> '{"search_path=pg_catalog, pg_temp"}' OR l.lanname = 'c', format('%s is safe with the rights of its owner', p.oid::regprocedure))
+  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+ WHERE p.pronamespace = 'migrate_tiers'::regnamespace;
+SELECT is((SELECT string_agg(t.tgfoid::regproc::text, ',') FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+            WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND NOT t.tgisinternal), NULL, 'no trigger on our own tables');
+SELECT is((SELECT p.provolatile::text FROM pg_proc p WHERE p.pronamespace = 'migrate_tiers'::regnamespace AND p.proname = f), 'v', f || ' is volatile')
+  FROM unnest('{create_migration,drop_migration,tag,tag_schema,untag,set_option,preflight,pause,resume,start_workers,wait_for_sync,sync_token}'::text[]) f;
+
+-- Two people.
+CREATE ROLE anna;
+CREATE ROLE bert;
+CREATE ROLE annas_helper IN ROLE anna;
+CREATE TABLE annas (id int PRIMARY KEY);
+ALTER TABLE annas OWNER TO anna;
+CREATE TABLE berts (id int PRIMARY KEY);
+ALTER TABLE berts OWNER TO bert;
+CREATE SERVER there FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', dbname 'nowhere');
+GRANT USAGE ON FOREIGN SERVER there TO anna;
+CREATE USER MAPPING FOR anna SERVER there OPTIONS (user 'anna', password 'p4ssw0rd');
+GRANT USAGE ON SCHEMA public TO anna, bert;
+GRANT SELECT, UPDATE ON __tcache__ TO anna, bert, annas_helper;
+GRANT ALL ON ALL TABLES IN SCHEMA pg_temp TO anna, bert, annas_helper;
+GRANT ALL ON ALL SEQUENCES IN SCHEMA pg_temp TO anna, bert, annas_helper;
+
+SET LOCAL ROLE anna;
+SELECT lives_ok($$SELECT migrate_tiers.create_migration('annas_own', 'there')$$, 'anna creates a migration');
+SELECT lives_ok($$SELECT migrate_tiers.tag('annas', 'realtime')$$, 'and tags her table');
+SELECT throws_ok($$SELECT migrate_tiers.tag('berts', 'realtime')$$, '42501', NULL, 'but not bert''s');
+SELECT is((SELECT count(*) FROM migrate_tiers.status), 1::bigint, 'she sees it');
+SELECT is((SELECT count(*) FROM migrate_tiers.tables), 1::bigint, 'with its table');
+
+SET LOCAL ROLE annas_helper;
+SELECT is((SELECT count(*) FROM migrate_tiers.status), 1::bigint, 'a member of the owner sees it');
+SELECT lives_ok($$SELECT migrate_tiers.set_option('max_lag', '6 s')$$, 'and drives it');
+
+SET LOCAL ROLE bert;
+SELECT is((SELECT count(*) FROM migrate_tiers.status), 0::bigint, 'bert sees no migration');
+SELECT is((SELECT count(*) FROM migrate_tiers.tables), 0::bigint, 'no table');
+SELECT is((SELECT count(*) FROM migrate_tiers.progress), 0::bigint, 'no progress');
+SELECT is((SELECT count(*) FROM migrate_tiers.pending), 0::bigint, 'no pending key');
+SELECT is((SELECT count(*) FROM migrate_tiers.transitions), 0::bigint, 'no transition');
+SELECT is((SELECT count(*) FROM migrate_tiers.options WHERE migration = 'annas_own'), 0::bigint, 'no option');
+SELECT throws_ok(sql, '42501', NULL, 'bert is refused: ' || sql)
+  FROM unnest(ARRAY[
+    $$SELECT migrate_tiers.drop_migration('annas_own')$$,
+    $$SELECT migrate_tiers.tag('berts', 'realtime', migration => 'annas_own')$$,
+    $$SELECT * FROM migrate_tiers.tag_schema('public', 'ignored', 'annas_own')$$,
+    $$SELECT migrate_tiers.untag('annas', 'annas_own')$$,
+    $$SELECT migrate_tiers.set_option('max_lag', '1 s', 'annas_own')$$,
+    $$SELECT * FROM migrate_tiers.preflight('annas_own')$$,
+    $$SELECT migrate_tiers.pause('annas_own')$$,
+    $$SELECT migrate_tiers.resume('annas_own')$$,
+    $$SELECT * FROM migrate_tiers.gates('syncing', 'annas_own')$$,
+    $$TABLE migrate_tiers.migration$$,
+    $$TABLE migrate_tiers.relation$$,
+    $$TABLE migrate_tiers.option_value$$,
+    $$TABLE migrate_tiers.copy_task$$,
+    $$TABLE migrate_tiers.transition$$,
+    $$SELECT migrate_tiers.create_migration('berts_own', 'there')$$]) AS sql;
+SELECT throws_ok(format('SELECT migrate_tiers.%I()', p.proname), NULL, NULL, format('capture cannot be called by hand: %s', p.proname))
+  FROM pg_proc p WHERE p.pronamespace = 'migrate_tiers'::regnamespace AND p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype);
+
+-- A trigger of ours that someone else puts on a table of his must not write into another's queue.
+CREATE TEMP TABLE mine (id int PRIMARY KEY);
+SELECT throws_ok($$CREATE TRIGGER forged AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture('1', '1', 'id')$$, '42501', NULL, 'bert cannot use the capture trigger');
+
+RESET ROLE;
+SELECT is((SELECT count(*) FROM migrate_tiers.status), 1::bigint, 'a superuser sees all');
+SELECT unalike(coalesce((SELECT string_agg(s::text, '') FROM migrate_tiers.status s), '') || coalesce((SELECT string_agg(s::text, '') FROM migrate_tiers.options s), '')
+    || (SELECT string_agg(s::text, '') FROM migrate_tiers.migration s), '%p4ssw0rd%', 'the password is in none of our relations');
+SELECT lives_ok($$SELECT migrate_tiers.drop_migration('annas_own')$$, 'and may drop what is planned');
+
+SELECT * FROM finish();
+ROLLBACK;
