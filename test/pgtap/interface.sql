@@ -74,17 +74,6 @@ SELECT ok((SELECT d.default_value FROM migrate_tiers.option_definitions() d WHER
 SELECT ok((SELECT d.default_value FROM migrate_tiers.option_definitions() d WHERE d.name = o) = ANY ('{false,off}'), o || ' is off') FROM unnest('{overwrite}'::text[]) o;
 SELECT is((SELECT count(*) FROM migrate_tiers.option_definitions() d WHERE coalesce(d.meaning, '') = ''), 0::bigint, 'each option says what it does');
 
--- Everything public says what it is.
-SELECT isnt(coalesce(obj_description(o.oid, 'pg_proc'), ''), '', format('function %s has a comment', o.oid::regprocedure))
-  FROM ours o WHERE has_function_privilege('public', o.oid, 'EXECUTE');
-SELECT isnt(coalesce(obj_description(c.oid, 'pg_class'), ''), '', format('view %s has a comment', c.oid::regclass))
-  FROM pg_class c WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind = 'v';
-SELECT isnt(coalesce(col_description(a.attrelid, a.attnum), ''), '', format('column %s of %s has a comment', a.attname, a.attrelid::regclass))
-  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
- WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind = 'v' AND a.attnum > 0;
-SELECT isnt(coalesce(obj_description('migrate_tiers'::regnamespace, 'pg_namespace'), ''), '', 'the schema has a comment');
-SELECT isnt(coalesce((SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'migrate_tiers'), ''), '', 'the extension has a comment');
-
 -- Settings.
 SELECT is((SELECT s.boot_val || coalesce(' ' || s.unit, '') || ' ' || s.context FROM pg_settings s WHERE s.name = 'migrate_tiers.' || g.name), g.value, format('setting %s', g.name))
   FROM (VALUES ('lock_timeout', '200 ms superuser'), ('allow_ddl', 'off user'), ('small_tick', '256 superuser')) AS g(name, value);

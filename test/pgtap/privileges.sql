@@ -4,26 +4,13 @@ BEGIN;
 SELECT no_plan();
 SET LOCAL search_path = public, pg_catalog;
 
--- Objects, whoever asks.
-SELECT is((SELECT string_agg(p, ',') FROM unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) p
-            WHERE has_table_privilege('public', c.oid, p) OR (p IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') AND has_any_column_privilege('public', c.oid, p))),
-          NULL, format('PUBLIC has no privilege on table %s', c.oid::regclass))
-  FROM pg_class c WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind IN ('r', 'p', 'm', 'f');
-SELECT ok(NOT has_sequence_privilege('public', c.oid, 'USAGE, SELECT, UPDATE'), format('nor on sequence %s', c.oid::regclass))
+-- Objects, whoever asks; documented.sql has the rest.
+SELECT ok(NOT has_sequence_privilege('public', c.oid, 'USAGE, SELECT, UPDATE'), format('PUBLIC has nothing on sequence %s', c.oid::regclass))
   FROM pg_class c WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind = 'S';
 SELECT ok(NOT has_table_privilege('public', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER'), format('PUBLIC cannot write through view %s', c.oid::regclass))
   FROM pg_class c WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind = 'v';
-SELECT ok('security_barrier=true' = ANY (c.reloptions), format('view %s is a security barrier', c.oid::regclass))
-  FROM pg_class c WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind = 'v';
 SELECT ok(NOT has_schema_privilege('public', 'migrate_tiers', 'CREATE'), 'PUBLIC creates nothing in our schema');
 
--- Functions: nobody's search_path finds its way into ours.
-SELECT ok(p.proconfig @> '{"search_path=pg_catalog, pg_temp"}', format('%s pins its search_path', p.oid::regprocedure))
-  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
- WHERE p.pronamespace = 'migrate_tiers'::regnamespace AND l.lanname IN ('sql', 'plpgsql');
-SELECT ok(NOT p.prosecdef OR p.proconfig @> '{"search_path=pg_catalog, pg_temp"}' OR l.lanname = 'c', format('%s is safe with the rights of its owner', p.oid::regprocedure))
-  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
- WHERE p.pronamespace = 'migrate_tiers'::regnamespace;
 SELECT is((SELECT string_agg(t.tgfoid::regproc::text, ',') FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
             WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND NOT t.tgisinternal), NULL, 'no trigger on our own tables');
 SELECT is((SELECT p.provolatile::text FROM pg_proc p WHERE p.pronamespace = 'migrate_tiers'::regnamespace AND p.proname = f), 'v', f || ' is volatile')

@@ -148,6 +148,7 @@ SQL
 my $other_source = <<'SQL';
 CREATE SCHEMA moved;
 CREATE TABLE moved.plain (id int PRIMARY KEY, a text, b int, c date);
+CREATE TABLE moved.late_key (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text);
 CREATE TABLE moved.to_parts (id int PRIMARY KEY, v text);
 CREATE TABLE moved.from_parts (id int PRIMARY KEY, v text) PARTITION BY HASH (id);
 CREATE TABLE moved.from_parts_0 PARTITION OF moved.from_parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
@@ -157,6 +158,7 @@ my $other_target = <<'SQL';
 CREATE SCHEMA "new place";
 CREATE TABLE "new place"."Plain ""2""" (junk int, c date, b int, junk2 text, id int PRIMARY KEY, a text);
 ALTER TABLE "new place"."Plain ""2""" DROP COLUMN junk, DROP COLUMN junk2;
+CREATE TABLE "new place".late_key (id int PRIMARY KEY, v text);
 CREATE TABLE "new place".parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE "new place".parts_1 PARTITION OF "new place".parts FOR VALUES FROM (MINVALUE) TO (50);
 CREATE TABLE "new place".parts_2 PARTITION OF "new place".parts FOR VALUES FROM (50) TO (MAXVALUE);
@@ -167,7 +169,7 @@ SQL
 my $tables = join ', ', qw(basic parent child_cascade grandchild child_null child_default child_key cut_a cut_b cut_c swap_now swap_late
   swap_part swap_null booking booking_late many wide_key citext_key numeric_key nocase_key float_key char_key interval_key odd_keys
   composite_key identity_key always_id generated_key dropped keys_only mother audited audit late ruled ruled_log guarded toasted words
-  by_range by_hash deep), qq{"$long"}, qq{"$odd_q"."Tâble 'q' ""d"" \\"}, qw(moved.plain moved.to_parts moved.from_parts);
+  by_range by_hash deep), qq{"$long"}, qq{"$odd_q"."Tâble 'q' ""d"" \\"}, qw(moved.plain moved.late_key moved.to_parts moved.from_parts);
 my $reset = <<"SQL";
 BEGIN;
 TRUNCATE $tables RESTART IDENTITY;
@@ -218,6 +220,7 @@ INSERT INTO by_hash SELECT i, 'h' FROM generate_series(1, 40) i;
 INSERT INTO deep SELECT i, CASE WHEN i % 3 = 0 THEN 'us' ELSE 'eu' END, i * 5, 'd' FROM generate_series(1, 30) i;
 INSERT INTO "$odd_q"."Tâble 'q' ""d"" \\" SELECT 'é' || i, i, E'\\\\x''"' || i FROM generate_series(1, 5) i;
 INSERT INTO moved.plain SELECT i, 'a', i, date '2020-01-01' + i FROM generate_series(1, 100) i;
+INSERT INTO moved.late_key SELECT i, 'v' || i FROM generate_series(1, 20) i;
 INSERT INTO moved.to_parts SELECT i, 'a' FROM generate_series(1, 100) i;
 INSERT INTO moved.from_parts SELECT i, 'a' FROM generate_series(1, 100) i;
 COMMIT;
@@ -325,6 +328,7 @@ my @cases = (
 	'names of 63 bytes' => qq{INSERT INTO "$long" VALUES (100, 'x'); UPDATE "$long" SET v = 'y' WHERE "$long" = 1; UPDATE "$long" SET "$long" = 200 WHERE "$long" = 2; DELETE FROM "$long" WHERE "$long" = 3},
 	'odd names' => qq{INSERT INTO "$odd_q"."Tâble 'q' ""d"" \\" VALUES ('ñ', 100, 'x'); UPDATE "$odd_q"."Tâble 'q' ""d"" \\" SET "Ünï %s \$1" = 'y' WHERE "l'autre" = 1; UPDATE "$odd_q"."Tâble 'q' ""d"" \\" SET "clé ""1""" = '"' WHERE "l'autre" = 2; DELETE FROM "$odd_q"."Tâble 'q' ""d"" \\" WHERE "l'autre" = 3},
 	'a target of other name and column order' => q{INSERT INTO moved.plain VALUES (500, 'x', 1, NULL); UPDATE moved.plain SET b = b + 1, c = NULL WHERE id < 20; UPDATE moved.plain SET id = 600 WHERE id = 20; DELETE FROM moved.plain WHERE id BETWEEN 30 AND 40},
+	'a key that is deferrable: swap and shift in one statement' => q{UPDATE moved.late_key SET id = CASE id WHEN 1 THEN 2 ELSE 1 END WHERE id <= 2; UPDATE moved.late_key SET id = id + 1; BEGIN; INSERT INTO moved.late_key VALUES (5, 'twice for a moment'); DELETE FROM moved.late_key WHERE id = 5 AND v <> 'twice for a moment'; COMMIT},
 	'a target with other partitions' => q{UPDATE moved.to_parts SET id = id + 200 WHERE id BETWEEN 45 AND 48; DELETE FROM moved.to_parts WHERE id BETWEEN 49 AND 52; UPDATE moved.to_parts SET v = 'x' WHERE id > 95;
 		UPDATE moved.from_parts SET id = id + 200 WHERE id BETWEEN 45 AND 48; DELETE FROM moved.from_parts_1 WHERE id BETWEEN 49 AND 60; UPDATE moved.from_parts SET v = 'x' WHERE id > 95},
 	'a hash partition truncated where the target has none' => q{TRUNCATE moved.from_parts_0},
@@ -338,6 +342,7 @@ $pair->both_sql($schema);
 $pair->source_sql($source_only . $other_source);
 $pair->target_sql($target_only . $other_target);
 $pair->map_table('moved.plain', '"new place"."Plain ""2"""');
+$pair->map_table('moved.late_key', '"new place".late_key');
 $pair->map_table('moved.to_parts', '"new place".parts');
 $pair->map_table('moved.from_parts', '"new place".whole');
 
@@ -346,6 +351,7 @@ $pair->declare(schemas => [ 'public', $odd ]);
 $pair->source_sql(<<'SQL');
 REVOKE USAGE ON SCHEMA migrate_tiers FROM PUBLIC;
 SELECT migrate_tiers.tag('moved.plain', 'realtime', '"new place"."Plain ""2"""');
+SELECT migrate_tiers.tag('moved.late_key', 'realtime', '"new place".late_key');
 SELECT migrate_tiers.tag('moved.to_parts', 'realtime', '"new place".parts');
 SELECT migrate_tiers.tag('moved.from_parts', 'realtime', '"new place".whole');
 SQL

@@ -44,5 +44,19 @@ $pair->equal('the copy');
 $pair->source_sql(q{UPDATE frozen SET v = 'changed' WHERE id % 3 = 0; DELETE FROM hinted WHERE id % 5 = 0; UPDATE later SET v = v || 'x'});
 $pair->sync;
 $pair->equal('ticks');
+
+# Two thousand million transactions later, what is frozen looks newer than all by its 32 bits.
+$pair->revert;
+$pair->source_sql('VACUUM (FREEZE)');
+my $xmin = $pair->source_sql('SELECT max(xmin::text::bigint) FROM hinted');
+move_on($_) for 1_500_000_000, 2_600_000_000;
+$pair->source_sql(q{UPDATE hinted SET v = 'of now' WHERE id % 50 = 1});
+is($pair->source_sql('SELECT max(xmin::text::bigint) FROM hinted'), $xmin, 'rows keep the xmin that they had');
+$pair->advance;
+$pair->sync;
+$pair->equal('a copy of rows that are half the counter old');
+$pair->source_sql(q{UPDATE frozen SET v = 'changed again' WHERE id % 7 = 0; DELETE FROM hinted WHERE id % 11 = 0});
+$pair->sync;
+$pair->equal('and ticks');
 $pair->finish;
 done_testing();
