@@ -194,12 +194,12 @@ check_range(const MtOptionDef *option, const char *value, int64 number)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid value for option \"%s\": \"%s\"", option->name, value),
 				 number < option->min ?
-				 errdetail("The least is " INT64_FORMAT " %s.",
+				 errdetail("It must be at least " INT64_FORMAT " %s.",
 						   interval ? option->min / USECS_PER_SEC : option->min,
-						   interval ? "seconds" : option->unit) :
-				 errdetail("The most is " INT64_FORMAT " %s.",
+						   interval ? "s" : option->unit) :
+				 errdetail("It must be at most " INT64_FORMAT " %s.",
 						   interval ? option->max / USECS_PER_SEC : option->max,
-						   interval ? "seconds" : option->unit)));
+						   interval ? "s" : option->unit)));
 }
 
 static void

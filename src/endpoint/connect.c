@@ -18,6 +18,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "base/settings.h"
 
@@ -41,6 +42,7 @@ static const char *const connect_defaults[][2] = {
 };
 
 static void collect_options(MtConnectOptions *options, Oid server, Oid role);
+static void check_mapping(const ForeignServer *server, Oid role);
 static void add_options(MtConnectOptions *options, List *list);
 static void add_option(MtConnectOptions *options, const char *keyword, const char *value);
 static bool is_libpq_option(const char *keyword);
@@ -155,11 +157,14 @@ static void
 collect_options(MtConnectOptions *options, Oid server, Oid role)
 {
 	ForeignServer *foreign_server = GetForeignServer(server);
-	UserMapping *mapping = GetUserMapping(role, server);
-	int			room = list_length(foreign_server->options) + list_length(mapping->options) +
-		lengthof(connect_defaults) + 2;
 	bool		superuser_role = superuser_arg(role);
+	UserMapping *mapping;
+	int			room;
 
+	check_mapping(foreign_server, role);
+	mapping = GetUserMapping(role, server);
+	room = list_length(foreign_server->options) + list_length(mapping->options) +
+		lengthof(connect_defaults) + 2;
 	options->keywords = palloc0(sizeof(char *) * room);
 	options->values = palloc0(sizeof(char *) * room);
 	options->password_required = !superuser_role;
@@ -178,6 +183,23 @@ collect_options(MtConnectOptions *options, Oid server, Oid role)
 				 errhint("Run ALTER USER MAPPING FOR %s SERVER %s OPTIONS (ADD password '...').",
 						 quote_identifier(GetUserNameFromId(role, false)),
 						 quote_identifier(foreign_server->servername))));
+}
+
+/* check_mapping says which mapping is missing, and how to make it. */
+static void
+check_mapping(const ForeignServer *server, Oid role)
+{
+	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(role),
+							   ObjectIdGetDatum(server->serverid)) &&
+		!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
+							   ObjectIdGetDatum(server->serverid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\" has no user mapping for server \"%s\"",
+						GetUserNameFromId(role, false), server->servername),
+				 errhint("Run CREATE USER MAPPING FOR %s SERVER %s OPTIONS (user '...', password '...').",
+						 quote_identifier(GetUserNameFromId(role, false)),
+						 quote_identifier(server->servername))));
 }
 
 static void

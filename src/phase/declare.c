@@ -15,11 +15,9 @@
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
-#include "utils/syscache.h"
 
 static ForeignServer *find_server(const char *name);
 static void check_wrapper(const ForeignServer *server);
-static void check_mapping(const ForeignServer *server);
 static void check_name_free(const char *name);
 
 /* mt_declare_create declares a migration that the caller will own. */
@@ -37,7 +35,6 @@ mt_declare_create(const char *name, const char *server_name)
 				 errhint("Give it one, as in: SELECT migrate_tiers.create_migration('shop', %s).",
 						 quote_literal_cstr(server_name))));
 	check_wrapper(server);
-	check_mapping(server);
 	mt_remote_check_options(server->serverid, owner);
 	check_name_free(name);
 	mt_spi_begin(&scope);
@@ -127,24 +124,6 @@ check_wrapper(const ForeignServer *server)
 				 errmsg("server \"%s\" is not a PostgreSQL server", server->servername),
 				 errdetail("It belongs to the foreign-data wrapper \"%s\".", wrapper),
 				 errhint("Declare the target with CREATE SERVER ... FOREIGN DATA WRAPPER postgres_fdw.")));
-}
-
-static void
-check_mapping(const ForeignServer *server)
-{
-	Oid			role = GetUserId();
-
-	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(role),
-							   ObjectIdGetDatum(server->serverid)) &&
-		!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
-							   ObjectIdGetDatum(server->serverid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\" has no user mapping for server \"%s\"",
-						GetUserNameFromId(role, false), server->servername),
-				 errhint("Run CREATE USER MAPPING FOR %s SERVER %s OPTIONS (user '...', password '...').",
-						 quote_identifier(GetUserNameFromId(role, false)),
-						 quote_identifier(server->servername))));
 }
 
 static void

@@ -10,7 +10,6 @@
 #include "phase/preflight.h"
 
 #include "access/xact.h"
-#include "base/errors.h"
 #include "base/spi.h"
 #include "catalog/relation.h"
 #include "endpoint/structure.h"
@@ -137,7 +136,9 @@ reach_target(const MtMigration *migration, const List *relations, List **rows)
 			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		found = add_row(found, "target_reachable", NULL, "failure", mt_error_text(error), error->hint);
+		found = add_row(found, "target_reachable", NULL, "failure",
+						error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message,
+						error->hint);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);

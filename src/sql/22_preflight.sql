@@ -13,7 +13,8 @@ CREATE FUNCTION migrate_tiers.preflight_tables_tagged(m integer, source jsonb, t
            format('this %s of schema %I has no tier',
                   CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'table' END, n.nspname),
            format('Run SELECT migrate_tiers.tag(%L, %L), or choose another tier.', c.oid::regclass,
-                  CASE c.relkind WHEN 'm' THEN 'batch' ELSE 'realtime' END)
+                  CASE WHEN c.relpersistence = 'p' AND EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary)
+                       THEN 'realtime' ELSE 'batch' END)
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't'
        AND c.relnamespace IN (SELECT k.relnamespace FROM migrate_tiers.relation r

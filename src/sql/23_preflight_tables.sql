@@ -87,7 +87,7 @@ CREATE FUNCTION migrate_tiers.preflight_matched_columns(source jsonb, target jso
                not_null boolean, generated text, has_default boolean) ON t.id = s.id AND t.name = s.name
       JOIN migrate_tiers.relation r ON r.id = coalesce(s.id, t.id)
      WHERE r.tier <> 'ignored'
-       AND r.id IN (SELECT x.id FROM jsonb_to_recordset(target->'tables') AS x(id integer))
+       AND r.id IN (SELECT x.id FROM jsonb_to_recordset(target->'tables') AS x(id integer, kind text) WHERE x.kind IN ('r', 'p'))
 $$;
 
 CREATE FUNCTION migrate_tiers.preflight_columns(m integer, source jsonb, target jsonb)
@@ -168,7 +168,7 @@ CREATE FUNCTION migrate_tiers.preflight_target_key(m integer, source jsonb, targ
         SELECT r.relation, r.target_schema, r.target_name, bool_or(x.immediate) AS immediate,
                (SELECT string_agg(quote_ident(k), ', ') FROM unnest(r.key_columns) k) AS columns
           FROM migrate_tiers.relation r
-          JOIN jsonb_to_recordset(target->'tables') AS t(id integer) ON t.id = r.id
+          JOIN jsonb_to_recordset(target->'tables') AS t(id integer, kind text) ON t.id = r.id AND t.kind IN ('r', 'p')
           LEFT JOIN jsonb_to_recordset(target->'indexes')
                    AS x(id integer, "unique" boolean, exclusion boolean, immediate boolean, whole boolean, columns jsonb)
             ON x.id = r.id AND x."unique" AND x.whole AND NOT x.exclusion
@@ -186,6 +186,20 @@ CREATE FUNCTION migrate_tiers.preflight_target_key(m integer, source jsonb, targ
      ORDER BY 1
 $$;
 
+-- What restricts rows, as text to compare: the order of the columns of a unique index is no matter.
+CREATE FUNCTION migrate_tiers.preflight_constraints_of(structure jsonb)
+    RETURNS TABLE (id integer, text text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT x.id, CASE WHEN x.exclusion THEN 'exclusion constraint ' || x.definition
+                      WHEN NOT x.whole OR x.definition LIKE '%NULLS NOT DISTINCT%' THEN 'unique index ' || x.definition
+                      ELSE format('unique index on (%s)', (SELECT string_agg(quote_ident(c), ', ' ORDER BY c)
+                                                             FROM jsonb_array_elements_text(x.columns) c)) END
+      FROM jsonb_to_recordset(structure->'indexes')
+               AS x(id integer, exclusion boolean, whole boolean, columns jsonb, definition text)
+    UNION
+    SELECT k.id, k.definition FROM jsonb_to_recordset(structure->'checks') AS k(id integer, definition text)
+$$;
+
 CREATE FUNCTION migrate_tiers.preflight_constraints(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -194,18 +208,11 @@ CREATE FUNCTION migrate_tiers.preflight_constraints(m integer, source jsonb, tar
                 ELSE format('the target has %s, and here is none', c.text) END,
            CASE WHEN t.id IS NULL THEN 'Create it there before applications write the target.'
                 ELSE 'A row that it refuses stops the sync.' END
-      FROM (SELECT x.id, format(CASE WHEN x.exclusion THEN 'exclusion constraint %s' ELSE 'unique index %s' END, x.definition)
-              FROM jsonb_to_recordset(source->'indexes') AS x(id integer, exclusion boolean, definition text)
-            UNION SELECT k.id, k.definition FROM jsonb_to_recordset(source->'checks') AS k(id integer, definition text)
-           ) AS s(id, text)
-      FULL JOIN
-           (SELECT x.id, format(CASE WHEN x.exclusion THEN 'exclusion constraint %s' ELSE 'unique index %s' END, x.definition)
-              FROM jsonb_to_recordset(target->'indexes') AS x(id integer, exclusion boolean, definition text)
-            UNION SELECT k.id, k.definition FROM jsonb_to_recordset(target->'checks') AS k(id integer, definition text)
-           ) AS t(id, text) ON t.id = s.id AND t.text = s.text
+      FROM migrate_tiers.preflight_constraints_of(source) AS s(id, text)
+      FULL JOIN migrate_tiers.preflight_constraints_of(target) AS t(id, text) ON t.id = s.id AND t.text = s.text
      CROSS JOIN LATERAL (SELECT coalesce(s.id, t.id), coalesce(s.text, t.text)) AS c(id, text)
       JOIN migrate_tiers.relation r ON r.id = c.id
-      JOIN jsonb_to_recordset(target->'tables') AS present(id integer) ON present.id = c.id
+      JOIN jsonb_to_recordset(target->'tables') AS p(id integer, kind text) ON p.id = c.id AND p.kind IN ('r', 'p')
      WHERE (s.id IS NULL OR t.id IS NULL) AND r.tier = 'realtime' AND r.state NOT IN ('copying', 'recopy')
      ORDER BY 1, 3
 $$;
@@ -264,6 +271,7 @@ COMMENT ON FUNCTION migrate_tiers.preflight(name) IS
 'checks both sides for what would stop or spoil the migration and changes nothing; a row a finding, status ok, warning or failure, with a hint what to do. advance(''syncing'') is refused while there is a failure. Errors: 42704 no such migration, 42501 not its owner';
 
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_matched_columns(jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION migrate_tiers.preflight_constraints_of(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_tables_tagged(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_source_storage(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_source_key(integer, jsonb, jsonb) FROM PUBLIC;

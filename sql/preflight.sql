@@ -1,0 +1,183 @@
+-- Preflight: what would stop or spoil a migration is found before it begins.
+CREATE FUNCTION findings() RETURNS TABLE (check_name text, object text, status text, detail text, hint text)
+LANGUAGE sql AS $$
+  SELECT * FROM migrate_tiers.preflight('shop') p
+   WHERE p.status <> 'ok' AND p.check_name <> 'worker_slots'
+$$;
+
+-- Two sides that fit: one row a check, all ok.  The order of columns does not matter, dropped ones do not count.
+CREATE SCHEMA preflight;
+CREATE TYPE preflight.mood AS ENUM ('sad', 'happy');
+CREATE DOMAIN preflight.positive AS int CHECK (VALUE > 0);
+CREATE TYPE preflight.pair AS (a int, b preflight.mood);
+CREATE TABLE preflight.parent (id int PRIMARY KEY, gone int, name text COLLATE "C" NOT NULL, mood preflight.mood, p preflight.pair[]);
+ALTER TABLE preflight.parent DROP COLUMN gone;
+CREATE TABLE preflight."Kind ""ö""" (a int, b text, parent int REFERENCES preflight.parent, n preflight.positive,
+    twice int GENERATED ALWAYS AS (a * 2) STORED, PRIMARY KEY (b, a), UNIQUE (n), CHECK (a > 0));
+CREATE TABLE preflight.event (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE preflight.event_1 PARTITION OF preflight.event FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE TABLE preflight.totals (n bigint);
+SELECT migrate_tiers.create_migration('shop', 'target');
+SELECT count(*) FROM migrate_tiers.tag_schema('preflight', 'realtime');
+SELECT migrate_tiers.tag('preflight.totals', 'batch');
+\c mt_target
+CREATE SCHEMA preflight;
+CREATE TYPE preflight.mood AS ENUM ('sad', 'happy');
+CREATE DOMAIN preflight.positive AS int CHECK (VALUE > 0);
+CREATE TYPE preflight.pair AS (a int, b preflight.mood);
+CREATE TABLE preflight.parent (name text COLLATE "C" NOT NULL, p preflight.pair[], mood preflight.mood, id int PRIMARY KEY);
+CREATE TABLE preflight."Kind ""ö""" (a int, b text, parent int REFERENCES preflight.parent, n preflight.positive,
+    twice int GENERATED ALWAYS AS (a * 2) STORED, PRIMARY KEY (a, b), UNIQUE (n), CHECK (a > 0));
+CREATE TABLE preflight.event (id int, at date, PRIMARY KEY (id, at)) PARTITION BY LIST (id);
+CREATE TABLE preflight.event_rest PARTITION OF preflight.event DEFAULT;
+CREATE TABLE preflight.totals (n bigint);
+\c mt_regress
+SELECT check_name, object, status, regexp_replace(detail, 'PostgreSQL \d+', 'PostgreSQL NN') AS detail, hint
+  FROM migrate_tiers.preflight() WHERE check_name <> 'worker_slots';
+
+-- Tiers: every table of the schemas has one, and what realtime rows refer to is realtime.
+CREATE TABLE preflight.untagged (id int PRIMARY KEY);
+CREATE MATERIALIZED VIEW preflight.derived AS SELECT 1 AS one;
+SELECT migrate_tiers.tag('preflight.parent', 'batch');
+SELECT * FROM findings();
+SELECT migrate_tiers.untag('preflight.parent');
+SELECT * FROM findings() WHERE check_name = 'foreign_keys';
+SELECT migrate_tiers.tag('preflight.parent', 'realtime');
+DROP TABLE preflight.untagged;
+DROP MATERIALIZED VIEW preflight.derived;
+
+-- Keys and storage that changed after the table was tagged.
+ALTER TABLE preflight.event DROP CONSTRAINT event_pkey;
+ALTER TABLE preflight.event_1 SET UNLOGGED;
+CREATE FOREIGN TABLE preflight.event_2 PARTITION OF preflight.event FOR VALUES FROM ('2021-01-01') TO ('2022-01-01') SERVER target;
+SELECT * FROM findings();
+DROP FOREIGN TABLE preflight.event_2;
+ALTER TABLE preflight.event_1 SET LOGGED;
+ALTER TABLE preflight.event ADD PRIMARY KEY (id, at);
+SELECT migrate_tiers.tag('preflight.event', 'realtime');
+SELECT * FROM findings();
+
+-- Tables of the target: missing, of another kind, without partitions, filled.
+\c mt_target
+ALTER TABLE preflight.parent RENAME TO parent_elsewhere;
+CREATE VIEW preflight.parent AS SELECT * FROM preflight.parent_elsewhere;
+ALTER TABLE preflight.totals RENAME TO totals_elsewhere;
+DROP TABLE preflight.event_rest;
+INSERT INTO preflight.parent_elsewhere (id, name) VALUES (1, 'first');
+INSERT INTO preflight."Kind ""ö""" (a, b) VALUES (1, 'x');
+\c mt_regress
+SELECT * FROM findings();
+SELECT migrate_tiers.tag('preflight.parent', 'realtime', target => 'preflight.parent_elsewhere');
+SELECT migrate_tiers.set_option('overwrite', 'on');
+SELECT * FROM findings();
+SELECT migrate_tiers.set_option('overwrite', NULL);
+SELECT migrate_tiers.tag('preflight.parent', 'realtime', target => 'preflight.parent');
+\c mt_target
+TRUNCATE preflight.parent_elsewhere, preflight."Kind ""ö""";
+DROP VIEW preflight.parent;
+ALTER TABLE preflight.parent_elsewhere RENAME TO parent;
+ALTER TABLE preflight.totals_elsewhere RENAME TO totals;
+CREATE TABLE preflight.event_rest PARTITION OF preflight.event DEFAULT;
+
+-- Columns: missing on either side, generated on one, other types, collations and NOT NULL.
+ALTER TABLE preflight.parent DROP COLUMN mood, ADD extra int, ADD needed int NOT NULL, ADD filled int NOT NULL DEFAULT 1,
+    ALTER name TYPE varchar(20) COLLATE "POSIX", ALTER name DROP NOT NULL, ALTER p SET NOT NULL;
+ALTER TABLE preflight."Kind ""ö""" ALTER twice DROP EXPRESSION, DROP COLUMN parent, ADD parent int GENERATED ALWAYS AS (a) STORED;
+ALTER TYPE preflight.mood ADD VALUE 'so so' BEFORE 'happy';
+ALTER DOMAIN preflight.positive SET NOT NULL;
+\c mt_regress
+SELECT * FROM findings();
+\c mt_target
+DROP TABLE preflight.parent, preflight."Kind ""ö""";
+DROP TYPE preflight.pair;
+DROP TYPE preflight.mood;
+CREATE TYPE preflight.mood AS ENUM ('sad', 'happy');
+ALTER DOMAIN preflight.positive DROP NOT NULL;
+CREATE TYPE preflight.pair AS (a int, b preflight.mood);
+CREATE TABLE preflight.parent (id int UNIQUE DEFERRABLE, name text COLLATE "C" NOT NULL, mood preflight.mood, p preflight.pair[]);
+CREATE TABLE preflight."Kind ""ö""" (a int, b text, parent int, n preflight.positive,
+    twice int GENERATED ALWAYS AS (a * 2) STORED, PRIMARY KEY (a, b, n), EXCLUDE (n WITH =), CHECK (a > 5));
+
+-- Keys, constraints, triggers and rules of the target.
+CREATE FUNCTION preflight.act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE TRIGGER harmless BEFORE INSERT ON preflight.event FOR EACH ROW EXECUTE FUNCTION preflight.act();
+CREATE TRIGGER acting BEFORE INSERT ON preflight.event_rest FOR EACH ROW EXECUTE FUNCTION preflight.act();
+ALTER TABLE preflight.event_rest ENABLE ALWAYS TRIGGER acting;
+CREATE RULE rewriting AS ON UPDATE TO preflight.parent DO ALSO NOTHING;
+CREATE TABLE preflight.other (id int PRIMARY KEY);
+ALTER TABLE preflight.event ADD FOREIGN KEY (id) REFERENCES preflight.other;
+\c mt_regress
+SELECT * FROM findings();
+\c mt_target
+DROP TRIGGER acting ON preflight.event_rest;
+DROP TABLE preflight.parent, preflight."Kind ""ö""";
+DROP TABLE preflight.other CASCADE;
+CREATE TABLE preflight.parent (id int PRIMARY KEY, name text COLLATE "C" NOT NULL, mood preflight.mood, p preflight.pair[]);
+CREATE TABLE preflight."Kind ""ö""" (a int, b text, parent int REFERENCES preflight.parent, n preflight.positive,
+    twice int GENERATED ALWAYS AS (a * 2) STORED, PRIMARY KEY (b, a), UNIQUE (n), CHECK (a > 0));
+
+-- Rights: of the owner here, and of the mapping's role there.
+CREATE ROLE regress_mt_there LOGIN;
+GRANT SELECT ON preflight.parent TO regress_mt_there;
+ALTER TABLE preflight.totals ENABLE ROW LEVEL SECURITY;
+REVOKE TEMPORARY ON DATABASE mt_target FROM PUBLIC;
+\c mt_regress
+CREATE ROLE regress_mt_here;
+UPDATE migrate_tiers.migration SET owner = 'regress_mt_here'::regrole;
+GRANT USAGE ON FOREIGN SERVER target TO regress_mt_here;
+CREATE USER MAPPING FOR regress_mt_here SERVER target OPTIONS (user 'regress_mt_there', password_required 'false');
+ALTER TABLE preflight.event OWNER TO regress_mt_here;
+ALTER TABLE preflight.event ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+SELECT * FROM findings();
+DROP USER MAPPING FOR regress_mt_here SERVER target;
+SELECT check_name, status, detail, hint FROM migrate_tiers.preflight() WHERE check_name = 'target_reachable';
+UPDATE migrate_tiers.migration SET owner = current_user::regrole;
+ALTER TABLE preflight.event OWNER TO CURRENT_USER;
+ALTER TABLE preflight.event DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+DROP OWNED BY regress_mt_here;
+DROP ROLE regress_mt_here;
+\c mt_target
+ALTER TABLE preflight.totals DISABLE ROW LEVEL SECURITY;
+DROP OWNED BY regress_mt_there;
+DROP ROLE regress_mt_there;
+GRANT TEMPORARY ON DATABASE mt_target TO PUBLIC;
+
+-- The server behind: the extension in the target, this very database, nobody at home.
+CREATE EXTENSION migrate_tiers;
+\c mt_regress
+SELECT * FROM findings();
+\c mt_target
+DROP EXTENSION migrate_tiers;
+\c mt_regress
+ALTER SERVER target OPTIONS (SET dbname 'mt_regress');
+SELECT * FROM findings() WHERE check_name = 'target_server';
+ALTER SERVER target OPTIONS (SET dbname 'mt_nowhere');
+SELECT check_name, status, detail ~ 'could not connect to server "target"' AS says_so, hint ~ 'Check the options' AS hints
+  FROM findings();
+ALTER SERVER target OPTIONS (SET dbname 'mt_target');
+SELECT * FROM findings();
+
+-- Large objects behind a realtime table.
+SELECT lo_create(4242);
+CREATE TABLE preflight.picture (id int PRIMARY KEY, data oid, relation oid);
+INSERT INTO preflight.picture VALUES (1, 4242, 1259);
+SELECT migrate_tiers.tag('preflight.picture', 'ignored');
+SELECT * FROM findings();
+SELECT migrate_tiers.tag('preflight.picture', 'realtime');
+SELECT * FROM findings() WHERE check_name = 'large_objects';
+SELECT lo_unlink(4242);
+
+-- A table that was dropped behind our back, and a migration without any.
+DROP TABLE preflight.picture;
+SELECT check_name, object, status, detail, hint ~ 'migrate_tiers.untag\(\d+\)' AS hints FROM findings();
+SELECT migrate_tiers.drop_migration();
+SELECT migrate_tiers.create_migration('shop', 'target');
+SELECT * FROM findings();
+SELECT migrate_tiers.drop_migration();
+
+DROP FUNCTION findings();
+SET client_min_messages = warning;
+DROP SCHEMA preflight CASCADE;
+\c mt_target
+SET client_min_messages = warning;
+DROP SCHEMA preflight CASCADE;
