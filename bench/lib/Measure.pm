@@ -49,12 +49,30 @@ sub ratio
 # children_cpu returns the processor seconds of all backends of a cluster that
 # have ended so far: the postmaster has reaped them, whatever they were.  Its
 # difference over a pgbench run with nothing else connected is what the clients'
-# backends cost, from their start to their end, with nothing to race against.
+# backends cost, from their start to their end.  A client is gone before its
+# backend is, so this waits until the last one is reaped.
 sub children_cpu
 {
 	my ($cluster) = @_;
-	my @field = proc_stat($cluster->postmaster);
+	my $pid = $cluster->postmaster;
+	wait_until('the last backend to end', 60, sub { !grep { is_client($_) } children($pid) }, 0.002);
+	my @field = proc_stat($pid);
 	return ($field[13] + $field[14]) / $tick;
+}
+
+sub children
+{
+	my ($pid) = @_;
+	open my $file, '<', "/proc/$pid/task/$pid/children" or die "/proc has no list of children: $!\n";
+	return split / /, <$file> // '';
+}
+
+# is_client tells whether a process serves a client (its title begins with the user's name).
+sub is_client
+{
+	my ($pid) = @_;
+	open my $file, '<', "/proc/$pid/cmdline" or return 0;
+	return (<$file> // '') =~ /^postgres: postgres /;
 }
 
 # process_cpu returns the processor seconds of one process that still runs.
