@@ -22,6 +22,7 @@ CREATE TABLE migrate_tiers.migration (
     floor pg_snapshot,                                         -- a mark of the target must not be older: what it needs is truncated
     stopped text,                                              -- why sending stopped, or null
     stopped_at timestamptz,
+    copy_error text,                                           -- why a copy worker failed last, until one succeeds
     created timestamptz NOT NULL DEFAULT now()
 );
 

@@ -11,10 +11,17 @@
 #include "access/xact.h"
 #include "utils/memutils.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/snapmgr.h"
 
 #include "base/spi.h"
 
+static Oid	migration_table = InvalidOid;
+static HTAB *open_relids = NULL;
+static bool declaration_changed = false;
+
+static void on_invalidation(Datum arg, Oid relid);
+static void close_tables(MtSync *sync);
 static void read_mark(MtSync *sync);
 static void check_floor(MtSync *sync);
 static void open_tables(MtSync *sync);
@@ -42,26 +49,78 @@ mt_sync_open(MtMigration *migration, MemoryContext parent)
 	sync->reader = mt_queue_reader_create(sync->migration);
 	read_mark(sync);
 	check_floor(sync);
+	sync->tables_context = AllocSetContextCreate(context, "migrate_tiers tables", ALLOCSET_DEFAULT_SIZES);
 	open_tables(sync);
-	read_joined(sync);
-	read_partitioned(sync);
 	MemoryContextSwitchTo(previous);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	return sync;
 }
 
+/* mt_sync_reload reads the tables again, over the same connection. */
+void
+mt_sync_reload(MtSync *sync)
+{
+	MemoryContext previous = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	close_tables(sync);
+	open_tables(sync);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(previous);
+}
+
 /* mt_sync_close closes the connection and frees all. */
 void
 mt_sync_close(MtSync *sync)
 {
+	close_tables(sync);
+	MemoryContextDelete(sync->context);
+}
+
+/* mt_sync_watch_catalog begins to watch for changes; called once a process. */
+void
+mt_sync_watch_catalog(void)
+{
+	migration_table = mt_extension_table("migration");
+	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);
+}
+
+/* mt_sync_declaration_changed says whether something changed since it was asked last. */
+bool
+mt_sync_declaration_changed(void)
+{
+	bool		changed = declaration_changed;
+
+	declaration_changed = false;
+	return changed;
+}
+
+/* on_invalidation only marks; it may come at any time. */
+static void
+on_invalidation(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == migration_table ||
+		(open_relids != NULL && hash_search(open_relids, &relid, HASH_FIND, NULL) != NULL))
+		declaration_changed = true;
+}
+
+static void
+close_tables(MtSync *sync)
+{
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
 
+	open_relids = NULL;
+	if (sync->tables == NULL)
+		return;
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		mt_table_close(table);
-	MemoryContextDelete(sync->context);
+	sync->tables = NULL;
+	MemoryContextReset(sync->tables_context);
 }
 
 static void
@@ -105,23 +164,32 @@ check_floor(MtSync *sync)
 static void
 open_tables(MtSync *sync)
 {
-	HASHCTL		control = {.keysize = sizeof(int32), .entrysize = sizeof(MtTable), .hcxt = sync->context};
-	List	   *relations = mt_relation_list(sync->migration->id, "realtime");
+	HASHCTL		control = {.keysize = sizeof(int32), .entrysize = sizeof(MtTable), .hcxt = sync->tables_context};
+	HASHCTL		relid_control = {.keysize = sizeof(Oid), .entrysize = sizeof(Oid), .hcxt = sync->tables_context};
+	List	   *relations;
+	HTAB	   *relids;
 	ListCell   *cell;
 
+	MemoryContextSwitchTo(sync->tables_context);
+	relations = mt_relation_list(sync->migration->id, "realtime");
+	relids = hash_create("migrate_tiers open tables", 64, &relid_control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	sync->tables = hash_create("migrate_tiers tables", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	foreach(cell, relations)
 	{
 		MtRelation *relation = (MtRelation *) lfirst(cell);
 		MtTable    *table;
 
-		if (!relation->captured)
+		if (!relation->captured || relation->captured_from == NULL)
 			continue;
 		table = hash_search(sync->tables, &relation->id, HASH_ENTER, NULL);
 		memset(table, 0, sizeof(*table));
 		table->id = relation->id;
 		mt_table_open(table, relation);
+		(void) hash_search(relids, &relation->relid, HASH_ENTER, NULL);
 	}
+	read_joined(sync);
+	read_partitioned(sync);
+	open_relids = relids;
 }
 
 /* read_joined marks the tables whose copy the target follows. */

@@ -20,6 +20,7 @@ typedef struct MtSync
 	MtMigration *migration;
 	MtRemote   *remote;
 	HTAB	   *tables;			/* of MtTable, by relation id */
+	MemoryContext tables_context;
 	MtQueueReader *reader;
 	MtMark	   *mark;			/* everything up to here is on the target, for joined tables */
 	char	   *stored_mark;	/* as the target has it: may be older, where nothing had to be sent */
@@ -38,6 +39,13 @@ typedef struct MtSync
 /* Opens the target for sync in a context of its own, and reads the mark and what has joined. */
 extern MtSync *mt_sync_open(MtMigration *migration, MemoryContext parent);
 extern void mt_sync_close(MtSync *sync);
+
+/* Reads the tables again, over the same connection: tables came or went, or changed their state. */
+extern void mt_sync_reload(MtSync *sync);
+
+/* Whether the declaration of migrations, or a table that is open, changed since this was asked last. */
+extern bool mt_sync_declaration_changed(void);
+extern void mt_sync_watch_catalog(void);
 
 /* Runs one tick.  Tables that are joining join with it.  Returns whether anything was sent. */
 extern bool mt_tick_run(MtSync *sync);

@@ -1,0 +1,42 @@
+/*
+ * shared.h
+ *	  What the sync worker lets others see: a segment of dynamic shared memory,
+ *	  so that no library has to be preloaded.
+ */
+#ifndef MT_SHARED_H
+#define MT_SHARED_H
+
+#include "base/compat.h"
+
+#include "datatype/timestamp.h"
+#include "storage/block.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+
+#include "catalog/queue_read.h"
+
+/* A longer mark (thousands of running transactions) is not published; the one before it stays true. */
+#define MT_SHARED_MARK 32768
+
+typedef struct MtShared
+{
+	LWLock		lock;
+	ConditionVariable progressed;	/* after each tick */
+	int			pid;
+	bool		complete;		/* every captured table has joined */
+	int64		ticks;
+	int64		rows;
+	int64		bytes;
+	TimestampTz mark_time;		/* everything committed before is on the target */
+	BlockNumber low[MT_QUEUE_SEGMENTS];	/* of the queue, as its reader has them */
+	Oid			filenode[MT_QUEUE_SEGMENTS];
+	char		mark[MT_SHARED_MARK];	/* text; empty: none yet */
+} MtShared;
+
+/* Creates the segment of this worker; it lives as long as the process. */
+extern MtShared *mt_shared_create(int64 *handle);
+
+/* Attaches to the segment of a worker that lives, else NULL; it is detached with the transaction. */
+extern MtShared *mt_shared_attach(int64 handle);
+
+#endif							/* MT_SHARED_H */

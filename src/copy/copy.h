@@ -1,0 +1,46 @@
+/*
+ * copy.h
+ *	  The initial copy of a table: what was there before capture began.
+ *
+ * A chunk is a range of blocks.  Of the rows that its own short snapshot sees,
+ * those are copied whose xmin S0 sees: any other version was written after
+ * capture began, so its key is in the queue and sync brings it.  Hence no
+ * snapshot is held for longer than a chunk, no row is copied twice, and rows go
+ * by COPY straight into the target's table, which nobody else writes.
+ *
+ * A chunk's rows and its row in the target's table of chunks are committed
+ * together; what the source notes of it may lag, and is only for progress.
+ */
+#ifndef MT_COPY_H
+#define MT_COPY_H
+
+#include "catalog/relation.h"
+#include "endpoint/endpoint.h"
+
+typedef struct MtCopyTask
+{
+	int32		relation;
+	int32		task;
+	bool		index;			/* else a chunk */
+	Oid			table;			/* the table or leaf partition */
+	Oid			filenode;
+	int64		first_block;
+	int64		last_block;		/* exclusive */
+	char	   *object;			/* of an index: its name on the target */
+} MtCopyTask;
+
+/* Cuts a captured table into tasks and sets its indexes aside; its state becomes copying. */
+extern void mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
+
+/* Takes back what was copied of a table, so that it can be planned again. */
+extern void mt_copy_forget_tasks(const MtRelation *relation);
+extern void mt_copy_forget_target(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
+
+/* Runs one task, in transactions of its own; false when there is none.  Pauses as copy_rate asks. */
+extern bool mt_copy_run_next(const MtMigration *migration, MtRemote *remote);
+
+/* Copies one chunk, in the current transaction of the source; returns rows, adds to *bytes. */
+extern int64 mt_copy_chunk(const MtMigration *migration, MtRemote *remote, const MtRelation *relation,
+						   const MtCopyTask *task, int64 *bytes);
+
+#endif							/* MT_COPY_H */

@@ -1,0 +1,133 @@
+/*
+ * plan.c
+ *	  Cuts a table into pieces of work: see copy.h.
+ */
+#include "copy/copy.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_class_d.h"
+#include "catalog/pg_inherits.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "base/lock.h"
+#include "base/spi.h"
+#include "catalog/option.h"
+#include "endpoint/target.h"
+
+/* With a rate set, a chunk is what the rate allows in this time: shorter waits, shorter snapshots. */
+#define THROTTLED_CHUNK_MS 1000
+#define SMALLEST_CHUNK	   (256 * 1024)
+
+static List *tables_to_read(const MtRelation *relation);
+static int64 blocks_a_chunk(int32 migration);
+static int32 plan_chunks(const MtRelation *relation, Oid table, int32 task, int64 step, double *rows);
+
+/* mt_copy_plan cuts a captured table into tasks and sets its indexes aside. */
+void
+mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *relation)
+{
+	List	   *tables = tables_to_read(relation);
+	List	   *indexes;
+	MtSpiScope	scope;
+	ListCell   *cell;
+	int32		task = 0;
+	int64		step = blocks_a_chunk(migration->id);
+	double		rows = 0;
+
+	mt_lock_tables(tables, AccessShareLock);
+	if (mt_option_bool(migration->id, "defer_indexes"))
+		(void) mt_target_set_aside(remote, migration, relation);
+	indexes = mt_target_aside(remote, migration, relation);
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.copy_task WHERE relation = $1",
+				MT_ARGS(MT_INT4(relation->id)));
+	foreach(cell, tables)
+		task = plan_chunks(relation, lfirst_oid(cell), task, step, &rows);
+	foreach(cell, indexes)
+		mt_spi_exec(SPI_OK_INSERT,
+					"INSERT INTO migrate_tiers.copy_task (relation, task, kind, source_table, object)"
+					" VALUES ($1, $2, 'index', 0, $3)",
+					MT_ARGS(MT_INT4(relation->id), MT_INT4(task++), MT_TEXT((char *) lfirst(cell))));
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.relation SET state = 'copying', note = NULL, copy_started = clock_timestamp(),"
+				" copy_finished = NULL, estimated_rows = $2 WHERE id = $1",
+				MT_ARGS(MT_INT4(relation->id), MT_INT8((int64) rows)));
+	mt_spi_end(&scope);
+}
+
+/* mt_copy_forget_tasks drops the tasks of a table; waits for the chunk that is under way. */
+void
+mt_copy_forget_tasks(const MtRelation *relation)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.copy_task WHERE relation = $1",
+				MT_ARGS(MT_INT4(relation->id)));
+	mt_spi_end(&scope);
+}
+
+/* mt_copy_forget_target empties the target's table, and forgets there that it was copied. */
+void
+mt_copy_forget_target(const MtMigration *migration, MtRemote *remote, const MtRelation *relation)
+{
+	char	   *id = psprintf("%d", relation->id);
+
+	/* First what says that rows are there, then the rows: cut off in between, it is done again. */
+	mt_remote_query(remote, "DELETE FROM migrate_tiers.joined WHERE migration = $1 AND relation = $2",
+					MT_PARAMS(migration->ident, id));
+	mt_remote_query(remote, "DELETE FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2",
+					MT_PARAMS(migration->ident, id));
+	mt_target_empty(remote, list_make1((void *) relation));
+}
+
+/* tables_to_read lists the table itself, or the leaf partitions that hold its rows. */
+static List *
+tables_to_read(const MtRelation *relation)
+{
+	List	   *leaves = NIL;
+	ListCell   *cell;
+
+	if (!relation->partitioned)
+		return list_make1_oid(relation->relid);
+	foreach(cell, find_all_inheritors(relation->relid, NoLock, NULL))
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION)
+			leaves = lappend_oid(leaves, lfirst_oid(cell));
+	return leaves;
+}
+
+static int64
+blocks_a_chunk(int32 migration)
+{
+	int64		bytes = mt_option_integer(migration, "chunk_size");
+	int64		rate = mt_option_integer(migration, "copy_rate");
+
+	if (rate > 0)
+		bytes = Min(bytes, Max(rate * THROTTLED_CHUNK_MS / 1000 / Max(mt_option_integer(migration, "copy_workers"), 1),
+							   SMALLEST_CHUNK));
+	return Max(bytes / BLCKSZ, 1);
+}
+
+/* plan_chunks adds the chunks of one table; returns the number of the next task. */
+static int32
+plan_chunks(const MtRelation *relation, Oid table, int32 task, int64 step, double *rows)
+{
+	Relation	opened = table_open(table, NoLock);
+	int64		blocks = RelationGetNumberOfBlocks(opened);
+
+	*rows += Max(opened->rd_rel->reltuples, 0);
+	for (int64 first = 0; first < blocks; first += step)
+		mt_spi_exec(SPI_OK_INSERT,
+					"INSERT INTO migrate_tiers.copy_task"
+					" (relation, task, kind, source_table, filenode, first_block, last_block)"
+					" VALUES ($1, $2, 'chunk', $3, $4, $5, $6)",
+					MT_ARGS(MT_INT4(relation->id), MT_INT4(task++), MT_OID(table),
+							MT_OID(mt_relation_filenode(opened)), MT_INT8(first),
+							MT_INT8(Min(first + step, blocks))));
+	table_close(opened, NoLock);
+	return task;
+}

@@ -1,0 +1,206 @@
+/*
+ * run.c
+ *	  Takes the next piece of work of a copy and does it: see copy.h.
+ *
+ * A task is claimed by a lock on its row, held while it is worked on: a worker
+ * that dies gives it back.  Whether a chunk is in is asked of the target.
+ */
+#include "copy/copy.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/lock.h"
+#include "base/spi.h"
+#include "catalog/option.h"
+#include "endpoint/target.h"
+
+static bool announce(const MtMigration *migration, MtCopyTask *task);
+static bool claim(MtCopyTask *task);
+static bool run_task(const MtMigration *migration, MtRemote *remote, const MtCopyTask *task, int64 *bytes);
+static bool is_rewritten(const MtCopyTask *task);
+static void finish(const MtCopyTask *task, int64 rows, int64 bytes);
+static void throttle(int32 migration, int64 bytes, TimestampTz started);
+
+/* mt_copy_run_next runs one task; false when none is left. */
+bool
+mt_copy_run_next(const MtMigration *migration, MtRemote *remote)
+{
+	MtCopyTask	task;
+	TimestampTz started = GetCurrentTimestamp();
+	int64		bytes = 0;
+	bool		found;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	found = announce(migration, &task);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (!found)
+		return false;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (claim(&task))
+		(void) run_task(migration, remote, &task, &bytes);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	throttle(migration->id, bytes, started);
+	return true;
+}
+
+/* announce finds the next task and shows it as running, for whoever watches. */
+static bool
+announce(const MtMigration *migration, MtCopyTask *task)
+{
+	MtSpiScope	scope;
+	bool		found;
+
+	mt_spi_begin(&scope);
+	found = mt_spi_exec(SPI_OK_UPDATE_RETURNING,
+						"UPDATE migrate_tiers.copy_task AS u SET state = 'running', started = clock_timestamp()"
+						" FROM (SELECT t.relation, t.task FROM migrate_tiers.copy_task AS t"
+						"   JOIN migrate_tiers.relation AS r ON r.id = t.relation"
+						"   WHERE r.migration = $1 AND r.state = 'copying' AND t.state <> 'done'"
+						"   AND (t.kind = 'chunk' OR NOT EXISTS (SELECT FROM migrate_tiers.copy_task AS c"
+						"     WHERE c.relation = t.relation AND c.kind = 'chunk' AND c.state <> 'done'))"
+						"   ORDER BY t.kind = 'index' DESC, t.relation, t.state, t.task"
+						"   LIMIT 1 FOR UPDATE OF t SKIP LOCKED) AS n"
+						" WHERE (u.relation, u.task) = (n.relation, n.task)"
+						" RETURNING u.relation, u.task",
+						MT_ARGS(MT_INT4(migration->id))) > 0;
+	if (found)
+	{
+		task->relation = (int32) mt_spi_int8(0, 1);
+		task->task = (int32) mt_spi_int8(0, 2);
+	}
+	mt_spi_end(&scope);
+	return found;
+}
+
+/* claim locks the task and reads it; false when another worker was faster. */
+static bool
+claim(MtCopyTask *task)
+{
+	MtSpiScope	scope;
+	bool		found;
+
+	mt_spi_begin(&scope);
+	found = mt_spi_exec(SPI_OK_SELECT,
+						"SELECT kind = 'index', source_table, filenode, first_block, last_block, object"
+						" FROM migrate_tiers.copy_task WHERE relation = $1 AND task = $2 AND state = 'running'"
+						" FOR UPDATE SKIP LOCKED",
+						MT_ARGS(MT_INT4(task->relation), MT_INT4(task->task))) > 0;
+	if (found)
+	{
+		task->index = mt_spi_bool(0, 1);
+		task->table = (Oid) mt_spi_int8(0, 2);
+		task->filenode = (Oid) mt_spi_int8(0, 3);
+		task->first_block = mt_spi_int8(0, 4);
+		task->last_block = mt_spi_int8(0, 5);
+		task->object = mt_spi_text(&scope, 0, 6);
+	}
+	mt_spi_end(&scope);
+	return found;
+}
+
+/* run_task does a claimed task; false when its table has to be copied again from the start. */
+static bool
+run_task(const MtMigration *migration, MtRemote *remote, const MtCopyTask *task, int64 *bytes)
+{
+	MtRelation *relation = mt_relation_by_id(task->relation, false);
+	char	   *relation_id = psprintf("%d", task->relation);
+	char	   *task_id = psprintf("%d", task->task);
+	MtRows	   *done;
+	int64		rows;
+
+	if (task->index)
+	{
+		mt_target_build_index(remote, migration, relation, task->object);
+		finish(task, 0, 0);
+		return true;
+	}
+	done = mt_remote_query(remote,
+						   "SELECT rows, bytes FROM migrate_tiers.chunk"
+						   " WHERE migration = $1 AND relation = $2 AND task = $3",
+						   MT_PARAMS(migration->ident, relation_id, task_id));
+	if (done->count > 0)
+	{
+		finish(task, strtoll(done->values[0][0], NULL, 10), strtoll(done->values[0][1], NULL, 10));
+		return true;
+	}
+	mt_lock_tables(list_make1_oid(task->table), AccessShareLock);
+	if (is_rewritten(task))
+	{
+		mt_relation_set_state(task->relation, "recopy");
+		return false;
+	}
+	mt_remote_run(remote, "BEGIN");
+	rows = mt_copy_chunk(migration, remote, relation, task, bytes);
+	mt_remote_query(remote,
+					"INSERT INTO migrate_tiers.chunk (migration, relation, task, rows, bytes) VALUES ($1, $2, $3, $4, $5)",
+					MT_PARAMS(migration->ident, relation_id, task_id, psprintf(INT64_FORMAT, rows),
+							  psprintf(INT64_FORMAT, *bytes)));
+	mt_remote_run(remote, "COMMIT");
+	finish(task, rows, *bytes);
+	return true;
+}
+
+/* is_rewritten says whether the table's blocks are others than those that were cut into chunks. */
+static bool
+is_rewritten(const MtCopyTask *task)
+{
+	Relation	table = try_table_open(task->table, NoLock);
+	bool		rewritten = table == NULL || mt_relation_filenode(table) != task->filenode;
+
+	if (table != NULL)
+		table_close(table, NoLock);
+	return rewritten;
+}
+
+static void
+finish(const MtCopyTask *task, int64 rows, int64 bytes)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.copy_task SET state = 'done', rows = $3, bytes = $4, finished = clock_timestamp()"
+				" WHERE relation = $1 AND task = $2",
+				MT_ARGS(MT_INT4(task->relation), MT_INT4(task->task), MT_INT8(rows), MT_INT8(bytes)));
+	mt_spi_end(&scope);
+}
+
+/* throttle waits, holding nothing, until the bytes sent are what this worker's share of the rate allows. */
+static void
+throttle(int32 migration, int64 bytes, TimestampTz started)
+{
+	int64		rate;
+	TimestampTz until;
+
+	if (bytes == 0)
+		return;
+	StartTransactionCommand();
+	rate = mt_option_integer(migration, "copy_rate") / Max(mt_option_integer(migration, "copy_workers"), 1);
+	CommitTransactionCommand();
+	if (rate <= 0)
+		return;
+	until = started + (int64) ((double) bytes / rate * USECS_PER_SEC);
+	for (;;)
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+
+		if (left <= 0)
+			return;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}

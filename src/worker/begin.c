@@ -1,0 +1,49 @@
+/*
+ * begin.c
+ *	  How every worker process of ours begins.
+ */
+#include "worker/worker.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+
+#include "base/settings.h"
+
+/* Settings of the server, the database or a role must neither end a worker nor change what values look like. */
+static const char *const pinned_settings[][2] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"DateStyle", "ISO, YMD"},
+	{"IntervalStyle", "postgres"},
+	{"TimeZone", "UTC"},
+	{"extra_float_digits", "3"},
+	{"bytea_output", "hex"},
+	{"lc_monetary", "C"},
+	{"statement_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+	{"idle_session_timeout", "0"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"row_security", "off"},
+	{"jit", "off"},
+	{"max_parallel_workers_per_gather", "0"},
+	{"quote_all_identifiers", "off"},
+	{"xmloption", "content"},
+};
+
+/* mt_worker_begin connects the process to its database and pins its settings. */
+void
+mt_worker_begin(Oid database)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	for (int i = 0; i < lengthof(pinned_settings); i++)
+		SetConfigOption(pinned_settings[i][0], pinned_settings[i][1], PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("lock_timeout", mt_lock_timeout_text(), PGC_SUSET, PGC_S_SESSION);
+}

@@ -1,0 +1,112 @@
+/*
+ * copy_worker.c
+ *	  A copy worker: does tasks of a migration's copy until none is left.
+ */
+#include "worker/worker.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/errors.h"
+#include "base/spi.h"
+#include "catalog/option.h"
+#include "catalog/worker.h"
+#include "copy/copy.h"
+
+static void work(int32 migration_id, int slot);
+static void note_error(int32 migration_id, const char *error);
+
+/* mt_copy_worker_main is the entry of a copy worker. */
+void
+mt_copy_worker_main(Datum arg)
+{
+	int32		migration_id = DatumGetInt32(arg);
+	Oid			database;
+	int			slot;
+	MemoryContext context;
+
+	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(Oid));
+	memcpy(&slot, MyBgworkerEntry->bgw_extra + sizeof(Oid), sizeof(int));
+	mt_worker_begin(database);
+	context = AllocSetContextCreate(TopMemoryContext, "migrate_tiers copy worker", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		work(migration_id, slot);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		/* A lock that was not to be had, or a table that went, is tried again, and is no fault. */
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+			note_error(migration_id, mt_error_text(error));
+		proc_exit(1);
+	}
+	PG_END_TRY();
+	proc_exit(0);
+}
+
+static void
+work(int32 migration_id, int slot)
+{
+	MtMigration *migration = NULL;
+	MtRemote   *remote = NULL;
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext task_context = AllocSetContextCreate(context, "migrate_tiers task", ALLOCSET_DEFAULT_SIZES);
+	bool		first = true;
+
+	StartTransactionCommand();
+	if (!OidIsValid(mt_extension_schema()) || !mt_worker_lock(migration_id, slot))
+		return;
+	MemoryContextSwitchTo(context);
+	migration = mt_migration_by_id(migration_id, true);
+	if (migration == NULL || !migration->syncing || migration->paused)
+		return;
+	remote = mt_remote_open(migration);
+	mt_remote_run(remote, "SET session_replication_role = replica");
+	CommitTransactionCommand();
+	for (;;)
+	{
+		MemoryContextSwitchTo(task_context);
+		if (!mt_copy_run_next(migration, remote))
+			break;
+		MemoryContextReset(task_context);
+		if (first)
+			note_error(migration_id, NULL);
+		first = false;
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+	mt_remote_close(remote);
+}
+
+/* note_error keeps the error for status, or clears what a worker before left there. */
+static void
+note_error(int32 migration_id, const char *error)
+{
+	MtSpiScope	scope;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.migration SET copy_error = $2 WHERE id = $1 AND copy_error IS DISTINCT FROM $2",
+				MT_ARGS(MT_INT4(migration_id), MT_TEXT(error)));
+	mt_spi_end(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}

@@ -1,0 +1,175 @@
+/*
+ * step.c
+ *	  One round of the sync worker: see worker.h.
+ */
+#include "worker/worker.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/spi.h"
+#include "endpoint/target.h"
+
+/* How long to wait for something to do, in ms: with nothing known, while transactions that
+ * wrote to the queue are in progress (a prepared one commits without a word), while tables are copied. */
+#define WAIT_IDLE	 1000
+#define WAIT_WAITING 50
+#define WAIT_COPYING 200
+
+#define PERSIST_INTERVAL_MS 5000
+#define ROTATE_INTERVAL_MS	1000
+
+static void open_sync(MtWorker *worker);
+static void publish(MtWorker *worker);
+static void note_joined(MtWorker *worker);
+static void rotate(MtWorker *worker);
+static void persist_mark(MtWorker *worker);
+static void finish_copies(MtWorker *worker);
+
+/* mt_worker_step does one round and returns how long to wait for the next. */
+long
+mt_worker_step(MtWorker *worker)
+{
+	TimestampTz now;
+	bool		sent;
+
+	if (worker->sync == NULL)
+		open_sync(worker);
+	if (worker->unjoined)
+		worker->unjoined = mt_worker_copies(worker);
+	sent = mt_tick_run(worker->sync);
+	if (worker->unjoined)
+		note_joined(worker);
+	publish(worker);
+	if (!worker->unjoined && worker->foreign_keys_due)
+		finish_copies(worker);
+	now = GetCurrentTimestamp();
+	if (TimestampDifferenceExceeds(worker->rotated, now, ROTATE_INTERVAL_MS) && !worker->unjoined)
+	{
+		rotate(worker);
+		worker->rotated = now;
+	}
+	if (TimestampDifferenceExceeds(worker->persisted, now, PERSIST_INTERVAL_MS))
+		persist_mark(worker);
+	if (worker->unjoined)
+		return WAIT_COPYING;
+	return sent || worker->sync->reader->waiting ? WAIT_WAITING : WAIT_IDLE;
+}
+
+static void
+open_sync(MtWorker *worker)
+{
+	worker->sync = mt_sync_open(worker->migration, worker->context);
+	worker->unjoined = worker->foreign_keys_due = true;
+}
+
+/* publish shows how far the target is, and wakes who waits for it. */
+static void
+publish(MtWorker *worker)
+{
+	MtShared   *shared = worker->shared;
+	MtSync	   *sync = worker->sync;
+	MemoryContext previous = MemoryContextSwitchTo(sync->tick_context);
+	char	   *mark = mt_mark_format(sync->mark);
+	Size		length = strlen(mark) + 1;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (length <= MT_SHARED_MARK)
+	{
+		memcpy(shared->mark, mark, length);
+		shared->mark_time = sync->mark_time;
+		shared->complete = !worker->unjoined;
+		for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
+		{
+			shared->low[i] = sync->reader->segments[i].low;
+			shared->filenode[i] = sync->reader->segments[i].filenode;
+		}
+	}
+	shared->ticks++;
+	shared->rows += sync->rows;
+	shared->bytes += sync->bytes;
+	LWLockRelease(&shared->lock);
+	ConditionVariableBroadcast(&shared->progressed);
+	MemoryContextSwitchTo(previous);
+}
+
+/* note_joined writes down which tables follow the mark now. */
+static void
+note_joined(MtWorker *worker)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	MtSpiScope	scope;
+	bool		unjoined = false;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_spi_begin(&scope);
+	hash_seq_init(&status, worker->sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+	{
+		unjoined = unjoined || !table->joined;
+		if (table->joined)
+			mt_spi_exec(SPI_OK_UPDATE,
+						"UPDATE migrate_tiers.relation SET state = 'syncing',"
+						" copy_finished = coalesce(copy_finished, clock_timestamp()) WHERE id = $1 AND state = 'copying'",
+						MT_ARGS(MT_INT4(table->id)));
+	}
+	mt_spi_end(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	worker->unjoined = unjoined;
+}
+
+static void
+rotate(MtWorker *worker)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) mt_queue_rotate(worker->sync->reader, worker->migration, worker->sync->mark);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* persist_mark keeps a copy of the mark for times when no worker runs. */
+static void
+persist_mark(MtWorker *worker)
+{
+	MtSync	   *sync = worker->sync;
+	MtSpiScope	scope;
+	char	   *mark;
+
+	worker->persisted = GetCurrentTimestamp();
+	mark = MemoryContextStrdup(sync->tick_context, mt_mark_format(sync->mark));
+	if (worker->persisted_mark != NULL && strcmp(worker->persisted_mark, mark) == 0)
+		return;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3 WHERE id = $1",
+				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(mark),
+						{TIMESTAMPTZOID, TimestampTzGetDatum(sync->mark_time), false}));
+	mt_spi_end(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (worker->persisted_mark)
+		pfree(worker->persisted_mark);
+	worker->persisted_mark = MemoryContextStrdup(worker->context, mark);
+}
+
+/* finish_copies adds the foreign keys again that were set aside, when every table is in sync. */
+static void
+finish_copies(MtWorker *worker)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(worker->sync->tick_context);
+	mt_target_restore_foreign_keys(worker->sync->remote, worker->migration, true);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	worker->foreign_keys_due = false;
+}

@@ -1,0 +1,210 @@
+/*
+ * sync_worker.c
+ *	  The sync worker's life: one a migration, from the lock to the last tick.
+ *
+ * It waits on its latch: a committing writer sets it, and so does whoever asks
+ * for something.  An error stops the direction: it is told in status and log, the
+ * connection is closed, and the round is tried again after a while that doubles
+ * from one second to a minute.  Nothing is skipped.
+ */
+#include "worker/worker.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/errors.h"
+#include "base/settings.h"
+#include "base/spi.h"
+#include "catalog/worker.h"
+
+#define FIRST_BACKOFF_MS 1000
+#define LAST_BACKOFF_MS	 60000
+
+static MtWorker *begin_work(int32 migration_id);
+static void register_worker(MtWorker *worker);
+static bool reload_migration(MtWorker *worker);
+static long try_step(MtWorker *worker);
+static long handle_error(MtWorker *worker, ErrorData *error);
+static void set_stopped(MtWorker *worker, const char *reason);
+
+/* mt_sync_worker_main is the entry of the sync worker. */
+void
+mt_sync_worker_main(Datum arg)
+{
+	Oid			database;
+	MtWorker   *worker;
+
+	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(Oid));
+	mt_worker_begin(database);
+	worker = begin_work(DatumGetInt32(arg));
+	if (worker == NULL)
+		proc_exit(0);
+	for (;;)
+	{
+		long		wait;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		wait = try_step(worker);
+		if (wait < 0)
+			break;
+		if (wait > 0)
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, PG_WAIT_EXTENSION);
+	}
+	proc_exit(0);
+}
+
+/* begin_work takes the migration's lock; NULL when there is nothing to do, or somebody does it. */
+static MtWorker *
+begin_work(int32 migration_id)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "migrate_tiers worker", ALLOCSET_DEFAULT_SIZES);
+	MtWorker   *worker = MemoryContextAllocZero(context, sizeof(MtWorker));
+
+	worker->context = context;
+	worker->migration_id = migration_id;
+	worker->unjoined = worker->foreign_keys_due = true;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (!OidIsValid(mt_extension_schema()) || !mt_worker_lock(migration_id, MT_WORKER_SYNC))
+		return NULL;
+	if (mt_migration_by_id(migration_id, true) == NULL)
+		return NULL;
+	mt_sync_watch_catalog();
+	register_worker(worker);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return reload_migration(worker) ? worker : NULL;
+}
+
+/* register_worker tells committing writers whom to wake, and others where to look. */
+static void
+register_worker(MtWorker *worker)
+{
+	MtSpiScope	scope;
+	int64		handle;
+
+	worker->shared = mt_shared_create(&handle);
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.migration SET worker_pid = $2, worker_shared = $3 WHERE id = $1",
+				MT_ARGS(MT_INT4(worker->migration_id), MT_INT4(MyProcPid), MT_INT8(handle)));
+	mt_spi_end(&scope);
+	mt_migration_invalidate();
+}
+
+/* reload_migration reads the migration again; false when no worker is wanted any more. */
+static bool
+reload_migration(MtWorker *worker)
+{
+	MemoryContext previous;
+	MtMigration *migration;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	previous = MemoryContextSwitchTo(worker->context);
+	migration = OidIsValid(mt_extension_schema()) ? mt_migration_by_id(worker->migration_id, true) : NULL;
+	MemoryContextSwitchTo(previous);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (worker->migration)
+		pfree(worker->migration);
+	worker->migration = migration;
+	return migration != NULL && migration->syncing && !migration->paused;
+}
+
+/* try_step runs one round; what goes wrong in it is told, and answered with a longer wait. */
+static long
+try_step(MtWorker *worker)
+{
+	volatile long wait = 0;
+
+	PG_TRY();
+	{
+		if (mt_sync_declaration_changed())
+		{
+			if (!reload_migration(worker))
+				wait = -1;
+			else if (worker->sync != NULL)
+				mt_sync_reload(worker->sync);
+			worker->unjoined = true;
+		}
+		if (wait == 0)
+			wait = mt_worker_step(worker);
+		if (worker->failures > 0)
+			set_stopped(worker, NULL);
+		worker->failures = 0;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(worker->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		wait = handle_error(worker, error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(worker->context);
+	return wait;
+}
+
+/* handle_error closes the connection, tells what happened and says how long to wait. */
+static long
+handle_error(MtWorker *worker, ErrorData *error)
+{
+	long		wait = FIRST_BACKOFF_MS;
+	char	   *text = mt_error_text(error);
+
+	if (worker->sync != NULL)
+		mt_sync_close(worker->sync);
+	worker->sync = NULL;
+	for (int i = 0; i < worker->failures && wait < LAST_BACKOFF_MS; i++)
+		wait *= 2;
+	wait = Min(wait, LAST_BACKOFF_MS);
+	/* A lock that was not to be had at once is no fault yet. */
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && worker->failures++ < 2)
+		return mt_lock_timeout;
+	worker->failures++;
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("migration \"%s\": forward sync stopped, next attempt in %ld s",
+					worker->migration ? worker->migration->name : "", wait / 1000),
+			 errdetail_internal("%s", text)));
+	set_stopped(worker, text);
+	pfree(text);
+	return wait;
+}
+
+/* set_stopped keeps the reason for status, or clears it. */
+static void
+set_stopped(MtWorker *worker, const char *reason)
+{
+	MtSpiScope	scope;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.migration SET stopped = $2,"
+				" stopped_at = CASE WHEN $2 IS NULL THEN NULL ELSE coalesce(stopped_at, clock_timestamp()) END"
+				" WHERE id = $1",
+				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(reason)));
+	mt_spi_end(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}

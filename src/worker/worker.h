@@ -1,0 +1,59 @@
+/*
+ * worker.h
+ *	  The background workers of a migration.
+ *
+ * The sync worker drives a migration: it prepares the copy of tables, sees to it
+ * that copy workers run, lets tables join, and sends ticks.  Copy workers do
+ * tasks of the copy until none is left.  Both act as the migration's owner where
+ * they touch users' tables, and end at once when they are asked to.
+ */
+#ifndef MT_WORKERS_H
+#define MT_WORKERS_H
+
+#include "base/compat.h"
+
+#include "postmaster/bgworker.h"
+
+#include "catalog/shared.h"
+#include "sync/tick.h"
+
+/* Registrations of copy workers of one migration. */
+#define MT_MAX_COPY_WORKERS 64
+
+typedef struct MtWorker
+{
+	int32		migration_id;
+	MtMigration *migration;		/* in context, read again when it changes */
+	MemoryContext context;
+	MtSync	   *sync;			/* NULL: no connection */
+	MtShared   *shared;
+	int			failures;		/* in a row, of ticks */
+	int			copy_failures;	/* in a row, of preparing copies */
+	TimestampTz copy_retry;		/* not before this moment */
+	bool		unjoined;		/* some captured table has not joined yet */
+	bool		foreign_keys_due;	/* maybe: asked of the target when all have joined */
+	TimestampTz persisted;
+	TimestampTz rotated;
+	char	   *persisted_mark;
+	BackgroundWorkerHandle *copiers[MT_MAX_COPY_WORKERS];
+	TimestampTz copier_started[MT_MAX_COPY_WORKERS];
+} MtWorker;
+
+extern PGDLLEXPORT void mt_sync_worker_main(Datum arg);
+extern PGDLLEXPORT void mt_copy_worker_main(Datum arg);
+extern PGDLLEXPORT void mt_launcher_main(Datum arg);
+extern PGDLLEXPORT void mt_autostart_main(Datum arg);
+
+/* Registers the launcher where the library is preloaded. */
+extern void mt_launcher_register(void);
+
+/* Common start of a worker process: signals, database, pinned settings. */
+extern void mt_worker_begin(Oid database);
+
+/* One round: copies, a tick, housekeeping.  Returns the milliseconds to wait, unless woken. */
+extern long mt_worker_step(MtWorker *worker);
+
+/* Brings copies forward; returns whether there is something left to do for them. */
+extern bool mt_worker_copies(MtWorker *worker);
+
+#endif							/* MT_WORKERS_H */
