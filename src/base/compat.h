@@ -22,6 +22,16 @@
 #define PGDLLEXPORT __attribute__((visibility("default")))
 #endif
 
+/* 16 moved what looks into variable-length values out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* 18 says it before the declaration. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* 18 turned "is a background worker" round. */
 #if PG_VERSION_NUM >= 180000
 #define mt_proc_is_worker(proc) (!(proc)->isRegularBackend)

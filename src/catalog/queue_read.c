@@ -254,7 +254,8 @@ read_page(MtPageRead *read, BlockNumber block)
 		ItemPointerSet(&tuple.t_self, block, offset);
 		if (HeapTupleSatisfiesVisibility(&tuple, read->snapshot, buffer))
 			visible[nvisible++] = offset;
-		else if (xmin = HeapTupleHeaderGetXmin(tuple.t_data), TransactionIdIsNormal(xmin) && XidInMVCCSnapshot(xmin, read->snapshot))
+		else if (xmin = HeapTupleHeaderGetXmin(tuple.t_data),
+				 TransactionIdIsNormal(xmin) && XidInMVCCSnapshot(xmin, read->snapshot))
 			waiting = waiting == PAGE_SETTLED || waiting == xmin ? xmin : PAGE_UNKNOWN;
 	}
 	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);

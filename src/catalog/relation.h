@@ -25,7 +25,7 @@ typedef struct MtRelation
 	bool		captured;
 	char	   *captured_from;	/* S0 as text, or NULL */
 	bool		partitioned;	/* relkind 'p' on the source */
-	bool		target_partitioned; /* known only after somebody asked the target */
+	bool		target_partitioned;	/* known only after somebody asked the target */
 } MtRelation;
 
 extern List *mt_relation_list(int32 migration, const char *tier);	/* of MtRelation; tier NULL: all */

@@ -28,6 +28,6 @@ extern void mt_remote_wait(MtRemote *remote, uint32 events);
 extern PGresult *mt_remote_result(MtRemote *remote);
 
 /* Raises the error of a result, or of the connection where there is none. */
-extern void mt_remote_raise(MtRemote *remote, PGresult *result, const char *sql) pg_attribute_noreturn();
+pg_noreturn extern void mt_remote_raise(MtRemote *remote, PGresult *result, const char *sql);
 
 #endif							/* MT_REMOTE_H */

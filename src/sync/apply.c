@@ -158,8 +158,7 @@ queue_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 	MtTable    *table;
 	const char *params[] = {
 		sync->migration->ident, new_mark, timestamptz_to_str(snapshot_time),
-		psprintf(INT64_FORMAT, sync->rows), sync->stored_mark ? sync->stored_mark : ""
-	};
+		psprintf(INT64_FORMAT, sync->rows), sync->stored_mark ? sync->stored_mark : ""};
 	MtField		fields[lengthof(params)];
 
 	for (int i = 0; i < lengthof(params); i++)

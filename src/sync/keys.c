@@ -13,11 +13,11 @@
 
 #include "base/varint.h"
 
-#define ARENA_BYTES	  (512 * 1024)
-#define FIRST_SLOTS	  64
-#define ARENA_BITS	  20		/* of the offset in an arena; longer keys have one of their own */
-#define HASH_MASK	  UINT64CONST(0xffff)
-#define HASH_SHIFT	  48
+#define ARENA_BYTES (512 * 1024)
+#define FIRST_SLOTS 64
+#define ARENA_BITS	20			/* of the offset in an arena; longer keys have one of their own */
+#define HASH_MASK	UINT64CONST(0xffff)
+#define HASH_SHIFT	48
 
 typedef struct MtArena
 {

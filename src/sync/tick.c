@@ -114,7 +114,7 @@ apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 {
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
-	void		(*way) (MtSync *, const char *, TimestampTz, bool);
+	void (*way)(MtSync *, const char *, TimestampTz, bool);
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
