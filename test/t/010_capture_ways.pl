@@ -10,6 +10,7 @@ use MigrateTiers::Pair;
 use Test::More;
 
 my $pair = MigrateTiers::Pair->new('ways');
+$pair->keep_sessions(1);
 my $long = 'x' x 60 . 'end';    # 63 bytes
 my $odd = qq{Schéma "x" l'été};
 (my $odd_q = $odd) =~ s/"/""/g;
@@ -371,6 +372,7 @@ for my $path ([ small => 100000 ], [ large => 1 ])
 subtest 'prepared over a restart' => \&prepared_over_restart;
 subtest 'new partitions while syncing' => \&new_partitions;
 is($pair->status('stopped'), '', 'nothing is stopped');
+$pair->keep_sessions(0);
 $pair->finish;
 done_testing();
 
@@ -411,7 +413,9 @@ sub prepared_over_restart
 	$pair->source_sql(q{BEGIN; DELETE FROM by_hash; PREPARE TRANSACTION 'r2'});
 	$pair->source_sql(q{UPDATE basic SET v = 'meanwhile' WHERE id = 1});
 	$pair->sync;
+	$pair->keep_sessions(0);
 	$pair->source->restart;
+	$pair->keep_sessions(1);
 	$pair->source_sql('SELECT migrate_tiers.start_workers()');
 	$pair->source_sql(q{UPDATE basic SET v = 'after the restart' WHERE id = 2});
 	$pair->sync;

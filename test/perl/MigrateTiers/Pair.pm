@@ -56,8 +56,36 @@ sub _sql
 }
 
 # The same under the pinned settings of the oracle.
-sub source_pinned { my ($self, $sql) = @_; return $self->_sql('source', $sql, options => $self->pinned); }
-sub target_pinned { my ($self, $sql) = @_; return $self->_sql('target', $sql, options => $self->pinned); }
+sub source_pinned { my ($self, $sql) = @_; return $self->_pinned('source', $sql); }
+sub target_pinned { my ($self, $sql) = @_; return $self->_pinned('target', $sql); }
+
+sub _pinned
+{
+	my ($self, $side, $sql) = @_;
+	return $self->_sql($side, $sql, options => $self->pinned) unless $self->{keep};
+	return $self->_kept($side)->query_safe($sql);
+}
+
+# keep_sessions(true): the oracle keeps a session on each side, which is much
+# faster where it is asked hundreds of times; false before a server is stopped.
+sub keep_sessions
+{
+	my ($self, $keep) = @_;
+	$self->{keep} = $keep;
+	return if $keep;
+	$_->quit for values %{ delete $self->{kept} // {} };
+	return;
+}
+
+sub _kept
+{
+	my ($self, $side) = @_;
+	return $self->{kept}{$side} if $self->{kept}{$side};
+	local $ENV{PGOPTIONS} = $self->pinned;
+	my $session = MigrateTiers::session($self->{$side});
+	$session->set_query_timer_restart;
+	return $self->{kept}{$side} = $session;
+}
 
 # The options themselves, for $pair->{options}: what other sessions run under.
 sub pinned { my ($self) = @_; return "$PINNED -c client_encoding=$self->{encoding}"; }
@@ -116,7 +144,7 @@ sub sync
 {
 	my ($self, $timeout) = @_;
 	$timeout //= 60;
-	$self->source_sql("SELECT migrate_tiers.wait_for_sync(timeout => '$timeout s')", options => $self->pinned);
+	$self->source_pinned("SELECT migrate_tiers.wait_for_sync(timeout => '$timeout s')");
 	return;
 }
 

@@ -1,0 +1,68 @@
+# A migration with no superuser on either side: the owner owns its tables, the
+# role on the target owns the tables there and may set session_replication_role.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $pair = MigrateTiers::Pair->new('roles');
+my ($source, $target) = ($pair->source, $pair->target);
+my $password = 'qu0te\'s & spaces "x"';
+(my $literal = $password) =~ s/'/''/g;
+
+my $tables = <<'SQL';
+CREATE TABLE item (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int UNIQUE, v text);
+CREATE TABLE line (item int REFERENCES item ON DELETE CASCADE, n int, v text, PRIMARY KEY (item, n));
+CREATE TABLE event (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE event_1 PARTITION OF event DEFAULT;
+CREATE INDEX ON item (v);
+SQL
+$pair->source_sql("CREATE ROLE keeper LOGIN; GRANT CREATE ON SCHEMA public TO keeper; SET ROLE keeper; $tables");
+$pair->target_sql("CREATE ROLE mover LOGIN PASSWORD '$literal'; GRANT CREATE ON SCHEMA public TO mover; GRANT CREATE ON DATABASE shop TO mover; GRANT SET ON PARAMETER session_replication_role TO mover; SET ROLE mover; $tables");
+$pair->source_sql('CREATE ROLE writer; GRANT INSERT, UPDATE, DELETE, SELECT, TRUNCATE ON ALL TABLES IN SCHEMA public TO writer');
+$pair->source_sql(q{INSERT INTO item (n, v) SELECT i, 'v' || i FROM generate_series(1, 3000) i; INSERT INTO line SELECT i, 1, 'l' FROM generate_series(1, 1000) i; INSERT INTO event SELECT i, i FROM generate_series(1, 1000) i});
+$pair->source_sql('CREATE EXTENSION postgres_fdw; CREATE EXTENSION migrate_tiers');
+MigrateTiers::server($source, $target);
+$pair->source_sql("GRANT USAGE ON FOREIGN SERVER new_db TO keeper; CREATE USER MAPPING FOR keeper SERVER new_db OPTIONS (user 'mover', password '$literal')");
+
+sub as_keeper { my ($sql) = @_; return $pair->source_sql("SET SESSION AUTHORIZATION keeper;\n$sql"); }
+
+as_keeper(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('public', 'realtime')});
+is(as_keeper(q{SELECT string_agg(check_name || ': ' || object || ': ' || coalesce(detail, ''), '; ') FROM migrate_tiers.preflight() WHERE status = 'failure'}), '', 'preflight has nothing against it');
+as_keeper(q{CALL migrate_tiers.advance('syncing')});
+as_keeper('SELECT migrate_tiers.wait_for_sync()');
+$pair->equal('the copy');
+is($source->safe_psql('shop', q{SELECT string_agg(DISTINCT usename, ',') FROM pg_stat_activity WHERE backend_type = 'migrate_tiers sync'}), 'keeper', 'the worker is its owner');
+is($target->safe_psql('shop', q{SELECT string_agg(DISTINCT usename, ',') FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()}), 'mover', 'and the mapping\'s role there');
+
+for my $keys (100000, 1)
+{
+	$pair->source_sql("ALTER SYSTEM SET migrate_tiers.small_tick = $keys");
+	$pair->source_sql('SELECT pg_reload_conf()');
+	$pair->source_sql(qq{SET ROLE writer; INSERT INTO item (n, v) OVERRIDING SYSTEM VALUE VALUES ($keys + 10000, 'new'); UPDATE item SET v = v || '!' WHERE id % 10 = 0; DELETE FROM item WHERE id % 50 = $keys % 50;
+		BEGIN; UPDATE item SET n = -n WHERE id < 20; UPDATE item SET n = 21 + n WHERE n < 0; COMMIT; TRUNCATE event; INSERT INTO event VALUES ($keys, 2)});
+	as_keeper('SELECT migrate_tiers.wait_for_sync()');
+	$pair->equal("ticks of up to $keys keys by rows");
+}
+my ($out, $err);
+isnt($target->psql('shop', q{SET ROLE mover; INSERT INTO item (n) VALUES (-1)}, stderr => \$err), 0, 'the fence refuses even the role itself');
+
+$pair->target_sql(q{ALTER ROLE mover PASSWORD 'changed'});
+$pair->target_sql('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = \'mover\'');
+$pair->source_sql(q{INSERT INTO item (n) VALUES (77777)});
+ok($pair->wait_until(source => q{SELECT stopped LIKE '%28P01%' OR stopped ~ 'password authentication failed' FROM migrate_tiers.status}), 'a wrong password stops it, and is called that');
+my $shown = as_keeper('SELECT string_agg(s::text, chr(10)) FROM migrate_tiers.status s');
+unlike($shown . slurp_file($source->logfile), qr/qu0te/, 'the password is nowhere');
+$pair->target_sql("ALTER ROLE mover PASSWORD '$literal'");
+as_keeper(q{SELECT migrate_tiers.wait_for_sync(timeout => '90 s')});
+$pair->equal('it goes on with the right one');
+
+as_keeper(q{CALL migrate_tiers.revert('planned')});
+as_keeper(q{SELECT migrate_tiers.drop_migration('m')});
+is($pair->target_sql('SELECT (SELECT count(*) FROM item) + (SELECT count(*) FROM line) + (SELECT count(*) FROM event)'), '0', 'reverted');
+is($pair->target_sql(q{SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers'}), '0', 'nothing is left there');
+$pair->finish;
+done_testing();
