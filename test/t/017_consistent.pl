@@ -36,7 +36,7 @@ INSERT INTO transfer VALUES (nextval('transfer_id'), :a, :b, :amount);
 UPDATE taker SET balance = balance + :amount WHERE id = :b AND region = :b % 2;
 \if :n = 1
 SAVEPOINT a;
-UPDATE giver SET balance = balance + 1;
+INSERT INTO transfer SELECT nextval('transfer_id'), 1, 1, 7 FROM generate_series(1, 1500);
 ROLLBACK TO a;
 \endif
 \if :n = 2
