@@ -7,6 +7,7 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -23,6 +24,7 @@
 
 static void check_readable(Oid table, Oid owner);
 static int64 stream_rows(Relation table, const MtCopyTask *task, const MtMark *captured_from, MtCopyStream *stream);
+static bool seen(const MtMark *captured_from, HeapTupleHeader header, TransactionId next);
 static void send_piece(void *arg, const char *data, int length);
 
 /* mt_copy_chunk copies one chunk into the target's table, in the transaction that is open there. */
@@ -81,6 +83,7 @@ stream_rows(Relation table, const MtCopyTask *task, const MtMark *captured_from,
 	TableScanDesc scan = table_beginscan_strat(table, snapshot, 0, NULL, true, false);
 	TupleTableSlot *slot = table_slot_create(table, NULL);
 	int64		last = Min(task->last_block, (int64) RelationGetNumberOfBlocks(table));
+	TransactionId next = ReadNextTransactionId();
 
 	PushActiveSnapshot(snapshot);
 	/* Trailing empty pages may have been given back since the chunks were cut. */
@@ -92,7 +95,7 @@ stream_rows(Relation table, const MtCopyTask *task, const MtMark *captured_from,
 			HeapTuple	tuple = ((HeapTupleTableSlot *) slot)->tuple;
 
 			CHECK_FOR_INTERRUPTS();
-			if (!mt_mark_sees_tuple_xid(captured_from, HeapTupleHeaderGetRawXmin(tuple->t_data)))
+			if (!seen(captured_from, tuple->t_data, next))
 				continue;
 			slot_getallattrs(slot);
 			mt_copy_stream_put(stream, slot->tts_values, slot->tts_isnull);
@@ -103,6 +106,23 @@ stream_rows(Relation table, const MtCopyTask *task, const MtMark *captured_from,
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	return stream->rows;
+}
+
+/*
+ * seen says whether S0 sees a row version.
+ *
+ * A frozen one keeps its transaction's id, which may be any number of times around
+ * the counter old: it is new only if the id is one that was given out since S0.
+ */
+static bool
+seen(const MtMark *captured_from, HeapTupleHeader header, TransactionId next)
+{
+	TransactionId first = (TransactionId) captured_from->xmin;
+	TransactionId xmin = HeapTupleHeaderGetRawXmin(header);
+
+	if (HeapTupleHeaderXminFrozen(header) && (uint32) (xmin - first) >= (uint32) (next - first))
+		return true;
+	return mt_mark_sees_tuple_xid(captured_from, xmin);
 }
 
 static void
