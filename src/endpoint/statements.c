@@ -16,6 +16,7 @@ static const MtColumn *find_column(const MtColumns *columns, const char *name);
 static char *key_match(const MtRelation *relation, const char *left, const char *right);
 static char *key_match_params(const MtRelation *relation, const MtColumns *columns, const char *left);
 static char *key_list(const MtRelation *relation, const char *prefix);
+static char *insert_row(const MtRelation *relation, const MtColumns *columns);
 static char *set_list(const MtColumns *columns, const char *from);
 static char *param_list(const MtColumns *columns);
 static const char *copy_options(const MtColumns *columns);
@@ -74,19 +75,20 @@ mt_sql_upsert(const MtRelation *relation, const MtColumns *columns)
 	char	   *set = set_list(columns, "excluded.");
 
 	if (set[0] == '\0')
-		return psprintf("%s ON CONFLICT (%s) DO NOTHING", mt_sql_insert(relation, columns), key_list(relation, ""));
+		return mt_sql_insert(relation, columns);
 	return psprintf("%s ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s) OPERATOR(pg_catalog.*<>) ROW(%s)",
-					mt_sql_insert(relation, columns), key_list(relation, ""), set,
+					insert_row(relation, columns), key_list(relation, ""), set,
 					mt_columns_list(columns, "t."), mt_columns_list(columns, "excluded."));
 }
 
-/* mt_sql_insert inserts a row. */
+/*
+ * mt_sql_insert inserts a row whose key was deleted before; once, where two keys
+ * that look different are equal and lead to the same row.
+ */
 char *
 mt_sql_insert(const MtRelation *relation, const MtColumns *columns)
 {
-	return psprintf("INSERT INTO %s AS t (%s) OVERRIDING SYSTEM VALUE VALUES (%s)",
-					quote_qualified_identifier(relation->target_schema, relation->target_name),
-					mt_columns_list(columns, ""), param_list(columns));
+	return psprintf("%s ON CONFLICT (%s) DO NOTHING", insert_row(relation, columns), key_list(relation, ""));
 }
 
 /* mt_sql_delete deletes the row of a key. */
@@ -252,6 +254,14 @@ key_list(const MtRelation *relation, const char *prefix)
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&text, "%s%s%s", i ? ", " : "", prefix, quote_identifier(relation->key_columns[i]));
 	return text.data;
+}
+
+static char *
+insert_row(const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("INSERT INTO %s AS t (%s) OVERRIDING SYSTEM VALUE VALUES (%s)",
+					quote_qualified_identifier(relation->target_schema, relation->target_name),
+					mt_columns_list(columns, ""), param_list(columns));
 }
 
 /* set_list assigns every column but those that must not be assigned. */
