@@ -128,7 +128,10 @@ get_captured(Relation relation, Trigger *trigger)
 		MtKeyDesc	key;
 		bool		found;
 
-		if (trigger->tgnargs < 3 || trigger->tgnargs > 2 + INDEX_MAX_KEYS)
+		/* Anyone may make a trigger with the function, as a partition of a captured table does. */
+		if (trigger->tgnargs < 3 || trigger->tgnargs > 2 + INDEX_MAX_KEYS ||
+			!mt_relation_covers(atoi(trigger->tgargs[1]), atoi(trigger->tgargs[0]), relid,
+								trigger->tgnargs - 2, trigger->tgargs + 2))
 			ereport(ERROR,
 					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 					 errmsg("trigger \"%s\" on table \"%s\" was not made by migrate_tiers",

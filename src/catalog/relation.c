@@ -8,8 +8,14 @@
  */
 #include "catalog/relation.h"
 
+#include "access/genam.h"
+#include "access/table.h"
 #include "base/spi.h"
+#include "catalog/partition.h"
 #include "utils/array.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
 
 #define COLUMNS \
 	"SELECT r.id, r.migration, r.relation, coalesce(n.nspname::text, ''), coalesce(c.relname::text, '')," \
@@ -19,6 +25,8 @@
 	" LEFT JOIN pg_class c ON c.oid = r.relation" \
 	" LEFT JOIN pg_namespace n ON n.oid = c.relnamespace "
 
+static Datum get_value(Relation relation, HeapTuple tuple, const char *column);
+static bool has_names(Datum array, int count, char **names);
 static MtRelation *get_one(const char *sql, int nargs, const MtArg *args);
 static MtRelation *read_row(MtSpiScope *scope, uint64 row);
 static char **read_array(MtSpiScope *scope, uint64 row, int column, int *count);
@@ -65,6 +73,59 @@ MtRelation *
 mt_relation_by_relid(Oid relid)
 {
 	return get_one(COLUMNS "WHERE r.relation = $1", MT_ARGS(MT_OID(relid)));
+}
+
+/*
+ * mt_relation_covers reads the catalog without a query, since it is asked in
+ * the transactions of applications.
+ */
+bool
+mt_relation_covers(int32 id, int32 migration, Oid relid, int nkeys, char **key_columns)
+{
+	List	   *ancestors = get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL;
+	Oid			root = ancestors ? llast_oid(ancestors) : relid;
+	Relation	relation = table_open(mt_extension_table("relation"), AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		covers = false;
+
+	ScanKeyInit(&key, get_attnum(RelationGetRelid(relation), "id"), BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(id));
+	scan = systable_beginscan(relation, mt_extension_table("relation_pkey"), true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		covers = DatumGetInt32(get_value(relation, tuple, "migration")) == migration &&
+			DatumGetObjectId(get_value(relation, tuple, "relation")) == root &&
+			has_names(get_value(relation, tuple, "key_columns"), nkeys, key_columns);
+	systable_endscan(scan);
+	table_close(relation, AccessShareLock);
+	return covers;
+}
+
+static Datum
+get_value(Relation relation, HeapTuple tuple, const char *column)
+{
+	bool		isnull;
+
+	return heap_getattr(tuple, get_attnum(RelationGetRelid(relation), column), RelationGetDescr(relation),
+						&isnull);
+}
+
+static bool
+has_names(Datum array, int count, char **names)
+{
+	Datum	   *items;
+	int			nitems;
+
+	deconstruct_array(DatumGetArrayTypeP(array), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &items, NULL,
+					  &nitems);
+	if (nitems != count)
+		return false;
+	for (int i = 0; i < count; i++)
+		if (strcmp(NameStr(*DatumGetName(items[i])), names[i]) != 0)
+			return false;
+	return true;
 }
 
 /* mt_relation_set_state notes how far a table has come. */

@@ -33,6 +33,9 @@ extern MtRelation *mt_relation_by_id(int32 id, bool missing_ok);
 extern MtRelation *mt_relation_by_relid(Oid relid);	/* NULL when it is not tagged */
 extern void mt_relation_set_state(int32 id, const char *state);
 
+/* Whether a table, or what it is a partition of, is the one of that number and key; whatever the snapshot. */
+extern bool mt_relation_covers(int32 id, int32 migration, Oid relid, int nkeys, char **key_columns);
+
 /* The table with the ONLY that it needs: never children by inheritance, always partitions. */
 extern char *mt_relation_source_name(const MtRelation *relation);
 extern char *mt_relation_target_name(const MtRelation *relation);

@@ -1,8 +1,9 @@
--- Capture: the trigger function.  Only the extension attaches it.
+-- Capture: the trigger function.  Whoever makes a partition of a captured table
+-- makes its trigger by that and must be allowed to; so the function itself sees
+-- to it that it works for the tables of a migration only.
 
 CREATE FUNCTION migrate_tiers.capture() RETURNS trigger
     LANGUAGE C AS 'MODULE_PATHNAME', 'mt_capture';
-REVOKE ALL ON FUNCTION migrate_tiers.capture() FROM PUBLIC;
 COMMENT ON FUNCTION migrate_tiers.capture() IS
     'Notes which key changed, for the queue of a migration. Attached to tables by advance(), never by hand.';
 
