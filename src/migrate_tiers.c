@@ -12,6 +12,7 @@
 
 #include "base/settings.h"
 #include "capture/attach.h"
+#include "capture/ddl_guard.h"
 
 PG_MODULE_MAGIC;
 
@@ -23,4 +24,5 @@ _PG_init(void)
 {
 	mt_settings_define();
 	mt_capture_init();
+	mt_ddl_init();
 }

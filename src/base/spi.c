@@ -17,6 +17,8 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+static uint64 execute(Snapshot snapshot, int expected, const char *sql, int nargs, const MtArg *args);
+
 /* mt_extension_owner looks up the role that owns the extension. */
 Oid
 mt_extension_owner(void)
@@ -95,9 +97,23 @@ mt_spi_end(MtSpiScope *scope)
 uint64
 mt_spi_exec(int expected, const char *sql, int nargs, const MtArg *args)
 {
+	return execute(InvalidSnapshot, expected, sql, nargs, args);
+}
+
+/* mt_spi_exec_latest executes one statement with a snapshot of this moment. */
+uint64
+mt_spi_exec_latest(int expected, const char *sql, int nargs, const MtArg *args)
+{
+	return execute(GetLatestSnapshot(), expected, sql, nargs, args);
+}
+
+static uint64
+execute(Snapshot snapshot, int expected, const char *sql, int nargs, const MtArg *args)
+{
 	Oid		   *types = palloc(sizeof(Oid) * (nargs + 1));
 	Datum	   *values = palloc(sizeof(Datum) * (nargs + 1));
 	char	   *nulls = palloc(nargs + 1);
+	SPIPlanPtr	plan;
 	int			outcome;
 
 	for (int i = 0; i < nargs; i++)
@@ -106,7 +122,15 @@ mt_spi_exec(int expected, const char *sql, int nargs, const MtArg *args)
 		values[i] = args[i].value;
 		nulls[i] = args[i].isnull ? 'n' : ' ';
 	}
-	outcome = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+	if (snapshot == InvalidSnapshot)
+		outcome = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+	else
+	{
+		plan = SPI_prepare(sql, nargs, types);
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		outcome = SPI_execute_snapshot(plan, values, nulls, snapshot, InvalidSnapshot, false, true, 0);
+	}
 	if (outcome != expected)
 		elog(ERROR, "unexpected outcome %s of query: %s", SPI_result_code_string(outcome), sql);
 	return SPI_processed;

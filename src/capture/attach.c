@@ -17,11 +17,13 @@
 #include "base/lock.h"
 #include "base/mark.h"
 #include "base/spi.h"
+#include "capture/ddl_fingerprint.h"
 
 #define ROW_TRIGGER		 "migrate_tiers_capture"
 #define TRUNCATE_TRIGGER "migrate_tiers_capture_truncate"
 
 static List *table_and_partitions(const MtRelation *relation);
+static void drop_triggers(const MtRelation *relation, const List *tables);
 static void create_row_trigger(const MtRelation *relation);
 static void create_truncate_trigger(Oid relid, const MtRelation *relation);
 static char *trigger_arguments(const MtRelation *relation);
@@ -50,6 +52,7 @@ mt_attach_table(const MtRelation *relation)
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.relation SET captured = true, captured_from = $2::pg_snapshot WHERE id = $1",
 				MT_ARGS(MT_INT4(relation->id), MT_TEXT(captured_from)));
+	mt_ddl_record(relation->id);
 	mt_migration_invalidate();
 	mt_spi_end(&scope);
 }
@@ -60,7 +63,6 @@ mt_detach_table(const MtRelation *relation)
 {
 	List	   *tables;
 	MtSpiScope	scope;
-	ListCell   *cell;
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
@@ -70,16 +72,26 @@ mt_detach_table(const MtRelation *relation)
 	{
 		tables = table_and_partitions(relation);
 		mt_lock_tables(tables, AccessExclusiveLock);
-		if (has_trigger(relation->relid, ROW_TRIGGER))
-			mt_spi_exec(SPI_OK_UTILITY,
-						psprintf("DROP TRIGGER " ROW_TRIGGER " ON %s", qualified_name(relation->relid)), MT_NO_ARGS);
-		foreach(cell, tables)
-			if (has_trigger(lfirst_oid(cell), TRUNCATE_TRIGGER))
-				mt_spi_exec(SPI_OK_UTILITY,
-							psprintf("DROP TRIGGER " TRUNCATE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))),
-							MT_NO_ARGS);
+		drop_triggers(relation, tables);
 	}
 	mt_migration_invalidate();
+	mt_spi_end(&scope);
+}
+
+/* mt_reattach_table makes the triggers of a captured table again, in a transaction that has it locked. */
+void
+mt_reattach_table(const MtRelation *relation)
+{
+	List	   *tables = table_and_partitions(relation);
+	MtSpiScope	scope;
+	ListCell   *cell;
+
+	mt_lock_tables(tables, AccessExclusiveLock);
+	mt_spi_begin(&scope);
+	drop_triggers(relation, tables);
+	create_row_trigger(relation);
+	foreach(cell, tables)
+		create_truncate_trigger(lfirst_oid(cell), relation);
 	mt_spi_end(&scope);
 }
 
@@ -102,6 +114,22 @@ table_and_partitions(const MtRelation *relation)
 	if (relation->partitioned)
 		return find_all_inheritors(relation->relid, NoLock, NULL);
 	return list_make1_oid(relation->relid);
+}
+
+/* drop_triggers drops what is there of the capture triggers. */
+static void
+drop_triggers(const MtRelation *relation, const List *tables)
+{
+	ListCell   *cell;
+
+	if (has_trigger(relation->relid, ROW_TRIGGER))
+		mt_spi_exec(SPI_OK_UTILITY,
+					psprintf("DROP TRIGGER " ROW_TRIGGER " ON %s", qualified_name(relation->relid)), MT_NO_ARGS);
+	foreach(cell, tables)
+		if (has_trigger(lfirst_oid(cell), TRUNCATE_TRIGGER))
+			mt_spi_exec(SPI_OK_UTILITY,
+						psprintf("DROP TRIGGER " TRUNCATE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))),
+						MT_NO_ARGS);
 }
 
 static void

@@ -12,6 +12,7 @@
 
 #include "access/stratnum.h"
 #include "catalog/pg_am_d.h"
+#include "utils/array.h"
 
 static const char key_query[] =
 	"SELECT i.indexrelid, a.attname,"
@@ -61,4 +62,30 @@ mt_identity_find(Oid relid)
 	}
 	mt_spi_end(&scope);
 	return key;
+}
+
+/* mt_identity_store stores a key as that of a table of ours. */
+void
+mt_identity_store(int32 relation_id, const MtIdentity *key)
+{
+	Datum	   *columns = palloc(sizeof(Datum) * key->ncolumns);
+	Datum	   *operators = palloc(sizeof(Datum) * key->ncolumns);
+	ArrayType  *column_array;
+	ArrayType  *operator_array;
+	MtSpiScope	scope;
+
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		columns[i] = CStringGetTextDatum(key->columns[i]);
+		operators[i] = CStringGetTextDatum(key->operators[i]);
+	}
+	column_array = construct_array(columns, key->ncolumns, TEXTOID, -1, false, TYPALIGN_INT);
+	operator_array = construct_array(operators, key->ncolumns, TEXTOID, -1, false, TYPALIGN_INT);
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_UPDATE,
+					   "UPDATE migrate_tiers.relation SET key_columns = $2::name[], key_operators = $3, key_index = $4"
+					   " WHERE id = $1",
+					   MT_ARGS(MT_INT4(relation_id), {TEXTARRAYOID, PointerGetDatum(column_array), false},
+							   {TEXTARRAYOID, PointerGetDatum(operator_array), false}, MT_OID(key->index)));
+	mt_spi_end(&scope);
 }

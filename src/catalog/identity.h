@@ -19,4 +19,7 @@ typedef struct MtIdentity
 /* Finds the key of a table as it is now; NULL when it has none that we can use. */
 extern MtIdentity *mt_identity_find(Oid relid);
 
+/* Stores a key as that of a table of ours. */
+extern void mt_identity_store(int32 relation_id, const MtIdentity *key);
+
 #endif							/* MT_IDENTITY_H */

@@ -1,0 +1,225 @@
+/*
+ * ddl_check.c
+ *	  What happens to a captured table whose structure changed: the command is
+ *	  refused, or the migration follows it.
+ *
+ * To follow means that the triggers cover what the table now consists of, that
+ * the key is known by its present columns, and that the table is copied again
+ * where its rows may have changed without the triggers.
+ */
+#include "capture/ddl_guard.h"
+
+#include "access/table.h"
+#include "catalog/pg_inherits.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+
+#include "base/errors.h"
+#include "base/settings.h"
+#include "base/spi.h"
+#include "capture/attach.h"
+#include "capture/ddl_fingerprint.h"
+#include "catalog/identity.h"
+
+/* Triggers of ours on tables that are not, or not any more, part of table $1. */
+static const char stray_query[] =
+	"WITH RECURSIVE tree(oid) AS (SELECT relation FROM migrate_tiers.relation WHERE id = $1"
+	" UNION ALL SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending)"
+	" SELECT format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass) FROM pg_trigger g, migrate_tiers.relation r"
+	" WHERE r.id = $1 AND g.tgfoid = 'migrate_tiers.capture()'::regprocedure AND g.tgparentid = 0"
+	" AND position(format('%s\\000%s\\000', r.migration, r.id)::bytea IN g.tgargs) = 1"
+	" AND g.tgrelid NOT IN (SELECT oid FROM tree)";
+
+static bool is_let_pass(const MtDdlChange *change, bool creating);
+static void check_key(const MtRelation *relation, const char *what);
+static void warn_row_security(const MtRelation *relation);
+static void follow_partitions(const MtRelation *relation);
+static void follow_key(const MtRelation *relation);
+static char *table_name(const MtRelation *relation, const char *name);
+
+/* mt_ddl_check compares a captured table with its record, and refuses or follows what changed. */
+void
+mt_ddl_check(int32 relation_id, bool creating)
+{
+	MtRelation *relation = mt_relation_by_id(relation_id, false);
+	List	   *changes = mt_ddl_compare(relation_id);
+	bool		partitions = false;
+	bool		key = false;
+	bool		moved = false;
+	ListCell   *cell;
+	StringInfoData what;
+
+	if (changes == NIL)
+		return;
+	initStringInfo(&what);
+	foreach(cell, changes)
+	{
+		MtDdlChange *change = lfirst(cell);
+
+		partitions |= strcmp(change->facet, "attached") == 0 || strcmp(change->facet, "detached") == 0;
+		key |= strcmp(change->facet, "column") == 0 || strcmp(change->facet, "key") == 0 ||
+			strcmp(change->facet, "capture") == 0;
+		if (is_let_pass(change, creating))
+			continue;
+		moved |= change->moved;
+		appendStringInfo(&what, "%s%s", what.len ? ", " : "", change->what);
+	}
+	if (what.len > 0 && !mt_allow_ddl)
+		mt_ddl_refuse(relation, NULL, what.data, moved);
+	check_key(relation, what.data);
+	warn_row_security(relation);
+	if (partitions)
+		follow_partitions(relation);
+	if (key)
+		follow_key(relation);
+	mt_ddl_record(relation_id);
+	if (moved)
+		mt_ddl_recopy(relation_id, what.data);
+	mt_migration_invalidate();
+}
+
+/* is_let_pass says whether a change needs nobody's leave: a new partition is empty. */
+static bool
+is_let_pass(const MtDdlChange *change, bool creating)
+{
+	return strcmp(change->facet, "security") == 0 ||
+		(creating && strcmp(change->facet, "attached") == 0);
+}
+
+/* check_key refuses, whatever is allowed, to leave a captured table without a key. */
+static void
+check_key(const MtRelation *relation, const char *what)
+{
+	if (mt_identity_find(relation->relid) != NULL)
+		return;
+	ereport(ERROR,
+			(errcode(MT_ERRCODE_DDL_REFUSED),
+			 errmsg("table %s cannot be without a key while migration \"%s\" captures it",
+					table_name(relation, NULL), mt_migration_by_id(relation->migration, false)->name),
+			 errdetail("With this command %s.", what),
+			 errhint("Drop the old key and add the new one in one ALTER TABLE, or go back first: CALL migrate_tiers.revert('planned').")));
+}
+
+/* warn_row_security tells that the migration's owner would not see all rows. */
+static void
+warn_row_security(const MtRelation *relation)
+{
+	Oid			owner = mt_migration_by_id(relation->migration, false)->owner;
+	MtSpiScope	scope;
+	bool		hidden;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT,
+					   "SELECT c.relrowsecurity AND NOT o.rolbypassrls AND NOT o.rolsuper"
+					   " AND (c.relforcerowsecurity OR NOT pg_has_role(o.oid, c.relowner, 'USAGE'))"
+					   " FROM pg_class c, pg_roles o WHERE c.oid = $1 AND o.oid = $2",
+					   MT_ARGS(MT_OID(relation->relid), MT_OID(owner)));
+	hidden = mt_spi_bool(0, 1);
+	mt_spi_end(&scope);
+	if (hidden)
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("row security of table %s applies to role \"%s\", whose migration cannot read it any more",
+						table_name(relation, NULL), GetUserNameFromId(owner, false)),
+				 errhint("Run ALTER ROLE %s BYPASSRLS.", quote_identifier(GetUserNameFromId(owner, false)))));
+}
+
+/* follow_partitions covers what came and uncovers what went. */
+static void
+follow_partitions(const MtRelation *relation)
+{
+	MtSpiScope	scope;
+	List	   *statements = NIL;
+	ListCell   *cell;
+	uint64		count;
+
+	foreach(cell, find_all_inheritors(relation->relid, NoLock, NULL))
+		mt_attach_partition(lfirst_oid(cell), relation->id);
+	mt_spi_begin(&scope);
+	count = mt_spi_exec_latest(SPI_OK_SELECT, stray_query, MT_ARGS(MT_INT4(relation->id)));
+	for (uint64 row = 0; row < count; row++)
+		statements = lappend(statements, mt_spi_text(&scope, row, 1));
+	foreach(cell, statements)
+		mt_spi_exec(SPI_OK_UTILITY, lfirst(cell), MT_NO_ARGS);
+	mt_spi_end(&scope);
+}
+
+/* follow_key reads the key anew and makes the triggers, which hold its columns' names, again. */
+static void
+follow_key(const MtRelation *relation)
+{
+	mt_identity_store(relation->id, mt_identity_find(relation->relid));
+	mt_reattach_table(mt_relation_by_id(relation->id, false));
+}
+
+/* mt_ddl_refuse raises the error of a command that the guard does not let pass. */
+void
+mt_ddl_refuse(const MtRelation *relation, const char *name, const char *what, bool recopy)
+{
+	ereport(ERROR,
+			(errcode(MT_ERRCODE_DDL_REFUSED),
+			 errmsg("cannot change table %s while migration \"%s\" captures it",
+					table_name(relation, name), mt_migration_by_id(relation->migration, false)->name),
+			 errdetail("With this command %s.", what),
+			 errhint("Make the change on the target as well, and run it here after SET migrate_tiers.allow_ddl = on%s."
+					 " Or go back first: CALL migrate_tiers.revert('planned').",
+					 recopy ? ", which has the table copied again" : "")));
+}
+
+/* mt_ddl_recopy marks a table to be copied again. */
+void
+mt_ddl_recopy(int32 relation_id, const char *what)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_UPDATE,
+					   "UPDATE migrate_tiers.relation SET state = 'recopy', note = $2 WHERE id = $1",
+					   MT_ARGS(MT_INT4(relation_id), MT_TEXT(what)));
+	mt_spi_end(&scope);
+	mt_migration_invalidate();
+	ereport(NOTICE,
+			(errmsg("table %s will be copied to the target again",
+					table_name(mt_relation_by_id(relation_id, false), NULL)),
+			 errdetail("With this command %s.", what)));
+}
+
+/* mt_ddl_forget takes a dropped table out of its migration, unless it is captured. */
+void
+mt_ddl_forget(Oid relid, const char *name)
+{
+	MtRelation *relation = mt_relation_by_relid(relid);
+	MtSpiScope	scope;
+
+	if (relation->captured && !mt_allow_ddl)
+		mt_ddl_refuse(relation, name, "the table was dropped", false);
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_DELETE, "DELETE FROM migrate_tiers.relation WHERE id = $1",
+					   MT_ARGS(MT_INT4(relation->id)));
+	mt_spi_end(&scope);
+	mt_migration_invalidate();
+	ereport(NOTICE,
+			(errmsg("table %s is not part of migration \"%s\" any more", name,
+					mt_migration_by_id(relation->migration, false)->name),
+			 relation->captured ? errdetail("Table %s of the target stays as it is.",
+											mt_relation_target_name(relation)) : 0));
+}
+
+/* table_name returns the table's name as it is given, or else as it was recorded. */
+static char *
+table_name(const MtRelation *relation, const char *name)
+{
+	char	   *recorded;
+	MtSpiScope	scope;
+
+	if (name != NULL)
+		return pstrdup(name);
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT,
+					   "SELECT fingerprint::jsonb ->> 'name' FROM migrate_tiers.relation WHERE id = $1",
+					   MT_ARGS(MT_INT4(relation->id)));
+	recorded = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return recorded ? recorded : quote_qualified_identifier(relation->schema, relation->name);
+}

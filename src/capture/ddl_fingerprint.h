@@ -1,0 +1,27 @@
+/*
+ * ddl_fingerprint.h
+ *	  What a captured table looked like when it was last found in order, and
+ *	  what has become of it since.
+ */
+#ifndef MT_DDL_FINGERPRINT_H
+#define MT_DDL_FINGERPRINT_H
+
+#include "catalog/relation.h"
+
+typedef struct MtDdlChange
+{
+	char	   *facet;			/* name, column, key, type, persistence, capture, security, attached, detached */
+	char	   *what;			/* a clause: column "a" was dropped */
+	bool		moved;			/* rows may have changed or moved where capture does not see it */
+} MtDdlChange;
+
+/* The table's structure now, as text. */
+extern char *mt_ddl_fingerprint(int32 relation_id);
+
+/* Takes the structure as it is now for the one in order. */
+extern void mt_ddl_record(int32 relation_id);
+
+/* What changed since (MtDdlChange), NIL if nothing that matters. */
+extern List *mt_ddl_compare(int32 relation_id);
+
+#endif							/* MT_DDL_FINGERPRINT_H */

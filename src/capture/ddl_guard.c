@@ -1,0 +1,337 @@
+/*
+ * ddl_guard.c
+ *	  Event triggers that keep DDL from breaking a migration unnoticed.
+ *
+ * They judge by state, not by statement: after a command the structure of the
+ * captured tables that it may have touched is compared with what was recorded
+ * (ddl_fingerprint.c), so that no way to change a table has to be known by
+ * name.  Only what commits half-way before the event, the CONCURRENTLY forms,
+ * is judged beforehand.
+ *
+ * They run in every session's DDL, as the extension's owner inside.  A database
+ * without tagged tables is told apart by a flag in memory.
+ */
+#include "capture/ddl_guard.h"
+
+#include "catalog/namespace.h"
+#include "commands/event_trigger.h"
+#include "fmgr.h"
+#include "nodes/parsenodes.h"
+#include "nodes/value.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+
+#include "base/errors.h"
+#include "base/settings.h"
+#include "base/spi.h"
+
+/* The captured tables that table $1 belongs to, and those that inherit from it. */
+#define FAMILY \
+	"SELECT r.id FROM migrate_tiers.relation r WHERE r.captured AND (r.relation IN" \
+	" (SELECT oid FROM family) OR r.partitions && ARRAY(SELECT oid FROM family)" \
+	" OR r.relation IN (SELECT pg_partition_root(oid) FROM family)) ORDER BY r.id"
+
+/* What the command at hand has touched, and what is below it. */
+static const char touched_query[] =
+	"WITH RECURSIVE family(oid) AS (SELECT COALESCE(g.tgrelid, d.objid) FROM pg_event_trigger_ddl_commands() d"
+	"  LEFT JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND g.oid = d.objid"
+	"  WHERE d.classid IN ('pg_class'::regclass, 'pg_trigger'::regclass)"
+	" UNION SELECT i.inhrelid FROM family f JOIN pg_inherits i ON i.inhparent = f.oid) " FAMILY;
+
+static const char all_query[] = "SELECT id FROM migrate_tiers.relation WHERE captured ORDER BY id";
+
+static const char dropped_query[] =
+	"WITH d AS (SELECT * FROM pg_event_trigger_dropped_objects()) "
+	"SELECT r.id FROM migrate_tiers.relation r WHERE r.captured AND EXISTS (SELECT FROM d"
+	" WHERE d.classid = 'pg_class'::regclass AND (d.objid IN (r.relation, r.key_index) OR d.objid = ANY (r.partitions))"
+	" OR d.object_type = 'trigger' AND d.address_names[array_upper(d.address_names, 1)] LIKE 'migrate\\_tiers\\_capture%')"
+	" ORDER BY r.id";
+
+static const char dropped_tables_query[] =
+	"SELECT r.relation, d.object_identity FROM migrate_tiers.relation r"
+	" JOIN pg_event_trigger_dropped_objects() d ON d.objid = r.relation"
+	" WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 ORDER BY r.id";
+
+static const char dropped_servers_query[] =
+	"SELECT m.name, d.object_identity FROM migrate_tiers.migration m"
+	" JOIN pg_event_trigger_dropped_objects() d ON d.objid = m.server"
+	" WHERE d.classid = 'pg_foreign_server'::regclass ORDER BY m.id";
+
+PG_FUNCTION_INFO_V1(mt_ddl_command_start);
+PG_FUNCTION_INFO_V1(mt_ddl_command_end);
+PG_FUNCTION_INFO_V1(mt_sql_drop);
+PG_FUNCTION_INFO_V1(mt_table_rewrite);
+PGDLLEXPORT Datum mt_ddl_command_start(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_ddl_command_end(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_sql_drop(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_table_rewrite(PG_FUNCTION_ARGS);
+
+static void run_guarded(FunctionCallInfo fcinfo, void (*judge)(EventTriggerData *));
+static void judge_start(EventTriggerData *event);
+static void judge_end(EventTriggerData *event);
+static void judge_drop(EventTriggerData *event);
+static void judge_rewrite(EventTriggerData *event);
+static void judge_concurrent(Oid relid, const char *what);
+static bool is_harmless(Node *command);
+static List *query_ids(const char *query, int nargs, const MtArg *args);
+static void refuse_dropped_servers(void);
+static bool has_tagged_tables(void);
+static void on_invalidation(Datum arg, Oid relid);
+
+/* Whether there are tagged tables: known only while tagged_known. */
+static bool tagged_known = false;
+static bool tagged = false;
+static Oid	migration_table = InvalidOid;
+
+/* Our own DDL, made while a command is judged, is not judged. */
+static bool judging = false;
+
+/* mt_ddl_init prepares the flag and the hook; called once, when the library is loaded. */
+void
+mt_ddl_init(void)
+{
+	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);
+	mt_ddl_keep_init();
+}
+
+/* mt_ddl_command_start judges what is too late to judge afterwards. */
+Datum
+mt_ddl_command_start(PG_FUNCTION_ARGS)
+{
+	run_guarded(fcinfo, judge_start);
+	PG_RETURN_NULL();
+}
+
+/* mt_ddl_command_end judges what a command has made of captured tables. */
+Datum
+mt_ddl_command_end(PG_FUNCTION_ARGS)
+{
+	run_guarded(fcinfo, judge_end);
+	PG_RETURN_NULL();
+}
+
+/* mt_sql_drop judges what was dropped, by whatever command. */
+Datum
+mt_sql_drop(PG_FUNCTION_ARGS)
+{
+	run_guarded(fcinfo, judge_drop);
+	PG_RETURN_NULL();
+}
+
+/* mt_table_rewrite judges a table whose rows are about to be written anew. */
+Datum
+mt_table_rewrite(PG_FUNCTION_ARGS)
+{
+	run_guarded(fcinfo, judge_rewrite);
+	PG_RETURN_NULL();
+}
+
+static void
+run_guarded(FunctionCallInfo fcinfo, void (*judge)(EventTriggerData *))
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("the guard of migrated tables is a set of event triggers"),
+				 errhint("It is not called by hand.")));
+	if (judging || !has_tagged_tables())
+		return;
+	judging = true;
+	PG_TRY();
+	{
+		judge((EventTriggerData *) fcinfo->context);
+	}
+	PG_FINALLY();
+	{
+		judging = false;
+	}
+	PG_END_TRY();
+}
+
+/* judge_start looks for the two forms that commit before they are complete, and for the end of all. */
+static void
+judge_start(EventTriggerData *event)
+{
+	ListCell   *cell;
+
+	if (IsA(event->parsetree, AlterTableStmt))
+	{
+		AlterTableStmt *alter = (AlterTableStmt *) event->parsetree;
+
+		foreach(cell, alter->cmds)
+		{
+			AlterTableCmd *command = lfirst_node(AlterTableCmd, cell);
+
+			if (command->subtype == AT_DetachPartition && ((PartitionCmd *) command->def)->concurrent)
+				judge_concurrent(RangeVarGetRelid(alter->relation, NoLock, true), "a partition was to be detached");
+		}
+	}
+	else if (IsA(event->parsetree, DropStmt))
+	{
+		DropStmt   *drop = (DropStmt *) event->parsetree;
+
+		foreach(cell, drop->objects)
+		{
+			if (drop->removeType == OBJECT_EXTENSION && strcmp(strVal(lfirst(cell)), "migrate_tiers") == 0)
+				mt_ddl_keep_extension();
+			if (drop->removeType != OBJECT_INDEX || !drop->concurrent)
+				continue;
+			judge_concurrent(RangeVarGetRelid(makeRangeVarFromNameList(lfirst(cell)), NoLock, true),
+							 "the index of its key was to be dropped");
+		}
+	}
+}
+
+/* judge_concurrent refuses a command on a captured table, or on the index of its key. */
+static void
+judge_concurrent(Oid relid, const char *what)
+{
+	List	   *ids;
+
+	if (mt_allow_ddl || !OidIsValid(relid))
+		return;
+	ids = query_ids("SELECT id FROM migrate_tiers.relation WHERE captured AND"
+					" (key_index = $1 OR relation = COALESCE(pg_partition_root($1), $1))",
+					MT_ARGS(MT_OID(relid)));
+	if (ids != NIL)
+		mt_ddl_refuse(mt_relation_by_id(linitial_int(ids), false), NULL, what, true);
+}
+
+static void
+judge_end(EventTriggerData *event)
+{
+	const char *query = touched_query;
+	bool		creating = strncmp(GetCommandTagName(event->tag), "CREATE", 6) == 0;
+	ListCell   *cell;
+
+	if (is_harmless(event->parsetree))
+		return;
+	/* Types and schemas are in the structure of tables that the command does not name. */
+	if (event->tag == CMDTAG_ALTER_TYPE || event->tag == CMDTAG_ALTER_DOMAIN || event->tag == CMDTAG_ALTER_SCHEMA)
+		query = all_query;
+	foreach(cell, query_ids(query, MT_NO_ARGS))
+		mt_ddl_check(lfirst_int(cell), creating);
+}
+
+/* is_harmless tells the frequent commands that make tables of their own. */
+static bool
+is_harmless(Node *command)
+{
+	switch (nodeTag(command))
+	{
+		case T_CreateStmt:
+		case T_CreateForeignTableStmt:
+			return ((CreateStmt *) command)->inhRelations == NIL;
+		case T_CreateSchemaStmt:
+			return ((CreateSchemaStmt *) command)->schemaElts == NIL;
+		default:
+			return false;
+	}
+}
+
+static void
+judge_drop(EventTriggerData *event)
+{
+	List	   *relids = NIL;
+	List	   *names = NIL;
+	ListCell   *cell;
+	ListCell   *name;
+	MtSpiScope	scope;
+	uint64		count;
+
+	refuse_dropped_servers();
+	mt_spi_begin(&scope);
+	count = mt_spi_exec_latest(SPI_OK_SELECT, dropped_tables_query, MT_NO_ARGS);
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
+
+		relids = lappend_oid(relids, (Oid) mt_spi_int8(row, 1));
+		names = lappend(names, mt_spi_text(&scope, row, 2));
+		MemoryContextSwitchTo(spi);
+	}
+	mt_spi_end(&scope);
+	forboth(cell, relids, name, names)
+		mt_ddl_forget(lfirst_oid(cell), lfirst(name));
+	foreach(cell, query_ids(dropped_query, MT_NO_ARGS))
+		mt_ddl_check(lfirst_int(cell), false);
+}
+
+/* refuse_dropped_servers keeps the way to the target while a migration needs it. */
+static void
+refuse_dropped_servers(void)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	if (mt_spi_exec_latest(SPI_OK_SELECT, dropped_servers_query, MT_NO_ARGS) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop server %s because migration \"%s\" leads there",
+						mt_spi_text(&scope, 0, 2), mt_spi_text(&scope, 0, 1)),
+				 errhint("End the migration first: SELECT migrate_tiers.drop_migration(%s).",
+						 quote_literal_cstr(mt_spi_text(&scope, 0, 1)))));
+	mt_spi_end(&scope);
+}
+
+/* judge_rewrite refuses before the work is done; rows written anew are rows that capture did not see. */
+static void
+judge_rewrite(EventTriggerData *event)
+{
+	Oid			relid = DatumGetObjectId(OidFunctionCall0(F_PG_EVENT_TRIGGER_TABLE_REWRITE_OID));
+	ListCell   *cell;
+
+	foreach(cell, query_ids("WITH family(oid) AS (SELECT $1::oid) " FAMILY, MT_ARGS(MT_OID(relid))))
+	{
+		if (!mt_allow_ddl)
+			mt_ddl_refuse(mt_relation_by_id(lfirst_int(cell), false), NULL, "its rows were to be rewritten", true);
+		mt_ddl_recopy(lfirst_int(cell), "its rows were rewritten");
+	}
+}
+
+static List *
+query_ids(const char *query, int nargs, const MtArg *args)
+{
+	List	   *ids = NIL;
+	MtSpiScope	scope;
+	uint64		count;
+
+	mt_spi_begin(&scope);
+	count = mt_spi_exec_latest(SPI_OK_SELECT, query, nargs, args);
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
+
+		ids = lappend_int(ids, (int) mt_spi_int8(row, 1));
+		MemoryContextSwitchTo(spi);
+	}
+	mt_spi_end(&scope);
+	return ids;
+}
+
+/* has_tagged_tables asks the catalog only after something of it has changed. */
+static bool
+has_tagged_tables(void)
+{
+	MtSpiScope	scope;
+
+	if (tagged_known)
+		return tagged;
+	migration_table = mt_extension_table("migration");
+	/* First, so that what changes while we ask is asked for again. */
+	tagged_known = true;
+	tagged = true;
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT, "SELECT EXISTS (SELECT FROM migrate_tiers.migration)", MT_NO_ARGS);
+	tagged = mt_spi_bool(0, 1);
+	mt_spi_end(&scope);
+	return tagged;
+}
+
+/* on_invalidation forgets the flag; it may come at any time. */
+static void
+on_invalidation(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == migration_table)
+		tagged_known = false;
+}
