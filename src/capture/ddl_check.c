@@ -185,14 +185,14 @@ mt_ddl_recopy(int32 relation_id, const char *what)
 			 errdetail("With this command %s.", what)));
 }
 
-/* mt_ddl_forget takes a dropped table out of its migration, unless it is captured. */
+/* mt_ddl_forget takes a captured table that was dropped out of its migration, or refuses. */
 void
 mt_ddl_forget(Oid relid, const char *name)
 {
 	MtRelation *relation = mt_relation_by_relid(relid);
 	MtSpiScope	scope;
 
-	if (relation->captured && !mt_allow_ddl)
+	if (!mt_allow_ddl)
 		mt_ddl_refuse(relation, name, "the table was dropped", false);
 	mt_spi_begin(&scope);
 	mt_spi_exec_latest(SPI_OK_DELETE, "DELETE FROM migrate_tiers.relation WHERE id = $1",
@@ -202,8 +202,7 @@ mt_ddl_forget(Oid relid, const char *name)
 	ereport(NOTICE,
 			(errmsg("table %s is not part of migration \"%s\" any more", name,
 					mt_migration_by_id(relation->migration, false)->name),
-			 relation->captured ? errdetail("Table %s of the target stays as it is.",
-											mt_relation_target_name(relation)) : 0));
+			 errdetail("Table %s of the target stays as it is.", mt_relation_target_name(relation))));
 }
 
 /* table_name returns the table's name as it is given, or else as it was recorded. */

@@ -50,7 +50,7 @@ static const char dropped_query[] =
 static const char dropped_tables_query[] =
 	"SELECT r.relation, d.object_identity FROM migrate_tiers.relation r"
 	" JOIN pg_event_trigger_dropped_objects() d ON d.objid = r.relation"
-	" WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 ORDER BY r.id";
+	" WHERE r.captured AND d.classid = 'pg_class'::regclass AND d.objsubid = 0 ORDER BY r.id";
 
 static const char dropped_servers_query[] =
 	"SELECT m.name, d.object_identity FROM migrate_tiers.migration m"
