@@ -67,12 +67,13 @@ sub children
 	return split / /, <$file> // '';
 }
 
-# is_client tells whether a process serves a client (its title begins with the user's name).
+# is_client tells whether a process serves a client (its title begins with the
+# user's name), or is on its way out (it has no title any more).
 sub is_client
 {
 	my ($pid) = @_;
 	open my $file, '<', "/proc/$pid/cmdline" or return 0;
-	return (<$file> // '') =~ /^postgres: postgres /;
+	return (<$file> // '') =~ /^postgres: postgres |^$/;
 }
 
 # process_cpu returns the processor seconds of one process that still runs.
