@@ -20,14 +20,13 @@ setup:
 
 demo: setup
 	test/run build
-	test/run build
 	test/demo/run
 
 test: setup
 	test/run
 
-bench: setup
-	test/run build
+bench:
+	test/setup pgcopydb
 	test/run build
 	bench/run
 
