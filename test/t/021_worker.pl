@@ -237,7 +237,7 @@ subtest 'DROP DATABASE' => sub {
 	$pair->source_sql('DROP DATABASE shop WITH (FORCE)', db => 'postgres');
 	cmp_ok(time - $start, '<', 2 * $at_once, 'waits for no network');
 	my $lines = () = log_of() =~ /database .* does not exist/g;
-	sleep 3;
+	sleep 7;    # longer than the pause after which the server starts a worker again
 	my $later = () = log_of() =~ /database .* does not exist/g;
 	is($later, $lines, 'no worker comes back for a database that is gone');
 	is($source->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), '0', 'no worker is left');
