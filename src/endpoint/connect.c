@@ -258,6 +258,8 @@ has_option(const MtConnectOptions *options, const char *keyword)
 static void
 pin_session(MtRemote *remote, const MtMigration *migration)
 {
+	/* First by itself: what follows must not find operators of somebody else's. */
+	mt_remote_run(remote, "SET search_path = pg_catalog, pg_temp");
 	mt_remote_query(remote,
 					"SELECT pg_catalog.set_config(s.name, v.value, false)"
 					" FROM (VALUES ('search_path', 'pg_catalog, pg_temp'), ('DateStyle', 'ISO, YMD'),"

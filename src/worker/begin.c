@@ -8,6 +8,7 @@
 
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
+#include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 
@@ -35,6 +36,10 @@ static const char *const pinned_settings[][2] = {
 	{"xmloption", "content"},
 };
 
+static bool connected = false;
+
+static void forget_worker(int code, Datum arg);
+
 /* mt_worker_begin connects the process to its database and pins its settings. */
 void
 mt_worker_begin(Oid database)
@@ -42,8 +47,21 @@ mt_worker_begin(Oid database)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	on_proc_exit(forget_worker, (Datum) 0);
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	connected = true;
 	for (int i = 0; i < lengthof(pinned_settings); i++)
 		SetConfigOption(pinned_settings[i][0], pinned_settings[i][1], PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("lock_timeout", mt_lock_timeout_text(), PGC_SUSET, PGC_S_SESSION);
+}
+
+/*
+ * forget_worker lets the server not start this worker again where its database
+ * cannot be connected to: it may have been dropped.
+ */
+static void
+forget_worker(int code, Datum arg)
+{
+	if (!connected && code == 1)
+		proc_exit(0);
 }
