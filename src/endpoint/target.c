@@ -141,7 +141,7 @@ mt_target_uninstall(MtRemote *remote, const MtMigration *migration)
 	if (!mt_target_installed(remote))
 		return;
 	mt_target_unfence_all(remote, migration);
-	mt_target_warn_aside(remote, migration);
+	mt_target_restore_leftovers(remote, migration);
 	mt_target_block(remote, psprintf(uninstall_body, quote_literal_cstr(migration->ident)),
 					INSTALL_TIMEOUT);
 }

@@ -29,7 +29,7 @@ extern char *mt_target_table_literal(const MtRelation *relation);
 /* Takes every fence of the migration off, wherever its tables have gone. */
 extern void mt_target_unfence_all(MtRemote *remote, const MtMigration *migration);
 
-/* Warns of what is still set aside, before it is forgotten. */
-extern void mt_target_warn_aside(MtRemote *remote, const MtMigration *migration);
+/* Brings back what is still set aside, with a WARNING for what cannot be; before all is forgotten. */
+extern void mt_target_restore_leftovers(MtRemote *remote, const MtMigration *migration);
 
 #endif							/* MT_TARGET_BLOCK_H */

@@ -117,25 +117,3 @@ report_violated(MtRemote *remote, const MtMigration *migration)
 	mt_remote_query(remote, "DELETE FROM migrate_tiers.set_aside WHERE migration = $1 AND state = 'violated'",
 					MT_PARAMS(migration->ident));
 }
-
-/* mt_target_warn_aside tells which statements would bring back what is about to be forgotten. */
-void
-mt_target_warn_aside(MtRemote *remote, const MtMigration *migration)
-{
-	MtRows	   *rows;
-
-	rows = mt_remote_query(remote,
-						   "SELECT kind, name, pg_catalog.format('%I.%I', table_schema, table_name),"
-						   " pg_catalog.concat_ws('; ', VARIADIC"
-						   "  ARRAY[CASE WHEN state = 'aside' THEN build END] || finish)"
-						   " FROM migrate_tiers.set_aside s WHERE migration = $1"
-						   " AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.table_oid)",
-						   MT_PARAMS(migration->ident));
-	for (int row = 0; row < rows->count; row++)
-		ereport(WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s \"%s\" of target table %s was set aside and not restored",
-						strcmp(rows->values[row][0], "foreign_key") == 0 ? "foreign key" : rows->values[row][0],
-						rows->values[row][1], rows->values[row][2]),
-				 errhint("Run in the target database: %s", rows->values[row][3])));
-}

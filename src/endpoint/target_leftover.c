@@ -1,0 +1,77 @@
+/*
+ * target_leftover.c
+ *	  Brings back what is still set aside when a migration ends: of tables
+ *	  that left it, or of a migration that is dropped in the middle.
+ *
+ * The end of a migration must not hang on an index that cannot be built any
+ * more.  So each is tried alone, and of one that cannot be brought back the
+ * statements are told before they are forgotten.
+ */
+#include "endpoint/target_block.h"
+
+#include "utils/builtins.h"
+
+#include "endpoint/target.h"
+
+/* Builds may take a while for the lock: see target_aside.c. */
+#define LEFTOVER_LOCK_TIMEOUT "5s"
+
+/* What the rows (class 23) or the table (class 42) do not allow any more is noted; all else is an error. */
+static const char *const restore_body =
+	"DECLARE s record; statement text;\n"
+	"BEGIN\n"
+	"DELETE FROM migrate_tiers.set_aside WHERE migration = %1$s AND relation = %2$s AND kind = %3$s\n"
+	"  AND table_oid = %4$s AND name = %5$s RETURNING * INTO s;\n"
+	"PERFORM pg_catalog.set_config('default_tablespace', COALESCE(s.tablespace, ''), true);\n"
+	"IF s.state = 'aside' AND s.build IS NOT NULL THEN EXECUTE s.build; END IF;\n"
+	"FOREACH statement IN ARRAY s.finish LOOP EXECUTE statement; END LOOP;\n"
+	"EXCEPTION WHEN integrity_constraint_violation OR syntax_error_or_access_rule_violation THEN\n"
+	"UPDATE migrate_tiers.set_aside SET error = SQLERRM WHERE migration = %1$s AND relation = %2$s\n"
+	"  AND kind = %3$s AND table_oid = %4$s AND name = %5$s;\n"
+	"END";
+
+/* What is set aside of tables that still exist. */
+#define LEFTOVERS \
+	" FROM migrate_tiers.set_aside s WHERE migration = $1" \
+	" AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.table_oid)" \
+	" ORDER BY kind = 'foreign_key', relation, name"
+
+static void warn_left(MtRemote *remote, const MtMigration *migration);
+
+/* mt_target_restore_leftovers brings back what it can, and warns of the rest. */
+void
+mt_target_restore_leftovers(MtRemote *remote, const MtMigration *migration)
+{
+	MtRows	   *rows;
+
+	rows = mt_remote_query(remote,
+						   "SELECT pg_catalog.quote_literal(migration), relation, pg_catalog.quote_literal(kind),"
+						   " table_oid, pg_catalog.quote_literal(name)" LEFTOVERS,
+						   MT_PARAMS(migration->ident));
+	for (int row = 0; row < rows->count; row++)
+	{
+		char	  **key = rows->values[row];
+
+		mt_target_block(remote, psprintf(restore_body, key[0], key[1], key[2], key[3], key[4]),
+						LEFTOVER_LOCK_TIMEOUT);
+	}
+	warn_left(remote, migration);
+}
+
+static void
+warn_left(MtRemote *remote, const MtMigration *migration)
+{
+	MtRows	   *rows;
+
+	rows = mt_remote_query(remote,
+						   "SELECT pg_catalog.replace(kind, '_', ' '), name, pg_catalog.format('%I.%I', table_schema, table_name), error,"
+						   " pg_catalog.concat_ws('; ', VARIADIC ARRAY[CASE WHEN state = 'aside' THEN build END] || finish)" LEFTOVERS,
+						   MT_PARAMS(migration->ident));
+	for (int row = 0; row < rows->count; row++)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s \"%s\" of target table %s was set aside and could not be restored",
+						rows->values[row][0], rows->values[row][1], rows->values[row][2]),
+				 rows->values[row][3] ? errdetail_internal("%s", rows->values[row][3]) : 0,
+				 errhint("Run in the target database: %s", rows->values[row][4])));
+}
