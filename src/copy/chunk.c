@@ -1,6 +1,13 @@
 /*
  * chunk.c
  *	  Copies one chunk: see copy.h for which rows belong to it.
+ *
+ * A frozen row version keeps its transaction's id, of 32 bits.  If that is one of
+ * those that were given out since S0, the version may be new, or any number of
+ * times around the counter old: it is in doubt.  It is left out, as a new one
+ * would be, and its key is noted in the queue, as a new one's is: sync brings it.
+ * The notes must be there before the chunk counts as copied, so a chunk in which
+ * there was doubt is read again: ids below task->noted are then not doubted.
  */
 #include "copy/copy.h"
 
@@ -20,43 +27,70 @@
 #include "base/lock.h"
 #include "base/mark.h"
 #include "base/row.h"
+#include "catalog/key.h"
+#include "catalog/queue.h"
 #include "endpoint/statements.h"
 
+typedef enum MtRowAge
+{
+	MT_ROW_OLD,					/* S0 sees it: it is copied */
+	MT_ROW_NEW,					/* sync brings it */
+	MT_ROW_IN_DOUBT				/* left out and noted */
+} MtRowAge;
+
+typedef struct MtChunk
+{
+	MtCopyTask *task;
+	const MtRelation *relation;
+	MtMark	   *captured_from;
+	TransactionId first;		/* no id given out since S0 is before it */
+	TransactionId next;			/* nor at or after this one */
+	MtKeyDesc	key;
+	MtQueue		queue;
+	StringInfoData doubts;		/* entries of a queue row */
+	StringInfoData key_bytes;
+	MtCopyStream stream;
+} MtChunk;
+
 static void check_readable(Oid table, Oid owner);
-static int64 stream_rows(Relation table, const MtCopyTask *task, const MtMark *captured_from, MtCopyStream *stream);
-static bool seen(const MtMark *captured_from, HeapTupleHeader header, TransactionId next);
+static void stream_rows(Relation table, MtChunk *chunk);
+static MtRowAge row_age(const MtChunk *chunk, HeapTupleHeader header);
+static void note_doubt(MtChunk *chunk, TupleTableSlot *slot);
+static void flush_doubts(MtChunk *chunk);
 static void send_piece(void *arg, const char *data, int length);
 
 /* mt_copy_chunk copies one chunk into the target's table, in the transaction that is open there. */
 int64
 mt_copy_chunk(const MtMigration *migration, MtRemote *remote, const MtRelation *relation,
-			  const MtCopyTask *task, int64 *bytes)
+			  MtCopyTask *task, int64 *bytes)
 {
 	Relation	table = table_open(task->table, NoLock);
 	MtColumns  *columns = mt_columns_describe(RelationGetDescr(table));
-	MtMark	   *captured_from = mt_mark_parse(relation->captured_from);
-	MtCopyStream stream;
+	MtChunk		chunk = {.task = task, .relation = relation};
 	Oid			saved_user;
 	int			saved_context;
-	int64		rows;
 
 	check_readable(task->table, migration->owner);
+	chunk.captured_from = mt_mark_parse(relation->captured_from);
+	mt_key_describe(&chunk.key, RelationGetDescr(table), relation->nkeys, relation->key_columns);
+	if (!mt_queue_load(migration->id, &chunk.queue))
+		elog(ERROR, "migration %d does not exist", migration->id);
 	GetUserIdAndSecContext(&saved_user, &saved_context);
 	SetUserIdAndSecContext(migration->owner, saved_context | SECURITY_LOCAL_USERID_CHANGE);
 	mt_remote_copy_begin(remote, mt_sql_copy(relation, columns));
-	mt_copy_stream_begin(&stream, columns, send_piece, remote);
-	rows = stream_rows(table, task, captured_from, &stream);
-	mt_copy_stream_end(&stream);
+	mt_copy_stream_begin(&chunk.stream, columns, send_piece, remote);
+	stream_rows(table, &chunk);
+	mt_copy_stream_end(&chunk.stream);
 	SetUserIdAndSecContext(saved_user, saved_context);
-	if (mt_remote_copy_end(remote) != rows)
+	if (mt_remote_copy_end(remote) != chunk.stream.rows)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_EXCEPTION),
 				 errmsg("the target took another number of rows of table \"%s\" than were sent",
 						RelationGetRelationName(table)),
 				 errhint("Look for a BEFORE trigger or a rule that is enabled ALWAYS on the target's table.")));
-	*bytes += stream.bytes;
+	*bytes += chunk.stream.bytes;
 	table_close(table, NoLock);
-	return rows;
+	return chunk.stream.rows;
 }
 
 /* check_readable refuses a table that its migration's owner may not read whole. */
@@ -75,54 +109,81 @@ check_readable(Oid table, Oid owner)
 				 errhint("Let the migration belong to a role with BYPASSRLS.")));
 }
 
-/* stream_rows sends the rows of the chunk that S0 sees, and counts them. */
-static int64
-stream_rows(Relation table, const MtCopyTask *task, const MtMark *captured_from, MtCopyStream *stream)
+/* stream_rows sends the rows of the chunk that S0 sees, and notes those of which that is in doubt. */
+static void
+stream_rows(Relation table, MtChunk *chunk)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan_strat(table, snapshot, 0, NULL, true, false);
 	TupleTableSlot *slot = table_slot_create(table, NULL);
-	int64		last = Min(task->last_block, (int64) RelationGetNumberOfBlocks(table));
-	TransactionId next = ReadNextTransactionId();
+	int64		first = chunk->task->first_block;
+	int64		last = Min(chunk->task->last_block, (int64) RelationGetNumberOfBlocks(table));
 
+	chunk->first = (TransactionId) chunk->captured_from->xmin;
+	/* Read after the snapshot: no row that it sees was written by a later one. */
+	chunk->next = ReadNextTransactionId();
+	initStringInfo(&chunk->doubts);
+	initStringInfo(&chunk->key_bytes);
 	PushActiveSnapshot(snapshot);
 	/* Trailing empty pages may have been given back since the chunks were cut. */
-	if (task->first_block < last)
+	if (first < last)
 	{
-		heap_setscanlimits(scan, task->first_block, last - task->first_block);
+		heap_setscanlimits(scan, first, last - first);
 		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		{
-			HeapTuple	tuple = ((HeapTupleTableSlot *) slot)->tuple;
+			MtRowAge	age = row_age(chunk, ((HeapTupleTableSlot *) slot)->tuple->t_data);
 
 			CHECK_FOR_INTERRUPTS();
-			if (!seen(captured_from, tuple->t_data, next))
-				continue;
-			slot_getallattrs(slot);
-			mt_copy_stream_put(stream, slot->tts_values, slot->tts_isnull);
+			if (age == MT_ROW_OLD)
+			{
+				slot_getallattrs(slot);
+				mt_copy_stream_put(&chunk->stream, slot->tts_values, slot->tts_isnull);
+			}
+			else if (age == MT_ROW_IN_DOUBT)
+				note_doubt(chunk, slot);
 		}
 	}
+	flush_doubts(chunk);
 	PopActiveSnapshot();
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
-	return stream->rows;
+	chunk->task->noted = chunk->next;
 }
 
-/*
- * seen says whether S0 sees a row version.
- *
- * A frozen one keeps its transaction's id, which may be any number of times around
- * the counter old: it is new only if the id is one that was given out since S0.
- */
-static bool
-seen(const MtMark *captured_from, HeapTupleHeader header, TransactionId next)
+/* row_age says whether S0 sees a row version. */
+static MtRowAge
+row_age(const MtChunk *chunk, HeapTupleHeader header)
 {
-	TransactionId first = (TransactionId) captured_from->xmin;
 	TransactionId xmin = HeapTupleHeaderGetRawXmin(header);
+	uint32		after_first = xmin - chunk->first;
 
-	if (HeapTupleHeaderXminFrozen(header) && (uint32) (xmin - first) >= (uint32) (next - first))
-		return true;
-	return mt_mark_sees_tuple_xid(captured_from, xmin);
+	if (!HeapTupleHeaderXminFrozen(header))
+		return mt_mark_sees_tuple_xid(chunk->captured_from, xmin) ? MT_ROW_OLD : MT_ROW_NEW;
+	if (after_first >= (uint32) (chunk->next - chunk->first))
+		return MT_ROW_OLD;
+	if (TransactionIdIsValid(chunk->task->noted) && after_first < (uint32) (chunk->task->noted - chunk->first))
+		return MT_ROW_NEW;
+	return MT_ROW_IN_DOUBT;
+}
+
+static void
+note_doubt(MtChunk *chunk, TupleTableSlot *slot)
+{
+	resetStringInfo(&chunk->key_bytes);
+	mt_key_encode(&chunk->key, slot, &chunk->key_bytes);
+	if (chunk->doubts.len > 0 && chunk->doubts.len + chunk->key_bytes.len > MT_QUEUE_ROW_BYTES)
+		flush_doubts(chunk);
+	mt_entry_append(&chunk->doubts, chunk->relation->id, MT_ENTRY_KEY, chunk->key_bytes.data, chunk->key_bytes.len);
+	chunk->task->doubts++;
+}
+
+static void
+flush_doubts(MtChunk *chunk)
+{
+	if (chunk->doubts.len > 0)
+		mt_queue_insert(&chunk->queue, chunk->doubts.data, chunk->doubts.len);
+	resetStringInfo(&chunk->doubts);
 }
 
 static void

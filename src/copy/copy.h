@@ -27,6 +27,8 @@ typedef struct MtCopyTask
 	int64		first_block;
 	int64		last_block;		/* exclusive */
 	char	   *object;			/* of an index: its name on the target */
+	TransactionId noted;		/* rows of ids given out since S0 and before this one are noted; or 0 */
+	int64		doubts;			/* rows that were noted now: the chunk has to be read again */
 } MtCopyTask;
 
 /* Cuts a captured table into tasks and sets its indexes aside; its state becomes copying. */
@@ -39,8 +41,11 @@ extern void mt_copy_forget_target(const MtMigration *migration, MtRemote *remote
 /* Runs one task, in transactions of its own; false when there is none.  Pauses as copy_rate asks. */
 extern bool mt_copy_run_next(const MtMigration *migration, MtRemote *remote);
 
-/* Copies one chunk, in the current transaction of the source; returns rows, adds to *bytes. */
+/*
+ * Copies one chunk, in the current transaction of the source; returns rows, adds
+ * to *bytes.  Where task->doubts is set after it, the target has to roll back.
+ */
 extern int64 mt_copy_chunk(const MtMigration *migration, MtRemote *remote, const MtRelation *relation,
-						   const MtCopyTask *task, int64 *bytes);
+						   MtCopyTask *task, int64 *bytes);
 
 #endif							/* MT_COPY_H */

@@ -24,7 +24,8 @@
 
 static bool announce(const MtMigration *migration, MtCopyTask *task);
 static bool claim(MtCopyTask *task);
-static bool run_task(const MtMigration *migration, MtRemote *remote, const MtCopyTask *task, int64 *bytes);
+static bool run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes);
+static void keep_noted(const MtCopyTask *task);
 static bool is_rewritten(const MtCopyTask *task);
 static void finish(const MtCopyTask *task, int64 rows, int64 bytes);
 static void throttle(int32 migration, int64 bytes, TimestampTz started);
@@ -94,7 +95,7 @@ claim(MtCopyTask *task)
 
 	mt_spi_begin(&scope);
 	found = mt_spi_exec(SPI_OK_SELECT,
-						"SELECT kind = 'index', source_table, filenode, first_block, last_block, object"
+						"SELECT kind = 'index', source_table, filenode, first_block, last_block, object, noted"
 						" FROM migrate_tiers.copy_task WHERE relation = $1 AND task = $2 AND state = 'running'"
 						" FOR UPDATE SKIP LOCKED",
 						MT_ARGS(MT_INT4(task->relation), MT_INT4(task->task))) > 0;
@@ -106,14 +107,16 @@ claim(MtCopyTask *task)
 		task->first_block = mt_spi_int8(0, 4);
 		task->last_block = mt_spi_int8(0, 5);
 		task->object = mt_spi_text(&scope, 0, 6);
+		task->noted = (TransactionId) mt_spi_int8(0, 7);
+		task->doubts = 0;
 	}
 	mt_spi_end(&scope);
 	return found;
 }
 
-/* run_task does a claimed task; false when its table has to be copied again from the start. */
+/* run_task does a claimed task; false when it, or its whole table, has to be done again. */
 static bool
-run_task(const MtMigration *migration, MtRemote *remote, const MtCopyTask *task, int64 *bytes)
+run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes)
 {
 	MtRelation *relation = mt_relation_by_id(task->relation, false);
 	char	   *relation_id = psprintf("%d", task->relation);
@@ -144,6 +147,12 @@ run_task(const MtMigration *migration, MtRemote *remote, const MtCopyTask *task,
 	}
 	mt_remote_run(remote, "BEGIN");
 	rows = mt_copy_chunk(migration, remote, relation, task, bytes);
+	if (task->doubts > 0)
+	{
+		mt_remote_run(remote, "ROLLBACK");
+		keep_noted(task);
+		return false;
+	}
 	mt_remote_query(remote,
 					"INSERT INTO migrate_tiers.chunk (migration, relation, task, rows, bytes) VALUES ($1, $2, $3, $4, $5)",
 					MT_PARAMS(migration->ident, relation_id, task_id, psprintf(INT64_FORMAT, rows),
@@ -151,6 +160,18 @@ run_task(const MtMigration *migration, MtRemote *remote, const MtCopyTask *task,
 	mt_remote_run(remote, "COMMIT");
 	finish(task, rows, *bytes);
 	return true;
+}
+
+/* keep_noted remembers, with the notes themselves, which rows of a chunk are noted. */
+static void
+keep_noted(const MtCopyTask *task)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.copy_task SET noted = $3 WHERE relation = $1 AND task = $2",
+				MT_ARGS(MT_INT4(task->relation), MT_INT4(task->task), MT_INT8(task->noted)));
+	mt_spi_end(&scope);
 }
 
 /* is_rewritten says whether the table's blocks are others than those that were cut into chunks. */

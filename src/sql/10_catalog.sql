@@ -60,6 +60,7 @@ CREATE TABLE migrate_tiers.copy_task (
     first_block bigint NOT NULL DEFAULT 0,
     last_block bigint NOT NULL DEFAULT 0,                      -- exclusive
     object text,                                               -- an index: its name on the target
+    noted bigint NOT NULL DEFAULT 0,                           -- a chunk: frozen rows of ids below are noted (copy/chunk.c)
     state text NOT NULL DEFAULT 'planned' CHECK (state IN ('planned', 'running', 'done')),
     rows bigint NOT NULL DEFAULT 0,
     bytes bigint NOT NULL DEFAULT 0,
