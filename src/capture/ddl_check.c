@@ -35,7 +35,8 @@ static bool is_let_pass(const MtDdlChange *change, bool creating);
 static void check_key(const MtRelation *relation, const char *what);
 static void warn_row_security(const MtRelation *relation);
 static void follow_partitions(const MtRelation *relation);
-static void follow_key(const MtRelation *relation);
+static void follow_key(const MtRelation *relation, bool capture);
+static bool is_same_key(const MtRelation *relation, const MtIdentity *key);
 static char *table_name(const MtRelation *relation, const char *name);
 
 /* mt_ddl_check compares a captured table with its record, and refuses or follows what changed. */
@@ -46,6 +47,7 @@ mt_ddl_check(int32 relation_id, bool creating)
 	List	   *changes = mt_ddl_compare(relation_id);
 	bool		partitions = false;
 	bool		key = false;
+	bool		capture = false;
 	bool		moved = false;
 	ListCell   *cell;
 	StringInfoData what;
@@ -57,9 +59,10 @@ mt_ddl_check(int32 relation_id, bool creating)
 	{
 		MtDdlChange *change = lfirst(cell);
 
-		partitions |= strcmp(change->facet, "attached") == 0 || strcmp(change->facet, "detached") == 0;
-		key |= strcmp(change->facet, "column") == 0 || strcmp(change->facet, "key") == 0 ||
-			strcmp(change->facet, "capture") == 0;
+		partitions |= strcmp(change->facet, "attached") == 0 || strcmp(change->facet, "unwatched") == 0 ||
+			strcmp(change->facet, "detached") == 0;
+		key |= strcmp(change->facet, "column") == 0 || strcmp(change->facet, "key") == 0;
+		capture |= strcmp(change->facet, "capture") == 0;
 		if (is_let_pass(change, creating))
 			continue;
 		moved |= change->moved;
@@ -71,8 +74,8 @@ mt_ddl_check(int32 relation_id, bool creating)
 	warn_row_security(relation);
 	if (partitions)
 		follow_partitions(relation);
-	if (key)
-		follow_key(relation);
+	if (key || capture)
+		follow_key(relation, capture);
 	mt_ddl_record(relation_id);
 	if (moved)
 		mt_ddl_recopy(relation_id, what.data);
@@ -145,12 +148,32 @@ follow_partitions(const MtRelation *relation)
 	mt_spi_end(&scope);
 }
 
-/* follow_key reads the key anew and makes the triggers, which hold its columns' names, again. */
+/* follow_key reads the key anew, and makes the triggers again where they fell or hold other columns. */
 static void
-follow_key(const MtRelation *relation)
+follow_key(const MtRelation *relation, bool capture)
 {
-	mt_identity_store(relation->id, mt_identity_find(relation->relid));
+	MtIdentity *key = mt_identity_find(relation->relid);
+
+	mt_identity_store(relation->id, key);
+	if (!capture && is_same_key(relation, key))
+		return;
 	mt_reattach_table(mt_relation_by_id(relation->id, false));
+	if (capture)
+		ereport(NOTICE,
+				(errmsg("the capture triggers of table %s were made again", table_name(relation, NULL)),
+				 errdetail("Changes of the table are captured for as long as migration \"%s\" needs them.",
+						   mt_migration_by_id(relation->migration, false)->name)));
+}
+
+static bool
+is_same_key(const MtRelation *relation, const MtIdentity *key)
+{
+	if (relation->nkeys != key->ncolumns)
+		return false;
+	for (int i = 0; i < key->ncolumns; i++)
+		if (strcmp(relation->key_columns[i], key->columns[i]) != 0)
+			return false;
+	return true;
 }
 
 /* mt_ddl_refuse raises the error of a command that the guard does not let pass. */

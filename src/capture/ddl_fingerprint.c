@@ -72,9 +72,13 @@
 	"   ELSE format('column \"%s\" was changed', n ->> 'name') END" \
 	"  END, facet IN ('persistence', 'key') OR facet = 'column' AND o ->> 'layout' IS DISTINCT FROM n ->> 'layout'" \
 	" FROM change WHERE CASE facet WHEN 'capture' THEN o IS NOT NULL AND n IS NOT NULL WHEN 'type' THEN o IS NOT NULL AND n IS NOT NULL ELSE true END" \
-	" UNION ALL SELECT 'attached', format('partition %s was added', l.oid::regclass), true FROM leaf l, r WHERE l.oid <> ALL (r.partitions)" \
+	" UNION ALL SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence = 'p' THEN 'attached' ELSE 'unwatched' END," \
+	"  CASE WHEN c.relkind = 'f' THEN 'foreign ' WHEN c.relpersistence = 'u' THEN 'unlogged ' ELSE '' END" \
+	"  || format('partition %s was added', c.oid::regclass), true" \
+	"  FROM r, leaf l JOIN pg_class c USING (oid) WHERE c.oid <> ALL (r.partitions)" \
 	" UNION ALL SELECT 'detached', COALESCE('partition ' || c.oid::regclass || ' was detached', 'a partition was dropped'), true" \
-	"  FROM r, unnest(r.partitions) p(oid) LEFT JOIN pg_class c ON c.oid = p.oid WHERE p.oid NOT IN (SELECT oid FROM leaf)"
+	"  FROM r, unnest(r.partitions) p(oid) LEFT JOIN pg_class c ON c.oid = p.oid WHERE p.oid NOT IN (SELECT oid FROM leaf)" \
+	" ORDER BY 1, 2"
 
 /* mt_ddl_fingerprint returns the structure of a table of ours as text. */
 char *
