@@ -4,11 +4,14 @@
  */
 #include "base/mark.h"
 
+#include <ctype.h>
+
 #include "access/subtrans.h"
 #include "access/xact.h"
 #include "common/int.h"
 #include "lib/stringinfo.h"
 #include "storage/procarray.h"
+#include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 
 static uint64 widen(TransactionId xid);
@@ -40,6 +43,21 @@ mt_mark_parse(const char *text)
 	}
 	qsort(mark->xip, mark->nxip, sizeof(uint64), compare_xids);
 	return mark;
+}
+
+/* mt_mark_parse_input reads what a person gave as a token. */
+MtMark *
+mt_mark_parse_input(const char *text)
+{
+	if (strspn(text, "0123456789:,") != strlen(text) || strchr(text, ':') == strrchr(text, ':') ||
+		!isdigit((unsigned char) text[0]))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("invalid sync token: \"%s\"", text),
+				 errhint("A token is what migrate_tiers.sync_token() returned.")));
+	/* The server's own parser checks the rest, and says what is wrong. */
+	(void) DirectFunctionCall1(pg_snapshot_in, CStringGetDatum(text));
+	return mt_mark_parse(text);
 }
 
 /* mt_mark_format returns the text form of pg_snapshot. */

@@ -23,6 +23,7 @@ typedef struct MtMark
 } MtMark;
 
 extern MtMark *mt_mark_parse(const char *text);
+extern MtMark *mt_mark_parse_input(const char *text);	/* of a person: a malformed one is their error */
 extern char *mt_mark_format(const MtMark *mark);
 
 /* The set that a snapshot sees, of top-level transactions. */

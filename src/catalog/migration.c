@@ -18,6 +18,8 @@
 /* objsubid of the lock tag; the worker's own lock has another. */
 #define DECLARATION_LOCK 1
 
+static Oid	locked_class = InvalidOid;
+
 #define COLUMNS \
 	"SELECT id, name, ident, token, owner, server, phase, syncing, paused," \
 	" coalesce(queue[1], 0), coalesce(queue[2], 0), coalesce(queue[3], 0)," \
@@ -138,6 +140,19 @@ mt_migration_check_owner(const MtMigration *migration)
 						 GetUserNameFromId(migration->owner, false))));
 }
 
+/* mt_migration_list_owned lists the migrations that the caller may drive. */
+List *
+mt_migration_list_owned(void)
+{
+	List	   *owned = NIL;
+	ListCell   *cell;
+
+	foreach(cell, list_migrations())
+		if (is_member_of_role(GetUserId(), ((MtMigration *) lfirst(cell))->owner))
+			owned = lappend(owned, lfirst(cell));
+	return owned;
+}
+
 /* mt_migration_lock waits until nobody else changes the migration. */
 void
 mt_migration_lock(int32 id)
@@ -146,6 +161,27 @@ mt_migration_lock(int32 id)
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, mt_extension_table("migration"), id, DECLARATION_LOCK);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+/* mt_migration_lock_session takes the lock across transactions, if it is free. */
+bool
+mt_migration_lock_session(int32 id)
+{
+	LOCKTAG		tag;
+
+	locked_class = mt_extension_table("migration");
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, locked_class, id, DECLARATION_LOCK);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* mt_migration_unlock_session gives that lock back; in a failed transaction, too, so it asks no catalog. */
+void
+mt_migration_unlock_session(int32 id)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, locked_class, id, DECLARATION_LOCK);
+	(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
 /* mt_migration_invalidate makes all backends read their copies again at commit. */

@@ -51,6 +51,7 @@ extern MtMigration *mt_migration_by_id(int32 id, bool missing_ok);
 
 /* The same, and refuses a caller who may not drive it (member of the owner, or superuser). */
 extern MtMigration *mt_migration_get_owned(const char *name);
+extern List *mt_migration_list_owned(void);
 extern void mt_migration_check_owner(const MtMigration *migration);
 
 /*
@@ -58,6 +59,13 @@ extern void mt_migration_check_owner(const MtMigration *migration);
  * the end of the transaction (or session): tag, untag, set_option, drop, advance, revert.
  */
 extern void mt_migration_lock(int32 id);
+
+/*
+ * The same lock for the session, across transactions; false when somebody has it.
+ * It has to be released, also after an error.
+ */
+extern bool mt_migration_lock_session(int32 id);
+extern void mt_migration_unlock_session(int32 id);
 
 /* Tells every backend's caches that migrations have changed (at commit). */
 extern void mt_migration_invalidate(void);

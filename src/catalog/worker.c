@@ -17,9 +17,10 @@
 
 #include "base/spi.h"
 
-/* A worker that failed comes back after this many seconds. */
-#define RESTART_SECONDS 5
 
+static int32 start_at_commit = 0;
+
+static void on_transaction(XactEvent event, void *arg);
 static void set_tag(LOCKTAG *tag, int32 migration, int slot);
 static List *worker_pids(int32 migration, int slot);
 
@@ -43,7 +44,8 @@ mt_worker_launch(int32 migration, int slot, bool notify)
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = slot == MT_WORKER_SYNC ? RESTART_SECONDS : BGW_NEVER_RESTART;
+	/* One that the server restarted after its database is gone would do so for ever: writers start it. */
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(worker.bgw_library_name, "migrate_tiers", sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, slot == MT_WORKER_SYNC ? "mt_sync_worker_main" : "mt_copy_worker_main",
 			sizeof(worker.bgw_function_name));
@@ -114,6 +116,32 @@ mt_worker_start(int32 migration)
 				 errdetail("All of max_worker_processes (%d) are in use.", max_worker_processes),
 				 errhint("Free a worker, then call migrate_tiers.start_workers().")));
 	return true;
+}
+
+/* mt_worker_start_at_commit starts the sync worker when this transaction has committed. */
+void
+mt_worker_start_at_commit(int32 migration)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(on_transaction, NULL);
+	registered = true;
+	start_at_commit = migration;
+}
+
+static void
+on_transaction(XactEvent event, void *arg)
+{
+	if (start_at_commit == 0)
+		return;
+	if (event == XACT_EVENT_COMMIT && mt_worker_launch(start_at_commit, MT_WORKER_SYNC, false) == NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker could be started"),
+				 errhint("Free one of max_worker_processes, then call migrate_tiers.start_workers().")));
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		start_at_commit = 0;
 }
 
 static void

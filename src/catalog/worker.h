@@ -36,4 +36,7 @@ extern void mt_worker_stop(int32 migration);
 /* Starts the sync worker unless it runs, and returns whether one was started. */
 extern bool mt_worker_start(int32 migration);
 
+/* The same when the current transaction has committed: a worker reads what it wrote. */
+extern void mt_worker_start_at_commit(int32 migration);
+
 #endif							/* MT_WORKER_H */

@@ -1,0 +1,198 @@
+/*
+ * control.c
+ *	  Where SQL enters to steer the workers and to wait for them: pause, resume,
+ *	  start_workers, sync_token, wait_for_sync.
+ */
+#include "base/compat.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "api/result.h"
+#include "base/errors.h"
+#include "base/mark.h"
+#include "base/spi.h"
+#include "catalog/shared.h"
+#include "catalog/worker.h"
+#include "phase/declare.h"
+
+PG_FUNCTION_INFO_V1(mt_pause);
+PG_FUNCTION_INFO_V1(mt_resume);
+PG_FUNCTION_INFO_V1(mt_start_workers);
+PG_FUNCTION_INFO_V1(mt_sync_token);
+PG_FUNCTION_INFO_V1(mt_wait_for_sync);
+
+PGDLLEXPORT Datum mt_pause(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_resume(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_start_workers(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_sync_token(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_wait_for_sync(PG_FUNCTION_ARGS);
+
+/* How often a wait looks by itself, besides being told. */
+#define LOOK_INTERVAL_MS 100
+
+static void set_paused(const MtMigration *migration, bool paused);
+static MtMark *current_mark(void);
+static bool is_reached(const MtMigration *migration, const MtMark *token);
+static void nudge(const MtMigration *migration);
+static void raise_timeout(const MtMigration *migration);
+
+/* mt_pause is migrate_tiers.pause(migration). */
+Datum
+mt_pause(PG_FUNCTION_ARGS)
+{
+	MtMigration *migration = mt_declare_open(mt_arg_name_or_null(fcinfo, 0));
+
+	set_paused(migration, true);
+	/* A worker that a writer starts before this commits finds itself unwanted afterwards. */
+	mt_worker_stop(migration->id);
+	PG_RETURN_VOID();
+}
+
+/* mt_resume is migrate_tiers.resume(migration). */
+Datum
+mt_resume(PG_FUNCTION_ARGS)
+{
+	MtMigration *migration = mt_declare_open(mt_arg_name_or_null(fcinfo, 0));
+
+	set_paused(migration, false);
+	if (migration->syncing)
+		mt_worker_start_at_commit(migration->id);
+	PG_RETURN_VOID();
+}
+
+/* mt_start_workers is migrate_tiers.start_workers(migration): of one, or of all that the caller may drive. */
+Datum
+mt_start_workers(PG_FUNCTION_ARGS)
+{
+	char	   *name = mt_arg_name_or_null(fcinfo, 0);
+	List	   *migrations = name ? list_make1(mt_migration_get_owned(name)) : mt_migration_list_owned();
+	ListCell   *cell;
+	int			started = 0;
+
+	foreach(cell, migrations)
+	{
+		MtMigration *migration = (MtMigration *) lfirst(cell);
+
+		if (migration->syncing && !migration->paused && mt_worker_start(migration->id))
+			started++;
+	}
+	PG_RETURN_INT32(started);
+}
+
+/* mt_sync_token is migrate_tiers.sync_token(migration). */
+Datum
+mt_sync_token(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(mt_mark_format(current_mark())));
+}
+
+/* mt_wait_for_sync is migrate_tiers.wait_for_sync(token, timeout, migration). */
+Datum
+mt_wait_for_sync(PG_FUNCTION_ARGS)
+{
+	MtMark	   *token = PG_ARGISNULL(0) ? current_mark() : mt_mark_parse_input(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	Interval   *timeout = PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1);
+	MtMigration *migration = mt_migration_get(mt_arg_name_or_null(fcinfo, 2));
+	TimestampTz deadline = DT_NOEND;
+
+	if (timeout != NULL)
+		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+														   TimestampTzGetDatum(GetCurrentTimestamp()),
+														   IntervalPGetDatum(timeout)));
+	if (!migration->syncing)
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_WRONG_PHASE),
+				 errmsg("migration \"%s\" is not in sync with its target in phase %s", migration->name,
+						mt_phase_name(migration->phase)),
+				 errhint("CALL migrate_tiers.advance('syncing') begins the sync.")));
+	for (;;)
+	{
+		if (is_reached(migration, token))
+			PG_RETURN_VOID();
+		if (GetCurrentTimestamp() >= deadline)
+			raise_timeout(migration);
+		nudge(migration);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static void
+set_paused(const MtMigration *migration, bool paused)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET paused = $2 WHERE id = $1",
+				MT_ARGS(MT_INT4(migration->id), MT_BOOL(paused)));
+	mt_spi_end(&scope);
+	mt_migration_invalidate();
+}
+
+/* current_mark returns everything that is committed now, whatever the transaction's snapshot. */
+static MtMark *
+current_mark(void)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	MtMark	   *mark = mt_mark_from_snapshot(snapshot);
+
+	UnregisterSnapshot(snapshot);
+	return mark;
+}
+
+/* is_reached says whether the target has all that the token sees. */
+static bool
+is_reached(const MtMigration *migration, const MtMark *token)
+{
+	MtMigration *now = mt_migration_by_id(migration->id, false);
+	MtShared   *shared = mt_shared_attach(now->worker_shared);
+	char	   *mark = NULL;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	if (shared->complete && shared->mark[0] != '\0')
+		mark = pstrdup(shared->mark);
+	LWLockRelease(&shared->lock);
+	return mark != NULL && mt_mark_covers(mt_mark_parse(mark), token);
+}
+
+/* nudge wakes the worker and waits until it has made progress, for a moment at most. */
+static void
+nudge(const MtMigration *migration)
+{
+	MtMigration *now = mt_migration_by_id(migration->id, false);
+	MtShared   *shared = mt_shared_attach(now->worker_shared);
+
+	if (mt_worker_wake(now->worker_pid) && shared != NULL)
+	{
+		ConditionVariablePrepareToSleep(&shared->progressed);
+		(void) ConditionVariableTimedSleep(&shared->progressed, LOOK_INTERVAL_MS, PG_WAIT_EXTENSION);
+		ConditionVariableCancelSleep();
+		return;
+	}
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_INTERVAL_MS, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+static void
+raise_timeout(const MtMigration *migration)
+{
+	MtSpiScope	scope;
+	char	   *stopped;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT CASE WHEN paused THEN 'sending is paused' ELSE coalesce(stopped, copy_error) END"
+				" FROM migrate_tiers.migration WHERE id = $1", MT_ARGS(MT_INT4(migration->id)));
+	stopped = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	ereport(ERROR,
+			(errcode(MT_ERRCODE_SYNC_TIMEOUT),
+			 errmsg("the target of migration \"%s\" did not catch up in time", migration->name),
+			 stopped ? errdetail_internal("%s", stopped) : 0,
+			 errhint("SELECT * FROM migrate_tiers.status shows the lag, and whether a worker runs.")));
+}

@@ -1,0 +1,254 @@
+/*
+ * status.c
+ *	  What the views show that is not in a table: how far behind the target is,
+ *	  and what the queue holds.
+ */
+#include "base/compat.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "api/result.h"
+#include "base/spi.h"
+#include "catalog/key.h"
+#include "catalog/queue_read.h"
+#include "catalog/relation.h"
+#include "catalog/shared.h"
+#include "catalog/worker.h"
+
+PG_FUNCTION_INFO_V1(mt_sync_state);
+PG_FUNCTION_INFO_V1(mt_pending_entries);
+
+PGDLLEXPORT Datum mt_sync_state(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_pending_entries(PG_FUNCTION_ARGS);
+
+/* A table of the migration, as far as the queue's entries are to be understood. */
+typedef struct MtPendingTable
+{
+	MtRelation *relation;
+	MtMark	   *captured_from;
+	bool		joined;
+	bool		described;
+	MtKeyDesc	key;
+} MtPendingTable;
+
+typedef struct MtPending
+{
+	FunctionCallInfo fcinfo;	/* NULL: count only */
+	List	   *tables;
+	int64		entries;
+	TimestampTz oldest;			/* of tables that have joined, 0: none */
+} MtPending;
+
+static void read_pending(const MtMigration *migration, MtPending *pending);
+static MtMark *known_mark(const MtMigration *migration, MtQueueReader *reader, bool everything);
+static List *list_tables(int32 migration);
+static MtPendingTable *find_table(MtPending *pending, int32 id);
+static void take_row(void *arg, const MtQueueRow *row);
+static void give_entry(MtPending *pending, MtPendingTable *table, const MtQueueRow *row, const MtEntry *entry);
+static char *key_text(MtPendingTable *table, const MtEntry *entry);
+
+/* mt_sync_state returns a row for a migration: running, lag, keys pending, bytes of the queue. */
+Datum
+mt_sync_state(PG_FUNCTION_ARGS)
+{
+	MtMigration *migration = mt_migration_by_id(PG_GETARG_INT32(0), false);
+	MtPending	pending = {NULL};
+	TupleDesc	tupdesc;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+	int64		bytes = 0;
+
+	mt_migration_check_owner(migration);
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
+		if (OidIsValid(migration->queue[i]))
+			bytes += DatumGetInt64(DirectFunctionCall1(pg_total_relation_size, ObjectIdGetDatum(migration->queue[i])));
+	read_pending(migration, &pending);
+	values[0] = BoolGetDatum(mt_worker_pid(migration->id, MT_WORKER_SYNC) != 0);
+	nulls[1] = !migration->syncing;
+	values[1] = nulls[1] ? (Datum) 0 :
+		DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(pending.oldest ? GetCurrentTimestamp() : 0),
+							TimestampTzGetDatum(pending.oldest));
+	nulls[2] = !migration->syncing;
+	values[2] = Int64GetDatum(pending.entries);
+	values[3] = Int64GetDatum(bytes);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+}
+
+/* mt_pending_entries returns the queue of a migration, decoded. */
+Datum
+mt_pending_entries(PG_FUNCTION_ARGS)
+{
+	MtMigration *migration = mt_migration_by_id(PG_GETARG_INT32(0), false);
+	MtPending	pending = {fcinfo};
+
+	mt_migration_check_owner(migration);
+	InitMaterializedSRF(fcinfo, 0);
+	read_pending(migration, &pending);
+	return (Datum) 0;
+}
+
+/* read_pending reads what the target does not have yet. */
+static void
+read_pending(const MtMigration *migration, MtPending *pending)
+{
+	MtQueueReader *reader;
+	MtMark	   *mark;
+	ListCell   *cell;
+	bool		everything = false;
+	Snapshot	snapshot;
+
+	if (!OidIsValid(migration->queue[0]))
+		return;
+	pending->tables = list_tables(migration->id);
+	foreach(cell, pending->tables)
+		everything = everything || !((MtPendingTable *) lfirst(cell))->joined;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(snapshot);
+	reader = mt_queue_reader_create(migration);
+	mark = known_mark(migration, reader, everything);
+	mt_queue_read(reader, snapshot, mark, everything, take_row, pending);
+	PopActiveSnapshot();
+	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * known_mark returns the mark as the worker publishes it, with how far its reader has come.
+ *
+ * A table that is still copied needs its entries from the queue's beginning, so there is no short cut.
+ */
+static MtMark *
+known_mark(const MtMigration *migration, MtQueueReader *reader, bool everything)
+{
+	MtShared   *shared = mt_shared_attach(migration->worker_shared);
+	char	   *text = NULL;
+
+	if (shared != NULL)
+	{
+		LWLockAcquire(&shared->lock, LW_SHARED);
+		if (shared->mark[0] != '\0')
+		{
+			text = pstrdup(shared->mark);
+			for (int i = 0; i < MT_QUEUE_SEGMENTS && !everything; i++)
+			{
+				reader->segments[i].low = shared->low[i];
+				reader->segments[i].filenode = shared->filenode[i];
+			}
+		}
+		LWLockRelease(&shared->lock);
+	}
+	if (text == NULL)
+		text = migration->mark;
+	return mt_mark_parse(text ? text : "0:0:");
+}
+
+static List *
+list_tables(int32 migration)
+{
+	List	   *tables = NIL;
+	ListCell   *cell;
+
+	foreach(cell, mt_relation_list(migration, "realtime"))
+	{
+		MtPendingTable *table = palloc0(sizeof(MtPendingTable));
+
+		table->relation = (MtRelation *) lfirst(cell);
+		if (!table->relation->captured || table->relation->captured_from == NULL)
+			continue;
+		table->captured_from = mt_mark_parse(table->relation->captured_from);
+		table->joined = strcmp(table->relation->state, "syncing") == 0;
+		tables = lappend(tables, table);
+	}
+	return tables;
+}
+
+static MtPendingTable *
+find_table(MtPending *pending, int32 id)
+{
+	ListCell   *cell;
+
+	foreach(cell, pending->tables)
+		if (((MtPendingTable *) lfirst(cell))->relation->id == id)
+			return (MtPendingTable *) lfirst(cell);
+	return NULL;
+}
+
+/* take_row counts the entries of a row that the target does not have. */
+static void
+take_row(void *arg, const MtQueueRow *row)
+{
+	MtPending  *pending = (MtPending *) arg;
+	const char *at = row->entries;
+	MtEntry		entry;
+
+	while (mt_entry_next(&at, row->entries + row->length, &entry))
+	{
+		MtPendingTable *table = find_table(pending, entry.relation);
+
+		if (table == NULL ||
+			(table->joined ? row->sent : mt_mark_sees(table->captured_from, row->xid)))
+			continue;
+		pending->entries++;
+		if (table->joined && (pending->oldest == 0 || row->committed < pending->oldest))
+			pending->oldest = row->committed;
+		if (pending->fcinfo != NULL)
+			give_entry(pending, table, row, &entry);
+	}
+}
+
+static void
+give_entry(MtPending *pending, MtPendingTable *table, const MtQueueRow *row, const MtEntry *entry)
+{
+	static const char *const kinds[] = {"key", "truncate", "truncate where"};
+	Datum		values[6];
+	bool		nulls[6] = {false};
+
+	values[0] = ObjectIdGetDatum(table->relation->relid);
+	values[1] = CStringGetTextDatum(kinds[entry->kind]);
+	nulls[2] = entry->kind == MT_ENTRY_TRUNCATE;
+	values[2] = nulls[2] ? (Datum) 0 : CStringGetTextDatum(key_text(table, entry));
+	values[3] = FullTransactionIdGetDatum(FullTransactionIdFromU64(row->xid));
+	values[4] = TimestampTzGetDatum(row->committed);
+	values[5] = CStringGetTextDatum(row->application);
+	mt_result_row(pending->fcinfo, values, nulls);
+}
+
+/* key_text shows a key as "(column, column) = (value, value)", or the condition of a truncation. */
+static char *
+key_text(MtPendingTable *table, const MtEntry *entry)
+{
+	Datum		key[INDEX_MAX_KEYS];
+	StringInfoData names;
+	StringInfoData values;
+
+	if (entry->kind != MT_ENTRY_KEY)
+		return pnstrdup(entry->bytes, entry->length);
+	if (!table->described)
+	{
+		Relation	opened = table_open(table->relation->relid, AccessShareLock);
+
+		mt_key_describe(&table->key, RelationGetDescr(opened), table->relation->nkeys, table->relation->key_columns);
+		table->described = true;
+		table_close(opened, AccessShareLock);
+	}
+	mt_key_decode(&table->key, entry->bytes, entry->length, key);
+	initStringInfo(&names);
+	initStringInfo(&values);
+	for (int i = 0; i < table->key.count; i++)
+	{
+		Oid			output;
+		bool		varlena;
+
+		getTypeOutputInfo(table->key.columns[i].type, &output, &varlena);
+		appendStringInfo(&names, "%s%s", i ? ", " : "", table->relation->key_columns[i]);
+		appendStringInfo(&values, "%s%s", i ? ", " : "", OidOutputFunctionCall(output, key[i]));
+	}
+	return psprintf("(%s)=(%s)", names.data, values.data);
+}

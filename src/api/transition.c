@@ -1,0 +1,135 @@
+/*
+ * transition.c
+ *	  Where SQL enters to go from phase to phase: advance, revert, plan, gates.
+ */
+#include "base/compat.h"
+
+#include "executor/spi.h"
+#include "nodes/parsenodes.h"
+
+#include "api/result.h"
+#include "catalog/relation.h"
+#include "phase/gate.h"
+#include "phase/transition.h"
+
+PG_FUNCTION_INFO_V1(mt_advance);
+PG_FUNCTION_INFO_V1(mt_revert);
+PG_FUNCTION_INFO_V1(mt_plan);
+PG_FUNCTION_INFO_V1(mt_gates);
+
+PGDLLEXPORT Datum mt_advance(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_revert(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_plan(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_gates(PG_FUNCTION_ARGS);
+
+static void go(FunctionCallInfo fcinfo, bool advance);
+static void plan_step(FunctionCallInfo fcinfo, const MtMigration *migration, const MtStep *step,
+					  const MtRelation *relation, bool forward, int *number);
+
+/* mt_advance is migrate_tiers.advance(to_phase, migration). */
+Datum
+mt_advance(PG_FUNCTION_ARGS)
+{
+	go(fcinfo, true);
+	PG_RETURN_VOID();
+}
+
+/* mt_revert is migrate_tiers.revert(to_phase, migration). */
+Datum
+mt_revert(PG_FUNCTION_ARGS)
+{
+	go(fcinfo, false);
+	PG_RETURN_VOID();
+}
+
+/* mt_plan is migrate_tiers.plan(to_phase, migration). */
+Datum
+mt_plan(PG_FUNCTION_ARGS)
+{
+	MtPhase		to = mt_phase_parse(mt_arg_text(fcinfo, 0, "to_phase"));
+	MtMigration *migration = mt_migration_get_owned(mt_arg_name_or_null(fcinfo, 1));
+	bool		forward = to > migration->phase;
+	const MtMove *move = mt_transition_check(migration, to, forward);
+	List	   *relations = mt_relation_list(migration->id, "realtime");
+	int			number = 0;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < move->count; i++)
+	{
+		const MtStep *step = &move->steps[forward ? i : move->count - 1 - i];
+		ListCell   *cell;
+
+		if ((forward ? step->run : step->undo) == NULL)
+			continue;
+		if (!step->per_table)
+			plan_step(fcinfo, migration, step, NULL, forward, &number);
+		else
+			foreach(cell, relations)
+				plan_step(fcinfo, migration, step, (MtRelation *) lfirst(cell), forward, &number);
+	}
+	return (Datum) 0;
+}
+
+/* mt_gates is migrate_tiers.gates(to_phase, migration). */
+Datum
+mt_gates(PG_FUNCTION_ARGS)
+{
+	MtMigration *migration = mt_migration_get_owned(mt_arg_name_or_null(fcinfo, 1));
+	MtPhase		to;
+	ListCell   *cell;
+
+	if (PG_ARGISNULL(0))
+		to = Min(migration->phase + 1, MT_FINISHED);
+	else
+		to = mt_phase_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	(void) mt_transition_check(migration, to, to > migration->phase);
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(cell, mt_gates_check(migration, to))
+	{
+		MtGate	   *gate = (MtGate *) lfirst(cell);
+		Datum		values[5] = {
+			CStringGetTextDatum(mt_phase_name(to)), CStringGetTextDatum(gate->name), BoolGetDatum(gate->passed),
+			mt_text_or_null(gate->detail), mt_text_or_null(gate->hint)};
+		bool		nulls[5] = {false, false, false, gate->detail == NULL, gate->hint == NULL};
+
+		mt_result_row(fcinfo, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static void
+go(FunctionCallInfo fcinfo, bool advance)
+{
+	MtPhase		to = mt_phase_parse(mt_arg_text(fcinfo, 0, "to_phase"));
+	char	   *migration = mt_arg_name_or_null(fcinfo, 1);
+	CallContext *context = castNode(CallContext, fcinfo->context);
+
+	if (context->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot run inside a transaction block", advance ? "advance" : "revert"),
+				 errdetail("It commits after each step."),
+				 errhint("CALL it outside of a transaction, and not from a function.")));
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	mt_transition_run(migration, to, advance);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+}
+
+static void
+plan_step(FunctionCallInfo fcinfo, const MtMigration *migration, const MtStep *step,
+		  const MtRelation *relation, bool forward, int *number)
+{
+	Datum		values[6];
+	bool		nulls[6] = {false};
+
+	values[0] = Int32GetDatum(++*number);
+	values[1] = CStringGetTextDatum(step->name);
+	nulls[2] = relation == NULL;
+	values[2] = relation ? CStringGetTextDatum(quote_qualified_identifier(relation->schema, relation->name)) : (Datum) 0;
+	values[3] = CStringGetTextDatum(step->side);
+	values[4] = CStringGetTextDatum(step->describe(migration, relation, !forward));
+	values[5] = CStringGetTextDatum(step->describe(migration, relation, forward));
+	mt_result_row(fcinfo, values, nulls);
+}

@@ -1,0 +1,21 @@
+/*
+ * journal.h
+ *	  What was done: rows of migrate_tiers.transition, step by step.
+ */
+#ifndef MT_JOURNAL_H
+#define MT_JOURNAL_H
+
+#include "catalog/migration.h"
+
+/* Begins a transition, or finds the one that was cut off; returns its id. */
+extern int32 mt_journal_begin(const MtMigration *migration, MtPhase to, const char *gates);
+
+/* Notes a step, and shows it as the one under way. */
+extern void mt_journal_step(int32 id, const MtMigration *migration, const char *step, const char *object,
+							const char *outcome);
+
+/* Ends a transition: done, failed or undone; phase is the one that the migration is in now. */
+extern void mt_journal_end(int32 id, const MtMigration *migration, const char *outcome, MtPhase phase,
+						   const char *error, bool settled);
+
+#endif							/* MT_JOURNAL_H */

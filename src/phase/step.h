@@ -1,0 +1,55 @@
+/*
+ * step.h
+ *	  The table of moves between phases, and the steps that each consists of.
+ *
+ * A step does one thing on one side, and its inverse; it is idempotent, since one
+ * that was cut off is run again.  A move forward runs its steps in order, a move
+ * back runs the inverses in the opposite order: going back is the same table.
+ */
+#ifndef MT_STEP_H
+#define MT_STEP_H
+
+#include "catalog/relation.h"
+#include "endpoint/endpoint.h"
+
+typedef struct MtTransition
+{
+	MtMigration *migration;		/* as it was when the transition began, but for its queue */
+	MtPhase		from;
+	MtPhase		to;
+	int32		id;				/* of its row in the journal */
+	MtRemote   *remote;			/* opened by the first step that needs it */
+	List	   *relations;		/* MtRelation, the realtime tables */
+	MemoryContext context;
+} MtTransition;
+
+typedef struct MtStep
+{
+	const char *name;
+	bool		per_table;		/* once for each realtime table; relation is NULL otherwise */
+	const char *side;			/* where it acts: source, target, both */
+	void		(*run) (MtTransition *transition, MtRelation *relation);
+	void		(*undo) (MtTransition *transition, MtRelation *relation);
+	/* What it would run, for plan(); inverse: what its undo would. */
+	char	   *(*describe) (const MtMigration *migration, const MtRelation *relation, bool inverse);
+} MtStep;
+
+typedef struct MtMove
+{
+	MtPhase		from;
+	MtPhase		to;
+	const MtStep *steps;
+	int			count;
+} MtMove;
+
+/* The move between two phases, whichever way it is gone; NULL when there is none. */
+extern const MtMove *mt_move_find(MtPhase one, MtPhase other);
+
+/* The target's connection of a transition; a broken one is opened again. */
+extern MtRemote *mt_transition_remote(MtTransition *transition);
+
+/* Steps between planned and syncing; in steps_sync.c. */
+extern const MtStep mt_steps_sync[];
+extern const int mt_steps_sync_count;
+
+#endif							/* MT_STEP_H */

@@ -1,0 +1,242 @@
+/*
+ * steps_sync.c
+ *	  Steps between planned and syncing.
+ *
+ * Forward: objects and fence on the target, queue and capture on the source,
+ * then the worker, which copies and syncs.  Back: worker, capture, what was
+ * copied, fence, queue, objects; the target's tables are left as they were found.
+ */
+#include "phase/step.h"
+
+#include "utils/builtins.h"
+
+#include "base/spi.h"
+#include "capture/attach.h"
+#include "catalog/option.h"
+#include "catalog/queue.h"
+#include "catalog/worker.h"
+#include "copy/copy.h"
+#include "endpoint/target.h"
+
+static void install_target(MtTransition *transition, MtRelation *relation);
+static void uninstall_target(MtTransition *transition, MtRelation *relation);
+static char *describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void raise_fence(MtTransition *transition, MtRelation *relation);
+static void lower_fence(MtTransition *transition, MtRelation *relation);
+static char *describe_fence(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void empty_target(MtTransition *transition, MtRelation *relation);
+static void take_copy_back(MtTransition *transition, MtRelation *relation);
+static char *describe_empty(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void create_queue(MtTransition *transition, MtRelation *relation);
+static void drop_queue(MtTransition *transition, MtRelation *relation);
+static char *describe_queue(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void attach_capture(MtTransition *transition, MtRelation *relation);
+static void detach_capture(MtTransition *transition, MtRelation *relation);
+static char *describe_capture(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void want_workers(MtTransition *transition, MtRelation *relation);
+static void unwant_workers(MtTransition *transition, MtRelation *relation);
+static char *describe_wish(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void start_workers(MtTransition *transition, MtRelation *relation);
+static void end_workers(MtTransition *transition, MtRelation *relation);
+static char *describe_workers(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void set_syncing(int32 migration, bool syncing);
+
+const MtStep mt_steps_sync[] = {
+	{"install_target", false, "target", install_target, uninstall_target, describe_install},
+	{"raise_fence", true, "target", raise_fence, lower_fence, describe_fence},
+	{"empty_target", true, "target", empty_target, take_copy_back, describe_empty},
+	{"create_queue", false, "source", create_queue, drop_queue, describe_queue},
+	{"attach_capture", true, "source", attach_capture, detach_capture, describe_capture},
+	/* Back, the wish for a worker is taken back first (and committed), then workers are ended. */
+	{"end_workers", false, "source", NULL, end_workers, describe_workers},
+	{"want_workers", false, "source", want_workers, unwant_workers, describe_wish},
+	{"start_workers", false, "source", start_workers, NULL, describe_workers},
+};
+const int	mt_steps_sync_count = lengthof(mt_steps_sync);
+
+static void
+install_target(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_install(mt_transition_remote(transition), transition->migration);
+}
+
+static void
+uninstall_target(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_restore_foreign_keys(mt_transition_remote(transition), transition->migration, false);
+	mt_target_uninstall(mt_transition_remote(transition), transition->migration);
+}
+
+static char *
+describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return pstrdup(inverse ? "restore foreign keys that were set aside; DROP SCHEMA migrate_tiers, unless another migration uses it" :
+				   "CREATE SCHEMA migrate_tiers, with tables for the mark, the chunks and what is set aside");
+}
+
+static void
+raise_fence(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_fence(mt_transition_remote(transition), transition->migration, relation);
+}
+
+static void
+lower_fence(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_unfence(mt_transition_remote(transition), transition->migration, relation);
+}
+
+static char *
+describe_fence(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return psprintf(inverse ? "DROP TRIGGER migrate_tiers_fence... ON %s" :
+					"CREATE TRIGGER migrate_tiers_fence... BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s; ENABLE ALWAYS",
+					mt_relation_target_name(relation));
+}
+
+/* empty_target empties a table that the DBA allowed us to overwrite; preflight saw to the rest. */
+static void
+empty_target(MtTransition *transition, MtRelation *relation)
+{
+	if (strcmp(relation->state, "planned") == 0 && mt_option_bool(transition->migration->id, "overwrite"))
+		mt_target_empty(mt_transition_remote(transition), list_make1(relation));
+}
+
+/* take_copy_back leaves the target's table as it was found: empty, with its indexes and keys. */
+static void
+take_copy_back(MtTransition *transition, MtRelation *relation)
+{
+	MtRemote   *remote = mt_transition_remote(transition);
+	ListCell   *cell;
+	MtSpiScope	scope;
+
+	mt_copy_forget_tasks(relation);
+	mt_copy_forget_target(transition->migration, remote, relation);
+	foreach(cell, mt_target_aside(remote, transition->migration, relation))
+		mt_target_build_index(remote, transition->migration, relation, (char *) lfirst(cell));
+	mt_target_restore_constraints(remote, transition->migration, relation);
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.relation SET state = 'planned', note = NULL, estimated_rows = 0,"
+				" copy_started = NULL, copy_finished = NULL WHERE id = $1",
+				MT_ARGS(MT_INT4(relation->id)));
+	mt_spi_end(&scope);
+}
+
+static char *
+describe_empty(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	if (inverse)
+		return psprintf("TRUNCATE %s; build again what was set aside of it", mt_relation_target_name(relation));
+	if (mt_option_bool(migration->id, "overwrite"))
+		return psprintf("TRUNCATE %s (option overwrite is on)", mt_relation_target_name(relation));
+	return pstrdup("nothing: the table is empty, or preflight fails");
+}
+
+static void
+create_queue(MtTransition *transition, MtRelation *relation)
+{
+	mt_queue_create(transition->migration);
+}
+
+static void
+drop_queue(MtTransition *transition, MtRelation *relation)
+{
+	MtSpiScope	scope;
+
+	mt_queue_drop(transition->migration);
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.migration SET mark = NULL, mark_time = NULL, floor = NULL, stopped = NULL,"
+				" stopped_at = NULL, copy_error = NULL, worker_pid = 0, worker_shared = 0 WHERE id = $1",
+				MT_ARGS(MT_INT4(transition->migration->id)));
+	mt_spi_end(&scope);
+}
+
+static char *
+describe_queue(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return psprintf(inverse ? "DROP TABLE migrate_tiers.queue_%d_0, _1, _2" : "CREATE TABLE migrate_tiers.queue_%d_0, _1, _2",
+					migration->id);
+}
+
+static void
+attach_capture(MtTransition *transition, MtRelation *relation)
+{
+	MtRelation *now = mt_relation_by_id(relation->id, false);
+
+	if (!now->captured)
+		mt_attach_table(now);
+}
+
+/* detach_capture ends capture; what was copied is of no use from here on. */
+static void
+detach_capture(MtTransition *transition, MtRelation *relation)
+{
+	MtRelation *now = mt_relation_by_id(relation->id, true);
+
+	if (now == NULL || !now->captured)
+		return;
+	mt_detach_table(now);
+	if (strcmp(now->state, "planned") != 0)
+		mt_relation_set_state(now->id, "recopy");
+}
+
+static char *
+describe_capture(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	const char *table = quote_qualified_identifier(relation->schema, relation->name);
+
+	return psprintf(inverse ? "DROP TRIGGER migrate_tiers_capture, migrate_tiers_capture_truncate ON %s" :
+					"CREATE TRIGGER migrate_tiers_capture AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW,"
+					" migrate_tiers_capture_truncate BEFORE TRUNCATE; ENABLE ALWAYS", table);
+}
+
+static void
+want_workers(MtTransition *transition, MtRelation *relation)
+{
+	set_syncing(transition->migration->id, true);
+}
+
+static void
+unwant_workers(MtTransition *transition, MtRelation *relation)
+{
+	set_syncing(transition->migration->id, false);
+}
+
+static char *
+describe_wish(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return psprintf("UPDATE migrate_tiers.migration SET syncing = %s", inverse ? "false" : "true");
+}
+
+static void
+start_workers(MtTransition *transition, MtRelation *relation)
+{
+	(void) mt_worker_start(transition->migration->id);
+}
+
+static void
+end_workers(MtTransition *transition, MtRelation *relation)
+{
+	mt_worker_stop(transition->migration->id);
+}
+
+static char *
+describe_workers(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return pstrdup(inverse ? "end the workers, and wait until they are gone" :
+				   "start the sync worker, which copies and then sends ticks");
+}
+
+static void
+set_syncing(int32 migration, bool syncing)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET syncing = $2 WHERE id = $1",
+				MT_ARGS(MT_INT4(migration), MT_BOOL(syncing)));
+	mt_spi_end(&scope);
+	mt_migration_invalidate();
+}

@@ -1,0 +1,291 @@
+/*
+ * transition.c
+ *	  Goes from one phase to the next, or back: see transition.h.
+ *
+ * Each step, for each of its tables, is a transaction of its own, journalled
+ * with it.  A step that does not get a lock within lock_timeout is tried again
+ * with back-off, for attach_timeout in all; in between nothing is held.  When a
+ * step fails, what was done is undone by the steps' inverses, and the phase is
+ * the one it was.  When that cannot be done either (the target went away), or
+ * the session dies, the transition stays open: the next advance or revert to
+ * either of its phases finishes or undoes it.
+ *
+ * The lock of the migration is held by the session from the first step to the
+ * last: of two who ask at once, one is refused.
+ */
+#include "phase/transition.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "base/lock.h"
+#include "catalog/journal.h"
+#include "catalog/option.h"
+#include "catalog/worker.h"
+#include "phase/gate.h"
+
+#define FIRST_RETRY_MS 100
+#define LAST_RETRY_MS  5000
+
+typedef void (*MtAction) (MtTransition *transition, MtRelation *relation);
+
+static void run_locked(MtMigration *migration, MtPhase to, bool advance, MemoryContext context);
+static void open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance);
+static ErrorData *run_steps(MtTransition *transition, const MtMove *move, bool forward);
+static ErrorData *run_item(MtTransition *transition, const MtStep *step, MtRelation *relation, bool forward);
+static ErrorData *run_protected(MtTransition *transition, const char *name, MtRelation *relation,
+								MtAction action, const char *outcome);
+static ErrorData *wait_protected(MtTransition *transition, const MtStep *step, MtRelation *relation, long wait);
+static void end_transition(MtTransition *transition, const char *outcome, MtPhase phase, const char *error,
+						   bool settled);
+static void handle_failure(MtTransition *transition, const MtMove *move, bool forward, ErrorData *error);
+
+/* mt_transition_run goes to a phase next to the current one. */
+void
+mt_transition_run(const char *migration_name, MtPhase to, bool advance)
+{
+	MemoryContext context = AllocSetContextCreate(PortalContext, "migrate_tiers transition", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext previous = MemoryContextSwitchTo(context);
+	MtMigration *migration = mt_migration_get_owned(migration_name);
+	int32		id = migration->id;
+
+	if (!mt_migration_lock_session(id))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("somebody else is changing migration \"%s\"", migration->name),
+				 errhint("Look at migrate_tiers.status, and try again when its transition has ended.")));
+	PG_TRY();
+	{
+		run_locked(mt_migration_by_id(id, false), to, advance, context);
+	}
+	PG_FINALLY();
+	{
+		mt_migration_unlock_session(id);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(previous);
+	MemoryContextDelete(context);
+}
+
+/* mt_transition_check finds the move that a person meant. */
+const MtMove *
+mt_transition_check(const MtMigration *migration, MtPhase to, bool advance)
+{
+	const MtMove *move = NULL;
+
+	/* A transition that was cut off may be asked to go on, or to be undone. */
+	if (migration->transition != NULL && to == migration->phase)
+		move = advance ? mt_move_find(to, to - 1) : mt_move_find(to, to + 1);
+	else if (to == (advance ? migration->phase + 1 : migration->phase - 1))
+	{
+		move = mt_move_find(migration->phase, to);
+		if (move == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("phase %s is not available in this release", mt_phase_name(to)),
+					 errdetail("This release goes from planned to syncing, and back.")));
+	}
+	if (move == NULL)
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_WRONG_PHASE),
+				 errmsg("migration \"%s\" is in phase %s and cannot %s to %s", migration->name,
+						mt_phase_name(migration->phase), advance ? "advance" : "revert", mt_phase_name(to)),
+				 advance ?
+				 (migration->phase < MT_FINISHED ?
+				  errhint("The next phase is %s: CALL migrate_tiers.advance('%s').",
+						  mt_phase_name(migration->phase + 1), mt_phase_name(migration->phase + 1)) :
+				  errhint("There is no phase after finished.")) :
+				 (migration->phase > MT_PLANNED ?
+				  errhint("The phase before is %s: CALL migrate_tiers.revert('%s').",
+						  mt_phase_name(migration->phase - 1), mt_phase_name(migration->phase - 1)) :
+				  errhint("There is no phase before planned; migrate_tiers.drop_migration() ends a migration."))));
+	return move;
+}
+
+static void
+run_locked(MtMigration *migration, MtPhase to, bool advance, MemoryContext context)
+{
+	MtTransition *transition = palloc0(sizeof(MtTransition));
+	const MtMove *move = mt_transition_check(migration, to, advance);
+	ErrorData  *error;
+
+	transition->context = context;
+	open_transition(transition, migration, to, advance);
+	error = run_steps(transition, move, advance);
+	if (error != NULL)
+		handle_failure(transition, move, advance, error);
+	end_transition(transition, "done", to, NULL, true);
+	if (transition->remote != NULL)
+		mt_remote_close(transition->remote);
+	ereport(NOTICE, (errmsg("migration \"%s\" is in phase %s", migration->name, mt_phase_name(to))));
+}
+
+/* open_transition checks the gates and begins the journal. */
+static void
+open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance)
+{
+	transition->migration = migration;
+	transition->from = migration->phase;
+	transition->to = to;
+	transition->relations = mt_relation_list(migration->id, "realtime");
+	/* What was cut off was let through before, and undoing is never refused. */
+	if (migration->transition == NULL)
+	{
+		List	   *gates = mt_gates_check(migration, to);
+
+		mt_gates_require(migration, to, gates);
+		transition->id = mt_journal_begin(migration, to, mt_gates_json(gates));
+	}
+	else
+		transition->id = mt_journal_begin(migration, to, NULL);
+	SPI_commit();
+}
+
+/* run_steps runs the steps of a move one way; returns the error that ended it, or NULL. */
+static ErrorData *
+run_steps(MtTransition *transition, const MtMove *move, bool forward)
+{
+	for (int i = 0; i < move->count; i++)
+	{
+		const MtStep *step = &move->steps[forward ? i : move->count - 1 - i];
+		ErrorData  *error = NULL;
+		ListCell   *cell;
+
+		if ((forward ? step->run : step->undo) == NULL)
+			continue;
+		if (!step->per_table)
+			error = run_item(transition, step, NULL, forward);
+		else
+			foreach(cell, transition->relations)
+				if ((error = run_item(transition, step, (MtRelation *) lfirst(cell), forward)) != NULL)
+					break;
+		if (error != NULL)
+			return error;
+		ereport(NOTICE, (errmsg("%s%s%s", forward ? "" : "undo ", step->name,
+								step->per_table ? psprintf(" (%d tables)", list_length(transition->relations)) : "")));
+	}
+	return NULL;
+}
+
+/* run_item runs a step for one table, again and again while a lock is not to be had. */
+static ErrorData *
+run_item(MtTransition *transition, const MtStep *step, MtRelation *relation, bool forward)
+{
+	TimestampTz deadline = GetCurrentTimestamp() +
+		mt_option_microseconds(transition->migration->id, "attach_timeout");
+	long		wait = FIRST_RETRY_MS;
+
+	for (;;)
+	{
+		ErrorData  *error = run_protected(transition, step->name, relation, forward ? step->run : step->undo,
+										  forward ? "done" : "undone");
+
+		if (error == NULL || error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || GetCurrentTimestamp() >= deadline)
+			return error;
+		FreeErrorData(error);
+		if ((error = wait_protected(transition, step, relation, wait)) != NULL)
+			return error;
+		wait = Min(wait * 2, LAST_RETRY_MS);
+	}
+}
+
+/* run_protected runs one action and its line of the journal in a transaction; returns its error. */
+static ErrorData *
+run_protected(MtTransition *transition, const char *name, MtRelation *relation, MtAction action,
+			  const char *outcome)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(transition->context);
+	PG_TRY();
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		action(transition, relation);
+		if (outcome != NULL)
+			mt_journal_step(transition->id, transition->migration, name,
+							relation ? quote_qualified_identifier(relation->schema, relation->name) : NULL, outcome);
+		PopActiveSnapshot();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(transition->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	CurrentResourceOwner = owner;
+	SPI_commit();
+	MemoryContextSwitchTo(transition->context);
+	return error;
+}
+
+/* wait_action waits on the latch; it is interrupted like any statement. */
+static long wait_ms;
+
+static void
+wait_action(MtTransition *transition, MtRelation *relation)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* wait_protected tells who stands in the way, and waits with nothing held. */
+static ErrorData *
+wait_protected(MtTransition *transition, const MtStep *step, MtRelation *relation, long wait)
+{
+	if (relation != NULL && wait > FIRST_RETRY_MS * 2)
+	{
+		char	   *blockers = strcmp(step->side, "source") == 0 ?
+			mt_lock_blockers(relation->relid, ShareRowExclusiveLock) : NULL;
+
+		ereport(NOTICE,
+				(errmsg("%s waits for a lock on %s", step->name,
+						quote_qualified_identifier(relation->schema, relation->name)),
+				 blockers ? errdetail("It is held by %s.", blockers) : 0));
+	}
+	wait_ms = wait;
+	return run_protected(transition, step->name, relation, wait_action, NULL);
+}
+
+static void
+end_transition(MtTransition *transition, const char *outcome, MtPhase phase, const char *error, bool settled)
+{
+	mt_journal_end(transition->id, transition->migration, outcome, phase, error, settled);
+	SPI_commit();
+	MemoryContextSwitchTo(transition->context);
+}
+
+/* handle_failure undoes what was done, and raises the error that made it necessary. */
+static void
+handle_failure(MtTransition *transition, const MtMove *move, bool forward, ErrorData *error)
+{
+	char	   *text = mt_error_text(error);
+	ErrorData  *second;
+
+	ereport(NOTICE, (errmsg("a step failed; what was done is undone"), errdetail_internal("%s", text)));
+	second = run_steps(transition, move, !forward);
+	end_transition(transition, second ? "failed" : "undone", transition->from,
+				   second ? psprintf("%s; and undoing it: %s", text, mt_error_text(second)) : text, second == NULL);
+	if (second == NULL)
+		error->hint = error->hint ? error->hint :
+			psprintf("Nothing has changed: the migration is in phase %s.", mt_phase_name(transition->from));
+	else
+		error->hint = psprintf("It could not be undone now: CALL migrate_tiers.%s('%s') when the cause is mended.",
+							   forward ? "advance" : "revert", mt_phase_name(transition->to));
+	ThrowErrorData(error);
+}

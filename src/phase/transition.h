@@ -1,0 +1,19 @@
+/*
+ * transition.h
+ *	  Goes from one phase to the next, or back.
+ */
+#ifndef MT_TRANSITION_H
+#define MT_TRANSITION_H
+
+#include "phase/step.h"
+
+/*
+ * Goes to a phase that is next to the current one: forward for advance, else
+ * back.  Commits after each step; the caller's SPI connection is non-atomic.
+ */
+extern void mt_transition_run(const char *migration_name, MtPhase to, bool advance);
+
+/* What a person meant with a phase's name: it has to be next to the current one. */
+extern const MtMove *mt_transition_check(const MtMigration *migration, MtPhase to, bool advance);
+
+#endif							/* MT_TRANSITION_H */
