@@ -44,7 +44,7 @@ CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
            pg_catalog.format('%I.%I', r.target_schema, r.target_name) AS target, r.tier,
            CASE WHEN r.state = 'syncing' AND m.stopped IS NOT NULL THEN 'stopped' ELSE r.state END AS state,
            c.rows AS copied_rows,
-           CASE WHEN r.tier = 'realtime' THEN pg_catalog.greatest(r.estimated_rows, c.rows) END AS estimated_rows,
+           CASE WHEN r.tier = 'realtime' THEN greatest(r.estimated_rows, c.rows) END AS estimated_rows,
            CASE WHEN r.state = 'copying' AND c.done > 0 AND c.blocks > c.done
                 THEN (pg_catalog.clock_timestamp() - r.copy_started) * ((c.blocks - c.done) / c.done) END AS eta,
            NULL::timestamptz AS last_verified, NULL::text AS last_verdict,
