@@ -42,11 +42,13 @@ mt_queue_create(MtMigration *migration)
 
 		mt_spi_exec(SPI_OK_UTILITY,
 					psprintf("CREATE TABLE migrate_tiers.%s (xid xid8 NOT NULL, committed timestamptz NOT NULL,"
-							 " application text STORAGE PLAIN NOT NULL, entries bytea STORAGE EXTERNAL NOT NULL)"
+							 " application text NOT NULL, entries bytea NOT NULL)"
 							 " WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off,"
 							 " toast_tuple_target = 8160)",
 							 name),
 					MT_NO_ARGS);
+		mt_spi_exec(SPI_OK_UTILITY,
+					psprintf("ALTER TABLE migrate_tiers.%s ALTER entries SET STORAGE EXTERNAL", name), MT_NO_ARGS);
 		mt_spi_exec(SPI_OK_UTILITY,
 					psprintf("ALTER EXTENSION migrate_tiers ADD TABLE migrate_tiers.%s", name), MT_NO_ARGS);
 		migration->queue[i] = mt_extension_table(name);
