@@ -6,7 +6,6 @@
 
 #include "miscadmin.h"
 #include "storage/dsm.h"
-#include "utils/resowner.h"
 
 /* mt_shared_create creates the segment of this worker. */
 MtShared *
@@ -27,16 +26,22 @@ mt_shared_create(int64 *handle)
 	return shared;
 }
 
-/* mt_shared_attach attaches to the segment of a worker. */
+/* mt_shared_attach attaches to the segment of a worker; the last one stays mapped. */
 MtShared *
 mt_shared_attach(int64 handle)
 {
-	dsm_segment *segment;
+	static dsm_segment *mapped = NULL;
 
-	if (handle == 0)
-		return NULL;
-	segment = dsm_find_mapping((dsm_handle) handle);
-	if (segment == NULL)
-		segment = dsm_attach((dsm_handle) handle);
-	return segment ? (MtShared *) dsm_segment_address(segment) : NULL;
+	if (mapped != NULL && dsm_segment_handle(mapped) != (dsm_handle) handle)
+	{
+		dsm_detach(mapped);
+		mapped = NULL;
+	}
+	if (mapped == NULL && handle != 0)
+	{
+		mapped = dsm_attach((dsm_handle) handle);
+		if (mapped != NULL)
+			dsm_pin_mapping(mapped);
+	}
+	return mapped ? (MtShared *) dsm_segment_address(mapped) : NULL;
 }

@@ -36,7 +36,7 @@ typedef struct MtShared
 /* Creates the segment of this worker; it lives as long as the process. */
 extern MtShared *mt_shared_create(int64 *handle);
 
-/* Attaches to the segment of a worker that lives, else NULL; it is detached with the transaction. */
+/* Attaches to the segment of a worker that lives, else NULL. */
 extern MtShared *mt_shared_attach(int64 handle);
 
 #endif							/* MT_SHARED_H */

@@ -8,17 +8,16 @@
 #include "copy/copy.h"
 
 #include "access/table.h"
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/lock.h"
 #include "base/spi.h"
+#include "base/xact.h"
 #include "catalog/option.h"
 #include "endpoint/target.h"
 
@@ -39,20 +38,16 @@ mt_copy_run_next(const MtMigration *migration, MtRemote *remote)
 	int64		bytes = 0;
 	bool		found;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	found = announce(migration, &task);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 	if (!found)
 		return false;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	if (claim(&task))
 		(void) run_task(migration, remote, &task, &bytes);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 	throttle(migration->id, bytes, started);
 	return true;
 }
@@ -208,9 +203,9 @@ throttle(int32 migration, int64 bytes, TimestampTz started)
 
 	if (bytes == 0)
 		return;
-	StartTransactionCommand();
+	mt_xact_begin();
 	rate = mt_option_integer(migration, "copy_rate") / Max(mt_option_integer(migration, "copy_workers"), 1);
-	CommitTransactionCommand();
+	mt_xact_commit();
 	if (rate <= 0)
 		return;
 	until = started + (int64) ((double) bytes / rate * USECS_PER_SEC);

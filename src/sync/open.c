@@ -8,13 +8,12 @@
  */
 #include "sync/tick.h"
 
-#include "access/xact.h"
 #include "utils/memutils.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/snapmgr.h"
 
 #include "base/spi.h"
+#include "base/xact.h"
 
 static Oid	migration_table = InvalidOid;
 static HTAB *open_relids = NULL;
@@ -36,8 +35,7 @@ mt_sync_open(MtMigration *migration, MemoryContext parent)
 	MemoryContext previous;
 	MtSync	   *sync;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	previous = MemoryContextSwitchTo(context);
 	sync = palloc0(sizeof(MtSync));
 	sync->context = context;
@@ -52,8 +50,7 @@ mt_sync_open(MtMigration *migration, MemoryContext parent)
 	sync->tables_context = AllocSetContextCreate(context, "migrate_tiers tables", ALLOCSET_DEFAULT_SIZES);
 	open_tables(sync);
 	MemoryContextSwitchTo(previous);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 	return sync;
 }
 
@@ -63,12 +60,10 @@ mt_sync_reload(MtSync *sync)
 {
 	MemoryContext previous = CurrentMemoryContext;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	close_tables(sync);
 	open_tables(sync);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 	MemoryContextSwitchTo(previous);
 }
 

@@ -12,11 +12,11 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
 #include "base/spi.h"
+#include "base/xact.h"
 #include "capture/attach.h"
 #include "catalog/option.h"
 #include "catalog/worker.h"
@@ -34,8 +34,6 @@ static void join_when_done(MtWorker *worker, MtRelation *relation, bool *tasks);
 static bool has_joined(MtWorker *worker, const MtRelation *relation);
 static bool tasks_left(int32 relation_id);
 static void launch_copiers(MtWorker *worker);
-static void begin_transaction(MtWorker *worker);
-static void end_transaction(void);
 static void note_copy_error(MtWorker *worker, const char *error);
 
 /* mt_worker_copies brings copies forward; false when every table has joined. */
@@ -103,11 +101,11 @@ bring_forward(MtWorker *worker, bool *work, bool *tasks)
 	ListCell   *cell;
 	bool		reload = false;
 
-	begin_transaction(worker);
+	mt_xact_begin();
 	MemoryContextReset(worker->sync->tick_context);
 	MemoryContextSwitchTo(worker->sync->tick_context);
 	relations = mt_relation_list(worker->migration_id, "realtime");
-	end_transaction();
+	mt_xact_commit();
 	foreach(cell, relations)
 	{
 		MtRelation *relation = (MtRelation *) lfirst(cell);
@@ -130,9 +128,9 @@ bring_forward(MtWorker *worker, bool *work, bool *tasks)
 		else if (strcmp(relation->state, "syncing") == 0 && !has_joined(worker, relation))
 		{
 			/* The target was set back to a time before it joined. */
-			begin_transaction(worker);
+			mt_xact_begin();
 			mt_relation_set_state(relation->id, "recopy");
-			end_transaction();
+			mt_xact_commit();
 			*work = true;
 		}
 	}
@@ -144,25 +142,25 @@ bring_forward(MtWorker *worker, bool *work, bool *tasks)
 static void
 copy_again(MtWorker *worker, MtRelation *relation)
 {
-	begin_transaction(worker);
+	mt_xact_begin();
 	mt_copy_forget_tasks(relation);
-	end_transaction();
-	begin_transaction(worker);
+	mt_xact_commit();
+	mt_xact_begin();
 	mt_copy_forget_target(worker->migration, worker->sync->remote, relation);
-	end_transaction();
-	begin_transaction(worker);
+	mt_xact_commit();
+	mt_xact_begin();
 	mt_attach_table(relation);
 	mt_relation_set_state(relation->id, "planned");
-	end_transaction();
+	mt_xact_commit();
 }
 
 static void
 plan(MtWorker *worker, MtRelation *relation)
 {
-	begin_transaction(worker);
+	mt_xact_begin();
 	mt_target_fence(worker->sync->remote, worker->migration, relation);
 	mt_copy_plan(worker->migration, worker->sync->remote, relation);
-	end_transaction();
+	mt_xact_commit();
 }
 
 /* join_when_done lets a table join with the next tick once all of its tasks are done. */
@@ -171,7 +169,7 @@ join_when_done(MtWorker *worker, MtRelation *relation, bool *tasks)
 {
 	MtTable    *table = hash_search(worker->sync->tables, &relation->id, HASH_FIND, NULL);
 
-	begin_transaction(worker);
+	mt_xact_begin();
 	if (tasks_left(relation->id))
 		*tasks = true;
 	else if (table != NULL && !table->joined)
@@ -179,7 +177,7 @@ join_when_done(MtWorker *worker, MtRelation *relation, bool *tasks)
 		mt_target_restore_constraints(worker->sync->remote, worker->migration, relation);
 		table->joining = true;
 	}
-	end_transaction();
+	mt_xact_commit();
 }
 
 static bool
@@ -213,9 +211,9 @@ launch_copiers(MtWorker *worker)
 	TimestampTz now = GetCurrentTimestamp();
 	int64		wanted;
 
-	StartTransactionCommand();
+	mt_xact_begin();
 	wanted = Min(mt_option_integer(worker->migration_id, "copy_workers"), MT_MAX_COPY_WORKERS);
-	CommitTransactionCommand();
+	mt_xact_commit();
 	MemoryContextSwitchTo(worker->context);
 	for (int i = 0; i < wanted; i++)
 	{
@@ -238,28 +236,14 @@ launch_copiers(MtWorker *worker)
 }
 
 static void
-begin_transaction(MtWorker *worker)
-{
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-end_transaction(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
-static void
 note_copy_error(MtWorker *worker, const char *error)
 {
 	MtSpiScope	scope;
 
-	begin_transaction(worker);
+	mt_xact_begin();
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET copy_error = $2 WHERE id = $1",
 				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(error)));
 	mt_spi_end(&scope);
-	end_transaction();
+	mt_xact_commit();
 }

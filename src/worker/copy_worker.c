@@ -10,10 +10,10 @@
 #include "storage/ipc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "base/errors.h"
 #include "base/spi.h"
+#include "base/xact.h"
 #include "catalog/option.h"
 #include "catalog/worker.h"
 #include "copy/copy.h"
@@ -66,16 +66,15 @@ work(int32 migration_id, int slot)
 	MemoryContext task_context = AllocSetContextCreate(context, "migrate_tiers task", ALLOCSET_DEFAULT_SIZES);
 	bool		first = true;
 
-	StartTransactionCommand();
+	mt_xact_begin();
 	if (!OidIsValid(mt_extension_schema()) || !mt_worker_lock(migration_id, slot))
 		return;
-	MemoryContextSwitchTo(context);
 	migration = mt_migration_by_id(migration_id, true);
 	if (migration == NULL || !migration->syncing || migration->paused)
 		return;
 	remote = mt_remote_open(migration);
 	mt_remote_run(remote, "SET session_replication_role = replica");
-	CommitTransactionCommand();
+	mt_xact_commit();
 	for (;;)
 	{
 		MemoryContextSwitchTo(task_context);
@@ -100,13 +99,11 @@ note_error(int32 migration_id, const char *error)
 {
 	MtSpiScope	scope;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.migration SET copy_error = $2 WHERE id = $1 AND copy_error IS DISTINCT FROM $2",
 				MT_ARGS(MT_INT4(migration_id), MT_TEXT(error)));
 	mt_spi_end(&scope);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 }

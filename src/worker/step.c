@@ -4,13 +4,12 @@
  */
 #include "worker/worker.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
+#include "base/xact.h"
 #include "endpoint/target.h"
 
 /* How long to wait for something to do, in ms: with nothing known, while transactions that
@@ -105,8 +104,7 @@ note_joined(MtWorker *worker)
 	MtSpiScope	scope;
 	bool		unjoined = false;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	mt_spi_begin(&scope);
 	hash_seq_init(&status, worker->sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
@@ -119,19 +117,16 @@ note_joined(MtWorker *worker)
 						MT_ARGS(MT_INT4(table->id)));
 	}
 	mt_spi_end(&scope);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 	worker->unjoined = unjoined;
 }
 
 static void
 rotate(MtWorker *worker)
 {
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	(void) mt_queue_rotate(worker->sync->reader, worker->migration, worker->sync->mark);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 }
 
 /* persist_mark keeps a copy of the mark for times when no worker runs. */
@@ -146,16 +141,14 @@ persist_mark(MtWorker *worker)
 	mark = MemoryContextStrdup(sync->tick_context, mt_mark_format(sync->mark));
 	if (worker->persisted_mark != NULL && strcmp(worker->persisted_mark, mark) == 0)
 		return;
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3 WHERE id = $1",
 				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(mark),
 						{TIMESTAMPTZOID, TimestampTzGetDatum(sync->mark_time), false}));
 	mt_spi_end(&scope);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 	if (worker->persisted_mark)
 		pfree(worker->persisted_mark);
 	worker->persisted_mark = MemoryContextStrdup(worker->context, mark);
@@ -165,11 +158,9 @@ persist_mark(MtWorker *worker)
 static void
 finish_copies(MtWorker *worker)
 {
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	MemoryContextSwitchTo(worker->sync->tick_context);
 	mt_target_restore_foreign_keys(worker->sync->remote, worker->migration, true);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 	worker->foreign_keys_due = false;
 }

@@ -17,11 +17,12 @@
 #include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "base/errors.h"
 #include "base/settings.h"
 #include "base/spi.h"
+#include "base/xact.h"
 #include "catalog/worker.h"
 
 #define FIRST_BACKOFF_MS 1000
@@ -76,16 +77,14 @@ begin_work(int32 migration_id)
 	worker->context = context;
 	worker->migration_id = migration_id;
 	worker->unjoined = worker->foreign_keys_due = true;
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	if (!OidIsValid(mt_extension_schema()) || !mt_worker_lock(migration_id, MT_WORKER_SYNC))
 		return NULL;
 	if (mt_migration_by_id(migration_id, true) == NULL)
 		return NULL;
 	mt_sync_watch_catalog();
 	register_worker(worker);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 	return reload_migration(worker) ? worker : NULL;
 }
 
@@ -112,13 +111,11 @@ reload_migration(MtWorker *worker)
 	MemoryContext previous;
 	MtMigration *migration;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	previous = MemoryContextSwitchTo(worker->context);
 	migration = OidIsValid(mt_extension_schema()) ? mt_migration_by_id(worker->migration_id, true) : NULL;
 	MemoryContextSwitchTo(previous);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 	if (worker->migration)
 		pfree(worker->migration);
 	worker->migration = migration;
@@ -142,10 +139,14 @@ try_step(MtWorker *worker)
 			worker->unjoined = true;
 		}
 		if (wait == 0)
+			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker->retry);
+		if (wait == 0)
+		{
 			wait = mt_worker_step(worker);
-		if (worker->failures > 0)
-			set_stopped(worker, NULL);
-		worker->failures = 0;
+			if (worker->failures > 0)
+				set_stopped(worker, NULL);
+			worker->failures = 0;
+		}
 	}
 	PG_CATCH();
 	{
@@ -180,6 +181,7 @@ handle_error(MtWorker *worker, ErrorData *error)
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && worker->failures++ < 2)
 		return mt_lock_timeout;
 	worker->failures++;
+	worker->retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("migration \"%s\": forward sync stopped, next attempt in %ld s",
@@ -196,8 +198,7 @@ set_stopped(MtWorker *worker, const char *reason)
 {
 	MtSpiScope	scope;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_xact_begin();
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.migration SET stopped = $2,"
@@ -205,6 +206,5 @@ set_stopped(MtWorker *worker, const char *reason)
 				" WHERE id = $1",
 				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(reason)));
 	mt_spi_end(&scope);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	mt_xact_commit();
 }
