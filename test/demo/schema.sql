@@ -112,7 +112,7 @@ CREATE TABLE heartbeat (
 
 -- Derived: the batch tier.
 CREATE TABLE section_summary (
-	section integer PRIMARY KEY REFERENCES section,
+	section integer PRIMARY KEY,
 	packages bigint NOT NULL,
 	bytes numeric NOT NULL,
 	made timestamptz NOT NULL DEFAULT now()
