@@ -65,8 +65,9 @@ include $(PGXS)
 $(EXTENSION)--$(EXTVERSION).sql: $(sort $(wildcard src/sql/*.sql))
 	cat $^ > $@
 
-# Objects for another PostgreSQL are no use: a change of PG_CONFIG builds anew.
-BUILT_FOR := $(VERSION) $(includedir_server)
+# Objects for another PostgreSQL are no use: a change of PG_CONFIG builds anew,
+# and so does one of COPT (test/run has a sanitizer in it).
+BUILT_FOR := $(VERSION) $(includedir_server) $(COPT)
 $(shell echo '$(BUILT_FOR)' | cmp -s - .built_for || echo '$(BUILT_FOR)' >.built_for)
 
 $(OBJS): $(LOCAL_INCLUDES) .built_for
