@@ -192,8 +192,7 @@ sub changes
 	for my $path ([ small => 100000 ], [ large => 1 ])
 	{
 		my ($name, $keys) = @$path;
-		$pair->source_sql("ALTER SYSTEM SET migrate_tiers.small_tick = $keys");
-		$pair->source_sql('SELECT pg_reload_conf()');
+		$pair->small_tick($keys);
 		$pair->source_sql($rotate);
 		$pair->sync;
 		$pair->equal("every row updated, $name tick");
@@ -236,8 +235,7 @@ subtest 'SQL_ASCII' => sub {
 	$pair->equal('the copy');
 	for my $keys (100000, 1)
 	{
-		$pair->source_sql("ALTER SYSTEM SET migrate_tiers.small_tick = $keys");
-		$pair->source_sql('SELECT pg_reload_conf()');
+		$pair->small_tick($keys);
 		$pair->source_sql($rows->(10 + $keys));
 		$pair->source_sql(qq{UPDATE "t\xe9" SET "v\xff" = "v\xff" || E'\\xaa'; DELETE FROM "t\xe9" WHERE id = 2});
 		$pair->sync;

@@ -54,8 +54,7 @@ $pair->advance;
 $pair->sync;
 for my $keys (256, 1)
 {
-	$pair->source_sql("ALTER SYSTEM SET migrate_tiers.small_tick = $keys");
-	$pair->source_sql('SELECT pg_reload_conf()');
+	$pair->small_tick($keys);
 	my $traffic = fork // die "fork: $!";
 	if (!$traffic)
 	{

@@ -136,6 +136,14 @@ sub set_option
 	return;
 }
 
+# Up to how many keys a tick is sent row by row; 1 makes (nearly) every tick a large one.
+sub small_tick
+{
+	my ($self, $keys) = @_;
+	$self->source_sql("LOAD 'migrate_tiers';\nALTER SYSTEM SET migrate_tiers.small_tick = $keys;\nSELECT pg_reload_conf()");
+	return;
+}
+
 sub advance { my ($self, $to) = @_; $self->source_sql("CALL migrate_tiers.advance('" . ($to // 'syncing') . "')"); return; }
 sub revert  { my ($self, $to) = @_; $self->source_sql("CALL migrate_tiers.revert('" . ($to // 'planned') . "')"); return; }
 
