@@ -5,7 +5,8 @@
  * Rows are compared by their image (*<>), which needs no equality of the types
  * and takes no two different contents for equal.  Keys are compared by the
  * equality of the key's own index.  The key's columns are set, too: a value can
- * change its form and stay equal (citext, numeric).
+ * change its form and stay equal (citext, numeric).  The casts to record are needed:
+ * without them the parser compares two ROW()s column by column.
  */
 #include "endpoint/statements.h"
 
@@ -76,7 +77,7 @@ mt_sql_upsert(const MtRelation *relation, const MtColumns *columns)
 
 	if (set[0] == '\0')
 		return mt_sql_insert(relation, columns);
-	return psprintf("%s ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s) OPERATOR(pg_catalog.*<>) ROW(%s)",
+	return psprintf("%s ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
 					insert_row(relation, columns), key_list(relation, ""), set,
 					mt_columns_list(columns, "t."), mt_columns_list(columns, "excluded."));
 }
@@ -166,7 +167,7 @@ mt_sql_stage_update(const MtRelation *relation, const MtColumns *columns)
 	if (set[0] == '\0')
 		return NULL;
 	return psprintf("UPDATE %s AS t SET %s FROM pg_temp." MT_STAGE_ROWS " AS s WHERE %s"
-					" AND ROW(%s) OPERATOR(pg_catalog.*<>) ROW(%s)",
+					" AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
 					target_rows(relation), set, key_match(relation, "t.", "s."),
 					mt_columns_list(columns, "t."), mt_columns_list(columns, "s."));
 }

@@ -69,7 +69,7 @@ mt_worker_copies(MtWorker *worker)
 		if (!mt_remote_usable(worker->sync->remote) || error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			PG_RE_THROW();
 		FlushErrorState();
-		AbortCurrentTransaction();
+		AbortOutOfAnyTransaction();
 		mt_remote_run(worker->sync->remote, "ROLLBACK");
 		for (int i = 0; i < worker->copy_failures && wait < LAST_BACKOFF_MS; i++)
 			wait *= 2;

@@ -155,7 +155,7 @@ try_step(MtWorker *worker)
 		MemoryContextSwitchTo(worker->context);
 		error = CopyErrorData();
 		FlushErrorState();
-		AbortCurrentTransaction();
+		AbortOutOfAnyTransaction();
 		wait = handle_error(worker, error);
 		FreeErrorData(error);
 	}
