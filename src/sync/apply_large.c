@@ -26,7 +26,7 @@
 #define ANALYZE_ROWS 5000
 
 static void send_large(MtSync *sync, MtTable *table, bool replace);
-static void register_keys(MtTable *table);
+static Tuplestorestate *register_keys(MtTable *table);
 static TupleDesc key_tupdesc(const MtTable *table);
 static int64 stream_query(MtSync *sync, const char *query, MtColumns *columns, const char *copy);
 static void send_piece(void *arg, const char *data, int length);
@@ -57,6 +57,7 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 	MtColumns  *keys = mt_columns_of_result(table->columns, relation->nkeys, relation->key_columns);
 	bool		by_insert = replace || !table->can_update;
 	int64		present;
+	Tuplestorestate *store;
 	MtSpiScope	scope;
 	ListCell   *cell;
 	char	   *update;
@@ -70,10 +71,11 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 		return;
 	mt_remote_run(remote, mt_sql_stage_create(relation, table->columns));
 	mt_spi_begin_as(&scope, sync->migration->owner);
-	register_keys(table);
+	store = register_keys(table);
 	sync->rows += stream_query(sync, mt_sql_read_absent(relation), keys, mt_sql_stage_copy_keys(relation, keys));
 	present = stream_query(sync, mt_sql_read_present(relation, table->columns), rows, mt_sql_stage_copy_rows(rows));
 	sync->rows += present;
+	tuplestore_end(store);
 	mt_spi_end(&scope);
 	if (present > ANALYZE_ROWS)
 		mt_remote_run(remote, "ANALYZE pg_temp." MT_STAGE_ROWS);
@@ -87,7 +89,7 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 }
 
 /* register_keys gives the keys of the tick to queries of this SPI connection, as relation mt_keys. */
-static void
+static Tuplestorestate *
 register_keys(MtTable *table)
 {
 	TupleDesc	tupdesc = key_tupdesc(table);
@@ -118,6 +120,7 @@ register_keys(MtTable *table)
 	named->reldata = store;
 	if (SPI_register_relation(named) != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register the keys of a tick");
+	return store;
 }
 
 static TupleDesc
