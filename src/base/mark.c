@@ -112,8 +112,10 @@ mt_mark_with_subtransactions(Snapshot snapshot)
 		}
 	}
 	else
+		/* A subtransaction may have begun after xmax was taken; from there on nothing is seen anyway. */
 		for (int32 i = 0; i < snapshot->subxcnt; i++)
-			add_xid(mark, &room, widen(snapshot->subxip[i]));
+			if (TransactionIdPrecedes(snapshot->subxip[i], snapshot->xmax))
+				add_xid(mark, &room, widen(snapshot->subxip[i]));
 	qsort(mark->xip, mark->nxip, sizeof(uint64), compare_xids);
 	return mark;
 }
