@@ -36,6 +36,7 @@ static const char *const phase_names[] = {
 	[MT_FINISHED] = "finished",
 };
 
+static void set_declaration_tag(LOCKTAG *tag, int32 id);
 static List *list_migrations(void);
 static MtMigration *get_by_name(const char *name);
 static MtMigration *read_row(MtSpiScope *scope, uint64 row);
@@ -159,7 +160,8 @@ mt_migration_lock(int32 id)
 {
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, mt_extension_table("migration"), id, DECLARATION_LOCK);
+	locked_class = mt_extension_table("migration");
+	set_declaration_tag(&tag, id);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
@@ -170,7 +172,7 @@ mt_migration_lock_session(int32 id)
 	LOCKTAG		tag;
 
 	locked_class = mt_extension_table("migration");
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, locked_class, id, DECLARATION_LOCK);
+	set_declaration_tag(&tag, id);
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
@@ -180,7 +182,7 @@ mt_migration_unlock_session(int32 id)
 {
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, locked_class, id, DECLARATION_LOCK);
+	set_declaration_tag(&tag, id);
 	(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
@@ -189,6 +191,17 @@ void
 mt_migration_invalidate(void)
 {
 	CacheInvalidateRelcacheByRelid(mt_extension_table("migration"));
+}
+
+/*
+ * set_declaration_tag makes a lock of the kind of advisory locks: one that is held for a
+ * session outlives an aborted transaction, and is given back when the backend ends.
+ */
+static void
+set_declaration_tag(LOCKTAG *tag, int32 id)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, locked_class, id, DECLARATION_LOCK);
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 
 static List *

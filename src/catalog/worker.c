@@ -144,10 +144,15 @@ on_transaction(XactEvent event, void *arg)
 		start_at_commit = 0;
 }
 
+/*
+ * set_tag makes a lock of the kind of advisory locks: the other kind is lost with the
+ * first transaction that aborts, and not given back by a backend that ends outside of one.
+ */
 static void
 set_tag(LOCKTAG *tag, int32 migration, int slot)
 {
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("migration"), (uint32) migration, slot);
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 
 /* worker_pids lists who holds a worker's lock; slot 0 stands for all slots. */
