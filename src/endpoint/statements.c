@@ -16,6 +16,7 @@ static bool is_key(const MtRelation *relation, const char *column);
 static const MtColumn *find_column(const MtColumns *columns, const char *name);
 static char *key_match(const MtRelation *relation, const char *left, const char *right);
 static char *key_match_params(const MtRelation *relation, const MtColumns *columns, const char *left);
+static char *qualified_type(Oid type);
 static char *key_list(const MtRelation *relation, const char *prefix);
 static char *insert_row(const MtRelation *relation, const MtColumns *columns);
 static char *set_list(const MtColumns *columns, const char *from);
@@ -241,9 +242,16 @@ key_match_params(const MtRelation *relation, const MtColumns *columns, const cha
 						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
 		if (columns != NULL)
 			appendStringInfo(&text, "::%s",
-							 format_type_be_qualified(find_column(columns, relation->key_columns[i])->type));
+							 qualified_type(find_column(columns, relation->key_columns[i])->type));
 	}
 	return text.data;
+}
+
+/* qualified_type names a type that takes values of any length: "character" would be character(1). */
+static char *
+qualified_type(Oid type)
+{
+	return format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 }
 
 static char *
