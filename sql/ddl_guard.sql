@@ -1,0 +1,206 @@
+-- The guard: DDL that would break the migration of a captured table is refused,
+-- or followed when migrate_tiers.allow_ddl says so; all other DDL passes.
+\set tables 'CREATE SCHEMA ddl_guard; CREATE TYPE ddl_guard.mood AS ENUM (''low'', ''high''); CREATE TYPE ddl_guard.pair AS (a int, b ddl_guard.mood); CREATE DOMAIN ddl_guard.pairs AS ddl_guard.pair[]; CREATE TABLE ddl_guard.item (id int PRIMARY KEY, mood ddl_guard.mood, pairs ddl_guard.pairs, n int NOT NULL, note text); CREATE TABLE ddl_guard."Log" (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at); CREATE TABLE ddl_guard.log_1 PARTITION OF ddl_guard."Log" FOR VALUES FROM (0) TO (10); CREATE TABLE ddl_guard.log_2 PARTITION OF ddl_guard."Log" FOR VALUES FROM (10) TO (30) PARTITION BY RANGE (at); CREATE TABLE ddl_guard.log_21 PARTITION OF ddl_guard.log_2 FOR VALUES FROM (10) TO (20); CREATE TABLE ddl_guard.marked (id int NOT NULL); CREATE UNIQUE INDEX marked_id ON ddl_guard.marked (id); ALTER TABLE ddl_guard.marked REPLICA IDENTITY USING INDEX marked_id;'
+:tables
+\c mt_target
+:tables
+\c mt_regress
+CREATE FUNCTION guarded() RETURNS TABLE (relation regclass, state text, note text, key_columns name[], partitions text)
+LANGUAGE sql AS $$
+  SELECT r.relation, r.state, r.note, r.key_columns,
+         (SELECT string_agg(p.oid::regclass::text, ', ' ORDER BY p.oid::regclass::text) FROM unnest(r.partitions) p(oid))
+    FROM migrate_tiers.relation r ORDER BY r.id
+$$;
+CREATE FUNCTION triggers(of regclass) RETURNS TABLE (tgname name, tgenabled "char", arguments text)
+LANGUAGE sql AS $$
+  SELECT t.tgname, t.tgenabled, regexp_replace(encode(t.tgargs, 'escape'), '^\d+\\000\d+\\000', '')
+    FROM pg_trigger t WHERE t.tgrelid = of ORDER BY 1
+$$;
+-- How it ends while rows move is a matter of other tests: here nothing is sent.
+CREATE PROCEDURE settled() LANGUAGE sql AS
+  $$UPDATE migrate_tiers.relation SET state = 'syncing', note = NULL$$;
+CREATE TABLE ddl_guard.other (id int PRIMARY KEY, n int);
+SELECT migrate_tiers.create_migration('shop', 'target');
+SELECT count(*) FROM migrate_tiers.tag_schema('ddl_guard', 'realtime');
+SELECT migrate_tiers.tag('ddl_guard.other', 'ignored');
+
+-- Before it is captured, a table may change.
+ALTER TABLE ddl_guard.item ADD COLUMN early int;
+ALTER TABLE ddl_guard.item DROP COLUMN early;
+
+SET client_min_messages = warning;
+CALL migrate_tiers.advance('syncing');
+SELECT migrate_tiers.wait_for_sync(timeout => '60 s');
+SELECT migrate_tiers.pause();
+RESET client_min_messages;
+
+-- What does not matter to the migration passes.
+COMMENT ON TABLE ddl_guard.item IS 'a comment';
+CREATE INDEX item_note ON ddl_guard.item (note);
+ALTER INDEX ddl_guard.item_note RENAME TO item_note_2;
+DROP INDEX ddl_guard.item_note_2;
+CREATE STATISTICS ddl_guard.item_more ON n, id FROM ddl_guard.item;
+ALTER TABLE ddl_guard.item ALTER COLUMN n SET STATISTICS 300, ALTER COLUMN n SET DEFAULT 1, SET (fillfactor = 80);
+ALTER TABLE ddl_guard.item ADD CONSTRAINT positive CHECK (n > 0), ALTER COLUMN note SET NOT NULL;
+ALTER TABLE ddl_guard.item DROP CONSTRAINT positive, ALTER COLUMN note DROP NOT NULL;
+GRANT SELECT ON ddl_guard.item TO PUBLIC;
+VACUUM FULL ddl_guard.item;
+CLUSTER ddl_guard.item USING item_pkey;
+CREATE FUNCTION ddl_guard.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER own AFTER INSERT ON ddl_guard.item FOR EACH ROW EXECUTE FUNCTION ddl_guard.nothing();
+ALTER TABLE ddl_guard.item DISABLE TRIGGER own;
+DROP TRIGGER own ON ddl_guard.item;
+CREATE VIEW ddl_guard.seen AS SELECT * FROM ddl_guard.item;
+DROP VIEW ddl_guard.seen;
+ALTER TABLE ddl_guard.other ADD COLUMN more text, ALTER COLUMN n TYPE bigint;
+CREATE TABLE ddl_guard.child () INHERITS (ddl_guard.item);
+DROP TABLE ddl_guard.child;
+CREATE TEMPORARY TABLE item (id int);
+ALTER TABLE pg_temp.item ADD COLUMN n int;
+DROP TABLE pg_temp.item;
+
+-- Columns and names.
+ALTER TABLE ddl_guard.item ADD COLUMN more int;
+\echo :SQLSTATE
+ALTER TABLE ddl_guard.item DROP COLUMN n;
+ALTER TABLE ddl_guard.item RENAME COLUMN n TO m;
+ALTER TABLE ddl_guard.item ALTER COLUMN note TYPE varchar(10);
+ALTER TABLE ddl_guard.item ALTER COLUMN n TYPE int USING n + 1;
+ALTER TABLE ddl_guard.item ALTER COLUMN note TYPE text COLLATE "C";
+ALTER TABLE ddl_guard.item ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY;
+ALTER TABLE ddl_guard.item RENAME TO thing;
+ALTER INDEX ddl_guard.item RENAME TO thing;
+ALTER TABLE ddl_guard.item SET SCHEMA public;
+ALTER SCHEMA ddl_guard RENAME TO guarded;
+ALTER TABLE ddl_guard.item SET UNLOGGED;
+CREATE TABLE ddl_guard.parent (LIKE ddl_guard.item);
+ALTER TABLE ddl_guard.item INHERIT ddl_guard.parent;
+ALTER TABLE ddl_guard.parent ADD COLUMN from_above int;
+ALTER TABLE ddl_guard.item NO INHERIT ddl_guard.parent;
+DROP TABLE ddl_guard.parent;
+
+-- The key.
+ALTER TABLE ddl_guard.item DROP CONSTRAINT item_pkey;
+ALTER TABLE ddl_guard.item DROP CONSTRAINT item_pkey, ADD PRIMARY KEY (n);
+DROP INDEX ddl_guard.marked_id;
+DROP INDEX CONCURRENTLY ddl_guard.marked_id;
+ALTER TABLE ddl_guard.marked REPLICA IDENTITY FULL;
+
+-- Types, also inside others.
+ALTER TYPE ddl_guard.mood ADD VALUE 'middle';
+ALTER TYPE ddl_guard.mood RENAME VALUE 'low' TO 'lower';
+ALTER TYPE ddl_guard.mood RENAME TO humour;
+ALTER TYPE ddl_guard.pair RENAME ATTRIBUTE a TO c;
+DROP TYPE ddl_guard.mood CASCADE;
+
+-- Capture itself.
+ALTER TABLE ddl_guard.item DISABLE TRIGGER ALL;
+ALTER TABLE ddl_guard.item DISABLE TRIGGER migrate_tiers_capture;
+ALTER TABLE ddl_guard.item ENABLE TRIGGER migrate_tiers_capture;
+ALTER TABLE ddl_guard.log_21 DISABLE TRIGGER ALL;
+ALTER TRIGGER migrate_tiers_capture ON ddl_guard.item RENAME TO mine;
+DROP TRIGGER migrate_tiers_capture ON ddl_guard.item;
+DROP TRIGGER migrate_tiers_capture_truncate ON ddl_guard.log_1;
+
+-- Dropping.
+DROP TABLE ddl_guard.item;
+DROP TABLE ddl_guard.log_1;
+DROP TABLE ddl_guard.log_2;
+SET client_min_messages = warning;
+DROP SCHEMA ddl_guard CASCADE;
+RESET client_min_messages;
+DROP SERVER target CASCADE;
+DROP EXTENSION migrate_tiers;
+DROP EXTENSION migrate_tiers CASCADE;
+\echo :SQLSTATE
+
+-- Partitions: a new one is covered, whoever makes it; others are refused.
+ALTER TABLE ddl_guard."Log" DETACH PARTITION ddl_guard.log_1;
+ALTER TABLE ddl_guard."Log" DETACH PARTITION ddl_guard.log_1 CONCURRENTLY;
+ALTER TABLE ddl_guard.log_2 DETACH PARTITION ddl_guard.log_21;
+CREATE TABLE ddl_guard.loose (id int NOT NULL, at int NOT NULL);
+ALTER TABLE ddl_guard."Log" ATTACH PARTITION ddl_guard.loose FOR VALUES FROM (40) TO (50);
+CREATE ROLE regress_mt_app;
+GRANT USAGE, CREATE ON SCHEMA ddl_guard TO regress_mt_app;
+ALTER TABLE ddl_guard."Log" OWNER TO regress_mt_app;
+ALTER TABLE ddl_guard.log_2 OWNER TO regress_mt_app;
+CREATE UNLOGGED TABLE ddl_guard.log_4 PARTITION OF ddl_guard."Log" FOR VALUES FROM (60) TO (70);
+CREATE FOREIGN TABLE ddl_guard.log_4 PARTITION OF ddl_guard."Log" FOR VALUES FROM (60) TO (70) SERVER target;
+SET ROLE regress_mt_app;
+CREATE TABLE ddl_guard.log_3 PARTITION OF ddl_guard."Log" FOR VALUES FROM (30) TO (40);
+CREATE TABLE ddl_guard.log_22 PARTITION OF ddl_guard.log_2 FOR VALUES FROM (20) TO (30);
+CREATE TABLE ddl_guard.own (id int);
+CREATE TRIGGER forged AFTER INSERT ON ddl_guard.own FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture('1', '1', 'id');
+INSERT INTO ddl_guard.own VALUES (1);
+DROP TABLE ddl_guard.own;
+RESET ROLE;
+SELECT * FROM triggers('ddl_guard.log_3');
+SELECT * FROM triggers('ddl_guard.log_22');
+SELECT relation, state, partitions FROM guarded();
+
+-- Let pass: names, without a new copy.
+SET migrate_tiers.allow_ddl = on;
+ALTER TABLE ddl_guard.item RENAME TO thing;
+ALTER TABLE ddl_guard.thing RENAME COLUMN id TO "Item's id";
+SELECT * FROM triggers('ddl_guard.thing');
+ALTER TYPE ddl_guard.mood ADD VALUE 'middle';
+SELECT * FROM guarded();
+RESET migrate_tiers.allow_ddl;
+ALTER TABLE ddl_guard.thing RENAME TO item;
+SET migrate_tiers.allow_ddl = on;
+ALTER TABLE ddl_guard.thing RENAME TO item;
+
+-- Let pass: rows that may have moved.
+ALTER TABLE ddl_guard.item ADD COLUMN more int;
+SELECT relation, state, note FROM guarded() WHERE state = 'recopy';
+CALL settled();
+ALTER TABLE ddl_guard.item ALTER COLUMN n TYPE bigint;
+SELECT relation, state, note FROM guarded() WHERE state = 'recopy';
+CALL settled();
+ALTER TABLE ddl_guard.item ALTER COLUMN n TYPE bigint USING n + 1;
+SELECT relation, state, note FROM guarded() WHERE state = 'recopy';
+CALL settled();
+ALTER TABLE ddl_guard.item DROP CONSTRAINT item_pkey;
+ALTER TABLE ddl_guard.item DROP CONSTRAINT item_pkey, ADD PRIMARY KEY (n);
+SELECT * FROM guarded() WHERE state = 'recopy';
+SELECT * FROM triggers('ddl_guard.item');
+CALL settled();
+ALTER TABLE ddl_guard.item DISABLE TRIGGER ALL;
+SELECT * FROM triggers('ddl_guard.item');
+
+-- Let pass: partitions.
+ALTER TABLE ddl_guard."Log" ATTACH PARTITION ddl_guard.loose FOR VALUES FROM (40) TO (50);
+SELECT relation, state, note, partitions FROM guarded() WHERE state = 'recopy';
+SELECT * FROM triggers('ddl_guard.loose');
+CALL settled();
+ALTER TABLE ddl_guard."Log" DETACH PARTITION ddl_guard.log_2;
+SELECT relation, state, note, partitions FROM guarded() WHERE state = 'recopy';
+SELECT * FROM triggers('ddl_guard.log_2');
+SELECT * FROM triggers('ddl_guard.log_21');
+CALL settled();
+ALTER TABLE ddl_guard."Log" DETACH PARTITION ddl_guard.log_1 CONCURRENTLY;
+DROP TABLE ddl_guard.log_3;
+SELECT relation, state, note, partitions FROM guarded() WHERE state = 'recopy';
+CALL settled();
+
+-- Row security that hides rows from the migration's owner is told of; this owner sees all.
+ALTER TABLE ddl_guard.item ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ddl_guard.item DISABLE ROW LEVEL SECURITY;
+
+-- A captured table that is dropped leaves the migration.
+DROP TABLE ddl_guard.marked;
+SELECT relation, state FROM guarded();
+RESET migrate_tiers.allow_ddl;
+
+SET client_min_messages = warning;
+CALL migrate_tiers.revert('planned');
+-- Not captured any more: everything may change.
+ALTER TABLE ddl_guard.item ADD COLUMN late int;
+SELECT migrate_tiers.drop_migration('shop');
+DROP SCHEMA ddl_guard CASCADE;
+DROP FUNCTION guarded, triggers;
+DROP PROCEDURE settled;
+DROP ROLE regress_mt_app;
+\c mt_target
+SET client_min_messages = warning;
+DROP SCHEMA ddl_guard CASCADE;
