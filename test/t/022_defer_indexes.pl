@@ -1,0 +1,222 @@
+# defer_indexes: what is set aside of the target's tables for their copy comes
+# back exactly as it was, after the copy, after a crash, after a revert in the
+# middle of it, and when the migration is dropped.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use Test::More;
+
+my $pair = MigrateTiers::Pair->new('defer');
+
+$pair->both_sql(<<'SQL');
+SET client_min_messages = warning;
+SET allow_in_place_tablespaces = on;
+CREATE TABLESPACE elsewhere LOCATION '';
+RESET allow_in_place_tablespaces;
+CREATE EXTENSION btree_gist;
+CREATE SCHEMA "Ünï ""q""";
+CREATE TABLE item (id int, code text NOT NULL, n int NOT NULL, during int4range,
+    CONSTRAINT "item's key" PRIMARY KEY (id) WITH (fillfactor = 80) USING INDEX TABLESPACE elsewhere,
+    CONSTRAINT code_once UNIQUE NULLS NOT DISTINCT (code) INCLUDE (n) DEFERRABLE INITIALLY DEFERRED,
+    CONSTRAINT n_once UNIQUE (n) DEFERRABLE,
+    CONSTRAINT not_twice EXCLUDE USING gist (n WITH =, during WITH &&) WHERE (n > 0) DEFERRABLE);
+COMMENT ON CONSTRAINT "item's key" ON item IS 'the key''s \ comment';
+COMMENT ON INDEX "item's key" IS 'the index of the key';
+COMMENT ON CONSTRAINT not_twice ON item IS 'not twice';
+CREATE INDEX item_words ON item ((lower(code)) COLLATE "C" text_pattern_ops DESC NULLS LAST, n) INCLUDE (id)
+    WITH (fillfactor = 55) TABLESPACE elsewhere WHERE n <> 13;
+ALTER INDEX item_words ALTER COLUMN 1 SET STATISTICS 321;
+COMMENT ON INDEX item_words IS 'words';
+CREATE INDEX item_brin ON item USING brin (n) WITH (pages_per_range = 4);
+CREATE INDEX item_hash ON item USING hash (code);
+CREATE UNIQUE INDEX item_identity ON item (code, id);
+ALTER TABLE item REPLICA IDENTITY USING INDEX item_identity;
+ALTER TABLE item CLUSTER ON "item's key";
+ALTER INDEX item_hash DEPENDS ON EXTENSION btree_gist;
+CREATE TABLE "Ünï ""q"""."tä ""b" (id int PRIMARY KEY, "Ä k" text, item int,
+    CONSTRAINT "to 'item'" FOREIGN KEY (item) REFERENCES item MATCH FULL ON UPDATE CASCADE ON DELETE SET NULL (item)
+        DEFERRABLE INITIALLY DEFERRED);
+COMMENT ON CONSTRAINT "to 'item'" ON "Ünï ""q"""."tä ""b" IS 'a reference';
+CREATE INDEX item_words ON "Ünï ""q"""."tä ""b" ("Ä k");
+CREATE TABLE kept (id int PRIMARY KEY, name text NOT NULL);
+CREATE INDEX kept_name ON kept (name);
+CREATE VIEW kept_names AS SELECT id, name FROM kept GROUP BY id;
+CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree, CONSTRAINT unchecked CHECK (id > 0) NOT VALID);
+ALTER TABLE tree ADD CONSTRAINT never_checked FOREIGN KEY (up) REFERENCES item NOT VALID;
+CREATE TABLE parts (id int, item int REFERENCES item, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (1000);
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (1000) TO (100000);
+SQL
+# A table that the migration knows nothing of refers to one that it fills.
+$pair->target_sql('CREATE TABLE outside (item int CONSTRAINT to_item REFERENCES item)');
+$pair->source_sql(<<'SQL');
+INSERT INTO item SELECT i, md5(i::text), i, int4range(i, i + 5) FROM generate_series(1, 10000) i;
+INSERT INTO "Ünï ""q"""."tä ""b" SELECT i, 'k' || i, i FROM generate_series(1, 3000) i;
+INSERT INTO kept SELECT i, 'n' || i FROM generate_series(1, 1000) i;
+INSERT INTO tree SELECT i, nullif(i - 1, 0) FROM generate_series(1, 3000) i;
+INSERT INTO parts SELECT i, i FROM generate_series(1, 3000) i;
+SQL
+
+# Everything of the target's indexes and constraints that can be seen, one line each.
+sub image
+{
+	my ($where) = @_;
+	$where //= 'true';
+	return $pair->target_pinned(<<"SQL");
+SET search_path = '';
+SELECT 'index', c.oid::regclass, pg_get_indexdef(c.oid), i.indisunique, i.indisprimary, i.indisexclusion, i.indimmediate, i.indisclustered,
+       i.indisvalid, i.indisready, i.indisreplident, i.indnullsnotdistinct, c.reloptions, c.relam, t.spcname, c.relowner::regrole,
+       obj_description(c.oid, 'pg_class'), (SELECT array_agg(attstattarget ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid),
+       (SELECT array_agg(concat(deptype, ' ', pg_describe_object(refclassid, refobjid, refobjsubid)) ORDER BY 1) FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid)
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+ WHERE c.relnamespace IN ('public'::regnamespace, '"Ünï ""q"""'::regnamespace) AND $where ORDER BY 2;
+SELECT 'constraint', conrelid::regclass, conname, contype, condeferrable, condeferred, convalidated, conindid::regclass, confmatchtype,
+       confupdtype, confdeltype, confdelsetcols, conislocal, coninhcount, connoinherit, pg_get_constraintdef(oid), obj_description(oid, 'pg_constraint')
+  FROM pg_constraint WHERE connamespace IN ('public'::regnamespace, '"Ünï ""q"""'::regnamespace) AND $where ORDER BY 2, 3;
+SELECT 'trigger', tgrelid::regclass, tgfoid::regproc, tgtype, tgdeferrable, tginitdeferred, tgenabled, count(*)
+  FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid WHERE c.relnamespace IN ('public'::regnamespace, '"Ünï ""q"""'::regnamespace)
+   AND tgname NOT LIKE 'migrate_tiers_fence_%' AND $where GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 2, 3, 4;
+SELECT 'table', c.oid::regclass, c.relreplident, (SELECT array_agg(attnotnull ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)
+  FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.relnamespace IN ('public'::regnamespace, '"Ünï ""q"""'::regnamespace) AND $where ORDER BY 2;
+SQL
+}
+
+# is_image compares with what was there before, line by line.
+my $before = image();
+
+sub is_image
+{
+	my ($name) = @_;
+	my %lines;
+	$lines{$_}++ for split /\n/, $before;
+	$lines{$_}-- for split /\n/, image();
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $same = ok(!(grep { $_ } values %lines), $name);
+	diag(($lines{$_} > 0 ? 'gone: ' : 'left: ') . $_) for $same ? () : sort grep { $lines{$_} } keys %lines;
+	return $same;
+}
+
+# The copy, slow enough to be looked at: every table has begun, none is complete.
+sub begin_slowly
+{
+	$pair->set_option('copy_rate', '60000');
+	$pair->set_option('chunk_size', '64kB');
+	$pair->advance;
+	return $pair->wait_until(
+		target => q{SELECT EXISTS (SELECT FROM ONLY item) AND EXISTS (SELECT FROM migrate_tiers.set_aside WHERE table_name = 'item')});
+}
+
+sub in_sync
+{
+	my ($name) = @_;
+	$pair->set_option('copy_rate', '0');
+	$pair->sync(120);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($pair->wait_until(target => 'SELECT count(*) = 0 FROM migrate_tiers.set_aside', timeout => 60), "$name: nothing is aside any more");
+	$pair->equal($name, 'public', 'Ünï "q"');
+	is_image("$name: indexes and constraints are as they were");
+	return;
+}
+
+$pair->declare(schemas => [ 'public', 'Ünï "q"' ]);
+
+subtest 'while tables are copied' => sub {
+	ok(begin_slowly(), 'the copy has begun');
+	isnt(image(), $before, 'the comparison sees what is aside');
+	is($pair->target_sql(q{SELECT count(*) FROM pg_index WHERE indrelid = 'item'::regclass}), '0', 'all indexes of a table are aside');
+	is($pair->target_sql(q{SELECT count(*) FROM pg_constraint WHERE confrelid = 'item'::regclass}), '0', 'and foreign keys that rest on them');
+	is($pair->target_sql(q{SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'kept'::regclass}), 'kept_pkey', 'the key that a view needs stays');
+	is($pair->target_sql(q{SELECT count(*) FROM pg_index WHERE indrelid = 'parts'::regclass}), '1', 'the key of a partitioned table stays');
+	is($pair->target_sql(q{SELECT string_agg(attnotnull::text, ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'item'::regclass AND attnum > 0}),
+		'true,true,true,false', 'columns stay not null');
+};
+
+subtest 'workers killed in the middle' => sub {
+	for my $round (1 .. 3)
+	{
+		$pair->source_sql(q{SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'});
+		$pair->source_sql('SELECT migrate_tiers.start_workers()');
+	}
+	in_sync('after kills');
+};
+
+subtest 'reverted' => sub {
+	$pair->revert;
+	is_image('indexes and constraints are as they were');
+	is($pair->target_sql('SELECT count(*) FROM item'), '0', 'empty again');
+};
+
+subtest 'the target crashed in the middle' => sub {
+	ok(begin_slowly(), 'the copy has begun');
+	$pair->target->stop('immediate');
+	$pair->target->start;
+	in_sync('after the crash');
+	$pair->revert;
+	is_image('after the revert, too');
+};
+
+subtest 'crashed while indexes were built' => sub {
+	$pair->set_option('copy_rate', '0');
+	# One of the builds fails until it is told otherwise: its expression divides by this.
+	$pair->target_sql(q{
+		CREATE TABLE gate (open int);
+		INSERT INTO gate VALUES (0);
+		CREATE FUNCTION through(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 / (SELECT open FROM public.gate); END';
+		CREATE INDEX item_gate ON item (through(n))});
+	my $with_gate = image();
+	$pair->advance;
+	ok($pair->wait_until(source => q{SELECT bool_and(state = 'syncing' OR relation = 'item'::regclass) FROM migrate_tiers.tables WHERE tier = 'realtime'}, timeout => 60),
+		'the other tables are in sync');
+	ok($pair->wait_until(target => q{SELECT string_agg(name, ',') = 'item_gate' FROM migrate_tiers.set_aside WHERE state = 'aside' AND kind = 'index'}),
+		'all but one are built');
+	ok($pair->wait_until(source => q{SELECT stopped ~ '22012' FROM migrate_tiers.status}), 'status says why');
+	$pair->target->stop('immediate');
+	$pair->target->start;
+	$pair->target_sql('UPDATE gate SET open = 1');
+	$before = $with_gate;
+	in_sync('after the gate was opened');
+	$pair->target_sql('DROP INDEX item_gate; DROP FUNCTION through; DROP TABLE gate');
+	$pair->revert;
+	$before = image();
+};
+
+subtest 'reverted in the middle' => sub {
+	ok(begin_slowly(), 'the copy has begun');
+	$pair->revert;
+	is_image('indexes and constraints are as they were');
+	is($pair->target_sql('SELECT count(*) FROM item'), '0', 'empty again');
+	is($pair->target_sql(q{SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'migrate_tiers%'}), '0', 'no fence');
+};
+
+subtest 'a foreign key that does not hold' => sub {
+	$pair->target_sql('SET session_replication_role = replica; INSERT INTO outside VALUES (1)');
+	ok(begin_slowly(), 'the copy has begun');
+	my ($ok, $state, $err) = $pair->source_try(q{CALL migrate_tiers.revert('planned')});
+	ok($ok, 'reverted in the middle');
+	like($err, qr/WARNING.*foreign key "to_item" of target table public\.outside does not hold/s, 'with a warning');
+	is($pair->target_sql(q{SELECT convalidated FROM pg_constraint WHERE conname = 'to_item'}), 'f', 'it is there, and not valid');
+	$pair->target_sql('DELETE FROM outside; ALTER TABLE outside VALIDATE CONSTRAINT to_item');
+	is_image('once it holds, all is as it was');
+};
+
+subtest 'not deferred' => sub {
+	$pair->set_option('defer_indexes', 'off');
+	$pair->set_option('copy_rate', '60000');
+	$pair->advance;
+	ok($pair->wait_until(target => 'SELECT EXISTS (SELECT FROM ONLY item)'), 'the copy has begun');
+	is_image('nothing is set aside');
+	in_sync('in sync');
+	$pair->revert;
+	$pair->set_option('defer_indexes', 'on');
+};
+
+subtest 'dropped' => sub {
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
+	is_image('indexes and constraints are as they were');
+	is($pair->target_sql(q{SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers'}), '0', 'nothing of ours is left');
+};
+
+$pair->finish(crashes => 1);
+done_testing();
