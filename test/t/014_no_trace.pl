@@ -38,7 +38,6 @@ CREATE TABLE shop.audit (id int PRIMARY KEY);
 CREATE FUNCTION shop.audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER audit AFTER INSERT ON shop.customer FOR EACH ROW EXECUTE FUNCTION shop.audit();
 CREATE TRIGGER audit_always BEFORE TRUNCATE ON shop.audit EXECUTE FUNCTION shop.audit();
-ALTER TABLE shop.audit ENABLE ALWAYS TRIGGER audit_always;
 CREATE RULE quiet AS ON DELETE TO shop.audit DO ALSO NOTHING;
 CREATE VIEW shop.names AS SELECT id, name FROM shop.customer GROUP BY id;
 CREATE MATERIALIZED VIEW shop.totals AS SELECT customer, count(*) FROM shop.purchase GROUP BY customer;
@@ -131,6 +130,12 @@ my $source_with = catalogs('source');
 sub migrate
 {
 	$pair->source_sql(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('shop', 'realtime')});
+	migrate_declared();
+	return;
+}
+
+sub migrate_declared
+{
 	$pair->source_sql(q{SELECT migrate_tiers.tag(c.oid::regclass, 'ignored') FROM pg_class c WHERE relkind = 'm' AND relnamespace = 'shop'::regnamespace});
 	$pair->advance;
 	$pair->sync;
@@ -193,15 +198,19 @@ subtest 'the extension dropped' => sub {
 subtest 'the extension dropped with a migration in it' => sub {
 	$pair->source_sql('CREATE EXTENSION migrate_tiers');
 	$pair->source_sql(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('shop', 'realtime')});
-	$pair->source_sql('DROP EXTENSION migrate_tiers CASCADE');
-	same($source_bare, catalogs('source'), 'source, planned');
-	same($target_bare, catalogs('target'), 'target, planned');
-	$pair->source_sql('CREATE EXTENSION migrate_tiers');
-	migrate();
-	$pair->source_sql('DROP EXTENSION migrate_tiers CASCADE');
-	same($source_bare, catalogs('source'), 'source, syncing');
-	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), 'no worker');
-	$pair->source_sql(q{INSERT INTO shop.customer (name) VALUES ('free')});
+	my ($done, $state, $error) = $pair->source_try('DROP EXTENSION migrate_tiers CASCADE');
+	is("$done $state", ' 55006', 'refused');
+	like($error, qr/HINT:.*drop_migration/, 'and told what to do');
+	migrate_declared();
+	($done, $state, $error) = $pair->source_try('DROP EXTENSION postgres_fdw, migrate_tiers CASCADE');
+	is("$done $state", ' 55006', 'refused while syncing');
+	$pair->source_sql(q{INSERT INTO shop.customer (name) VALUES ('still captured')});
+	$pair->sync;
+	$pair->equal('still in sync', 'shop');
+	$pair->revert;
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m'); DROP EXTENSION migrate_tiers});
+	same($source_bare, catalogs('source'), 'source');
+	same($target_bare, catalogs('target'), 'target');
 };
 
 $pair->finish;
