@@ -64,10 +64,10 @@ foreach my $option (split /\n/, sql($source, 'SELECT name, "default" FROM migrat
 	is($said, $default, "the default of $name is said");
 }
 says('settings', sub { qr/^\| `\Q$_[0]\E`/m },
-	split /\n/, sql($source, "SET migrate_tiers.allow_ddl = off; SELECT name FROM pg_settings WHERE name LIKE 'migrate\\_tiers.%'"));
+	split /\n/, sql($source, "LOAD 'migrate_tiers'; SELECT name FROM pg_settings WHERE name LIKE 'migrate\\_tiers.%'"));
 says('functions', sub { qr/\b\Q$_[0]\E\(/ },
 	split /\n/, sql($source, "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'migrate_tiers'::regnamespace
-		AND proacl IS NULL AND proname NOT IN ('option_definitions', 'sync_state', 'pending_entries')"));
+		AND proacl IS NULL AND proname NOT IN ('option_definitions', 'sync_state', 'pending_entries', 'capture')"));
 foreach my $view (split /\n/, sql($source, "SELECT relname FROM pg_class WHERE relkind = 'v' AND relnamespace = 'migrate_tiers'::regnamespace"))
 {
 	says("columns of $view", sub { qr/`(?:[^`\n]*, )?\Q$_[0]\E[`,]/ },
