@@ -187,7 +187,8 @@ raise_timeout(const MtMigration *migration)
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_SELECT,
 				"SELECT CASE WHEN paused THEN 'sending is paused' ELSE coalesce(stopped, copy_error) END"
-				" FROM migrate_tiers.migration WHERE id = $1", MT_ARGS(MT_INT4(migration->id)));
+				" FROM migrate_tiers.migration WHERE id = $1",
+				MT_ARGS(MT_INT4(migration->id)));
 	stopped = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
 	ereport(ERROR,

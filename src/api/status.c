@@ -75,7 +75,7 @@ mt_sync_state(PG_FUNCTION_ARGS)
 	nulls[1] = !migration->syncing;
 	values[1] = nulls[1] ? (Datum) 0 :
 		DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(pending.oldest ? GetCurrentTimestamp() : 0),
-							TimestampTzGetDatum(pending.oldest));
+											   TimestampTzGetDatum(pending.oldest));
 	nulls[2] = !migration->syncing;
 	values[2] = Int64GetDatum(pending.entries);
 	values[3] = Int64GetDatum(bytes);

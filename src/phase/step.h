@@ -28,10 +28,10 @@ typedef struct MtStep
 	const char *name;
 	bool		per_table;		/* once for each realtime table; relation is NULL otherwise */
 	const char *side;			/* where it acts: source, target, both */
-	void		(*run) (MtTransition *transition, MtRelation *relation);
-	void		(*undo) (MtTransition *transition, MtRelation *relation);
+	void (*run)(MtTransition *transition, MtRelation *relation);
+	void (*undo)(MtTransition *transition, MtRelation *relation);
 	/* What it would run, for plan(); inverse: what its undo would. */
-	char	   *(*describe) (const MtMigration *migration, const MtRelation *relation, bool inverse);
+	char *(*describe)(const MtMigration *migration, const MtRelation *relation, bool inverse);
 } MtStep;
 
 typedef struct MtMove

@@ -71,7 +71,7 @@ static char *
 describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse)
 {
 	return pstrdup(inverse ? "restore foreign keys that were set aside; DROP SCHEMA migrate_tiers, unless another migration uses it" :
-				   "CREATE SCHEMA migrate_tiers, with tables for the mark, the chunks and what is set aside");
+		"CREATE SCHEMA migrate_tiers, with tables for the mark, the chunks and what is set aside");
 }
 
 static void
@@ -90,7 +90,7 @@ static char *
 describe_fence(const MtMigration *migration, const MtRelation *relation, bool inverse)
 {
 	return psprintf(inverse ? "DROP TRIGGER migrate_tiers_fence... ON %s" :
-					"CREATE TRIGGER migrate_tiers_fence... BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s; ENABLE ALWAYS",
+		"CREATE TRIGGER migrate_tiers_fence... BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s; ENABLE ALWAYS",
 					mt_relation_target_name(relation));
 }
 
@@ -188,8 +188,9 @@ describe_capture(const MtMigration *migration, const MtRelation *relation, bool 
 	const char *table = quote_qualified_identifier(relation->schema, relation->name);
 
 	return psprintf(inverse ? "DROP TRIGGER migrate_tiers_capture, migrate_tiers_capture_truncate ON %s" :
-					"CREATE TRIGGER migrate_tiers_capture AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW,"
-					" migrate_tiers_capture_truncate BEFORE TRUNCATE; ENABLE ALWAYS", table);
+		"CREATE TRIGGER migrate_tiers_capture AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW,"
+							  " migrate_tiers_capture_truncate BEFORE TRUNCATE; ENABLE ALWAYS",
+					table);
 }
 
 static void
@@ -226,7 +227,7 @@ static char *
 describe_workers(const MtMigration *migration, const MtRelation *relation, bool inverse)
 {
 	return pstrdup(inverse ? "end the workers, and wait until they are gone" :
-				   "start the sync worker, which copies and then sends ticks");
+		"start the sync worker, which copies and then sends ticks");
 }
 
 static void

@@ -37,14 +37,14 @@
 #define FIRST_RETRY_MS 100
 #define LAST_RETRY_MS  5000
 
-typedef void (*MtAction) (MtTransition *transition, MtRelation *relation);
+typedef void (*MtAction)(MtTransition *transition, MtRelation *relation);
 
 static void run_locked(MtMigration *migration, MtPhase to, bool advance, MemoryContext context);
 static void open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance);
 static ErrorData *run_steps(MtTransition *transition, const MtMove *move, bool forward);
 static ErrorData *run_item(MtTransition *transition, const MtStep *step, MtRelation *relation, bool forward);
 static ErrorData *run_protected(MtTransition *transition, const char *name, MtRelation *relation,
-								MtAction action, const char *outcome);
+								MtAction	action, const char *outcome);
 static ErrorData *wait_protected(MtTransition *transition, const MtStep *step, MtRelation *relation, long wait);
 static void end_transition(MtTransition *transition, const char *outcome, MtPhase phase, const char *error,
 						   bool settled);
@@ -251,7 +251,8 @@ wait_protected(MtTransition *transition, const MtStep *step, MtRelation *relatio
 	if (relation != NULL && wait > FIRST_RETRY_MS * 2)
 	{
 		char	   *blockers = strcmp(step->side, "source") == 0 ?
-			mt_lock_blockers(relation->relid, ShareRowExclusiveLock) : NULL;
+			mt_lock_blockers(relation->relid, ShareRowExclusiveLock) :
+			NULL;
 
 		ereport(NOTICE,
 				(errmsg("%s waits for a lock on %s", step->name,

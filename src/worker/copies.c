@@ -23,9 +23,9 @@
 #include "copy/copy.h"
 #include "endpoint/target.h"
 
-#define COPIER_RESTART_MS  2000
-#define FIRST_BACKOFF_MS   500
-#define LAST_BACKOFF_MS	   30000
+#define COPIER_RESTART_MS 2000
+#define FIRST_BACKOFF_MS  500
+#define LAST_BACKOFF_MS	  30000
 
 static void bring_forward(MtWorker *worker, bool *work, bool *tasks);
 static void copy_again(MtWorker *worker, MtRelation *relation);
