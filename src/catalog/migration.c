@@ -154,19 +154,6 @@ mt_migration_list_owned(void)
 	return owned;
 }
 
-/*
- * mt_migration_locktag names a lock of ours: on the migration's row, as an object, with a number.
- *
- * It is of the method of advisory locks, whose session locks end with the session and not with a
- * failed transaction; that of ordinary locks would lose them to an error, and leave them behind at exit.
- */
-void
-mt_migration_locktag(LOCKTAG *tag, Oid table, int32 id, uint16 number)
-{
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, table, (uint32) id, number);
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
-}
-
 /* mt_migration_lock waits until nobody else changes the migration. */
 void
 mt_migration_lock(int32 id)

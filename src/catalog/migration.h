@@ -9,7 +9,6 @@
 #include "base/compat.h"
 
 #include "nodes/pg_list.h"
-#include "storage/lock.h"
 
 /* Segments of a queue; a segment is written for one retention period. */
 #define MT_QUEUE_SEGMENTS 3
@@ -60,8 +59,6 @@ extern void mt_migration_check_owner(const MtMigration *migration);
  * the end of the transaction (or session): tag, untag, set_option, drop, advance, revert.
  */
 extern void mt_migration_lock(int32 id);
-
-extern void mt_migration_locktag(LOCKTAG *tag, Oid table, int32 id, uint16 number);
 
 /*
  * The same lock for the session, across transactions; false when somebody has it.

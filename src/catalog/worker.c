@@ -16,7 +16,6 @@
 #include "storage/procarray.h"
 
 #include "base/spi.h"
-#include "catalog/migration.h"
 
 
 static int32 start_at_commit = 0;
@@ -152,7 +151,7 @@ on_transaction(XactEvent event, void *arg)
 static void
 set_tag(LOCKTAG *tag, int32 migration, int slot)
 {
-	mt_migration_locktag(tag, mt_extension_table("migration"), migration, slot);
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("migration"), (uint32) migration, slot);
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 

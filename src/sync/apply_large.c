@@ -25,6 +25,7 @@
 /* A stage of so many rows is worth statistics. */
 #define ANALYZE_ROWS 5000
 
+static void apply_present(MtSync *sync, MtTable *table, int64 present, bool by_insert);
 static void send_large(MtSync *sync, MtTable *table, bool replace);
 static Tuplestorestate *register_keys(MtTable *table);
 static TupleDesc key_tupdesc(const MtTable *table);
@@ -57,10 +58,10 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 	MtColumns  *keys = mt_columns_of_result(table->columns, relation->nkeys, relation->key_columns);
 	bool		by_insert = replace || !table->can_update;
 	int64		present;
+	int64		absent = 0;
 	Tuplestorestate *store;
 	MtSpiScope	scope;
 	ListCell   *cell;
-	char	   *update;
 
 	if (table->truncated)
 		mt_remote_run(remote, mt_sql_delete_where(relation, NULL));
@@ -72,20 +73,36 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 	mt_remote_run(remote, mt_sql_stage_create(relation, table->columns));
 	mt_spi_begin_as(&scope, sync->migration->owner);
 	store = register_keys(table);
-	sync->rows += stream_query(sync, mt_sql_read_absent(relation), keys, mt_sql_stage_copy_keys(relation, keys));
 	present = stream_query(sync, mt_sql_read_present(relation, table->columns), rows, mt_sql_stage_copy_rows(rows));
-	sync->rows += present;
+	/* As many rows as keys: none is gone, and the table need not be asked which. */
+	if ((uint64) present < mt_keys_count(table->keys))
+		absent = stream_query(sync, mt_sql_read_absent(relation), keys, mt_sql_stage_copy_keys(relation, keys));
+	sync->rows += present + absent;
 	tuplestore_end(store);
 	mt_spi_end(&scope);
 	if (present > ANALYZE_ROWS)
 		mt_remote_run(remote, "ANALYZE pg_temp." MT_STAGE_ROWS);
-	mt_remote_run(remote, mt_sql_stage_delete_absent(relation));
-	if (by_insert)
-		mt_remote_run(remote, mt_sql_stage_delete_present(relation));
-	else if ((update = mt_sql_stage_update(relation, table->columns)) != NULL)
-		mt_remote_run(remote, update);
-	mt_remote_run(remote, mt_sql_stage_insert(relation, table->columns, !by_insert));
+	if (absent > 0)
+		mt_remote_run(remote, mt_sql_stage_delete_absent(relation));
+	if (present > 0)
+		apply_present(sync, table, present, by_insert);
 	mt_remote_run(remote, mt_sql_stage_drop());
+}
+
+/* apply_present makes the table's rows equal to those of the stage. */
+static void
+apply_present(MtSync *sync, MtTable *table, int64 present, bool by_insert)
+{
+	char	   *update = mt_sql_stage_update(table->relation, table->columns);
+	int64		updated = 0;
+
+	if (by_insert)
+		mt_remote_run(sync->remote, mt_sql_stage_delete_present(table->relation));
+	else if (update != NULL)
+		updated = mt_remote_query(sync->remote, update, MT_NO_PARAMS)->affected;
+	/* Where every row of the stage was there, and differed, none is missing. */
+	if (updated < present)
+		mt_remote_run(sync->remote, mt_sql_stage_insert(table->relation, table->columns, !by_insert));
 }
 
 /* register_keys gives the keys of the tick to queries of this SPI connection, as relation mt_keys. */

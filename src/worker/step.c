@@ -21,7 +21,11 @@
 #define PERSIST_INTERVAL_MS 5000
 #define ROTATE_INTERVAL_MS	1000
 
+/* A worker that is kept busy leaves this much of the time to others, but no longer than that. */
+#define BREATHE_MAX_US 3000
+
 static void open_sync(MtWorker *worker);
+static void breathe(MtWorker *worker);
 static void publish(MtWorker *worker);
 static void note_joined(MtWorker *worker);
 static void rotate(MtWorker *worker);
@@ -35,11 +39,14 @@ mt_worker_step(MtWorker *worker)
 	TimestampTz now;
 	bool		sent;
 
+	breathe(worker);
 	if (worker->sync == NULL)
 		open_sync(worker);
 	if (worker->unjoined)
 		worker->unjoined = mt_worker_copies(worker);
+	worker->tick_started = GetCurrentTimestamp();
 	sent = mt_tick_run(worker->sync);
+	worker->tick_ended = sent ? GetCurrentTimestamp() : 0;
 	if (worker->unjoined)
 		note_joined(worker);
 	publish(worker);
@@ -56,6 +63,22 @@ mt_worker_step(MtWorker *worker)
 	if (worker->unjoined)
 		return WAIT_COPYING;
 	return sent || worker->sync->reader->waiting ? WAIT_WAITING : WAIT_IDLE;
+}
+
+/*
+ * breathe lets as much time pass between ticks that follow each other as the last one took.
+ *
+ * What is committed meanwhile goes with the next tick together, which costs less than a tick each.
+ */
+static void
+breathe(MtWorker *worker)
+{
+	int64		took = worker->tick_ended - worker->tick_started;
+	int64		since = GetCurrentTimestamp() - worker->tick_ended;
+	int64		wait = Min(took, BREATHE_MAX_US) - since;
+
+	if (worker->tick_ended != 0 && wait > 0)
+		pg_usleep(wait);
 }
 
 static void
