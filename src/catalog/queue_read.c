@@ -218,9 +218,9 @@ start_segment(MtQueueReader *reader, int number, Relation relation, bool everyth
 static BlockNumber
 freeze(Relation relation, BlockNumber known)
 {
-	BlockNumber blocks;
+	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
 
-	if (!ConditionalLockRelation(relation, ShareLock))
+	if (blocks <= known + 1 || !ConditionalLockRelation(relation, ShareLock))
 		return known;
 	blocks = RelationGetNumberOfBlocks(relation);
 	UnlockRelation(relation, ShareLock);

@@ -37,6 +37,7 @@ mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (mt_table_touched(table))
 			prepare_table(sync, table, replace);
+	mt_remote_prepare(sync->remote, "mt_store_mark", mt_apply_mark_sql());
 	mt_pipeline_begin(sync->remote);
 	mt_pipeline_query(sync->remote, "BEGIN", 0, NULL);
 	hash_seq_init(&status, sync->tables);
@@ -163,7 +164,7 @@ queue_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 
 	for (int i = 0; i < lengthof(params); i++)
 		fields[i] = (MtField) {.data = params[i], .length = strlen(params[i]), .binary = false};
-	mt_pipeline_query(sync->remote, mt_apply_mark_sql(), lengthof(params), fields);
+	mt_pipeline_execute(sync->remote, "mt_store_mark", lengthof(params), fields);
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (table->joining)

@@ -31,7 +31,8 @@ static void read_partitioned(MtSync *sync);
 MtSync *
 mt_sync_open(MtMigration *migration, MemoryContext parent)
 {
-	MemoryContext context = AllocSetContextCreate(parent, "migrate_tiers sync", ALLOCSET_DEFAULT_SIZES);
+	/* Until it is open, the context is the caller's scratch: what fails half-way is freed and closed with that. */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers sync", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous;
 	MtSync	   *sync;
 
@@ -51,6 +52,7 @@ mt_sync_open(MtMigration *migration, MemoryContext parent)
 	open_tables(sync);
 	MemoryContextSwitchTo(previous);
 	mt_xact_commit();
+	MemoryContextSetParent(context, parent);
 	return sync;
 }
 

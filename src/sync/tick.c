@@ -60,8 +60,8 @@ mt_tick_run(MtSync *sync)
 		apply(sync, new_mark, snapshot_time);
 	finish_tick(sync, snapshot, snapshot_time, send ? new_mark : NULL);
 	PopActiveSnapshot();
-	MemoryContextSwitchTo(previous);
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(previous);
 	return send;
 }
 

@@ -63,7 +63,7 @@ mt_worker_copies(MtWorker *worker)
 		ErrorData  *error;
 		long		wait = FIRST_BACKOFF_MS;
 
-		MemoryContextSwitchTo(worker->context);
+		MemoryContextSwitchTo(worker->round_context);
 		error = CopyErrorData();
 		/* A connection in an unknown state is the affair of the whole round. */
 		if (!mt_remote_usable(worker->sync->remote) || error->sqlerrcode == ERRCODE_QUERY_CANCELED)
@@ -207,14 +207,14 @@ tasks_left(int32 relation_id)
 static void
 launch_copiers(MtWorker *worker)
 {
-	MemoryContext previous = MemoryContextSwitchTo(worker->context);
+	MemoryContext previous;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		wanted;
 
 	mt_xact_begin();
 	wanted = Min(mt_option_integer(worker->migration_id, "copy_workers"), MT_MAX_COPY_WORKERS);
 	mt_xact_commit();
-	MemoryContextSwitchTo(worker->context);
+	previous = MemoryContextSwitchTo(worker->context);
 	for (int i = 0; i < wanted; i++)
 	{
 		pid_t		pid;

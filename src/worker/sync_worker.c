@@ -75,6 +75,8 @@ begin_work(int32 migration_id)
 	MtWorker   *worker = MemoryContextAllocZero(context, sizeof(MtWorker));
 
 	worker->context = context;
+	worker->migration_context = AllocSetContextCreate(context, "migrate_tiers migration", ALLOCSET_DEFAULT_SIZES);
+	worker->round_context = AllocSetContextCreate(context, "migrate_tiers round", ALLOCSET_DEFAULT_SIZES);
 	worker->migration_id = migration_id;
 	worker->unjoined = worker->foreign_keys_due = true;
 	mt_xact_begin();
@@ -109,17 +111,16 @@ static bool
 reload_migration(MtWorker *worker)
 {
 	MemoryContext previous;
-	MtMigration *migration;
 
+	worker->migration = NULL;
+	MemoryContextReset(worker->migration_context);
+	previous = MemoryContextSwitchTo(worker->migration_context);
 	mt_xact_begin();
-	previous = MemoryContextSwitchTo(worker->context);
-	migration = OidIsValid(mt_extension_schema()) ? mt_migration_by_id(worker->migration_id, true) : NULL;
-	MemoryContextSwitchTo(previous);
+	if (OidIsValid(mt_extension_schema()))
+		worker->migration = mt_migration_by_id(worker->migration_id, true);
 	mt_xact_commit();
-	if (worker->migration)
-		pfree(worker->migration);
-	worker->migration = migration;
-	return migration != NULL && migration->syncing && !migration->paused;
+	MemoryContextSwitchTo(previous);
+	return worker->migration != NULL && worker->migration->syncing && !worker->migration->paused;
 }
 
 /* try_step runs one round; what goes wrong in it is told, and answered with a longer wait. */
@@ -128,6 +129,8 @@ try_step(MtWorker *worker)
 {
 	volatile long wait = 0;
 
+	MemoryContextReset(worker->round_context);
+	MemoryContextSwitchTo(worker->round_context);
 	PG_TRY();
 	{
 		if (mt_sync_declaration_changed())
@@ -152,15 +155,14 @@ try_step(MtWorker *worker)
 	{
 		ErrorData  *error;
 
-		MemoryContextSwitchTo(worker->context);
+		MemoryContextSwitchTo(worker->round_context);
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(worker->round_context);
 		wait = handle_error(worker, error);
-		FreeErrorData(error);
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(worker->context);
 	return wait;
 }
 
@@ -188,7 +190,6 @@ handle_error(MtWorker *worker, ErrorData *error)
 					worker->migration ? worker->migration->name : "", wait / 1000),
 			 errdetail_internal("%s", text)));
 	set_stopped(worker, text);
-	pfree(text);
 	return wait;
 }
 

@@ -23,8 +23,10 @@
 typedef struct MtWorker
 {
 	int32		migration_id;
-	MtMigration *migration;		/* in context, read again when it changes */
-	MemoryContext context;
+	MtMigration *migration;		/* in a context of its own, read again when it changes */
+	MemoryContext migration_context;
+	MemoryContext context;		/* as long as the worker */
+	MemoryContext round_context;	/* of one round */
 	MtSync	   *sync;			/* NULL: no connection */
 	MtShared   *shared;
 	int			failures;		/* in a row, of ticks */
