@@ -51,10 +51,12 @@ mt_columns_of_result(const MtColumns *columns, int count, char **names)
 	result->all_binary = true;
 	for (int i = 0; i < result->count; i++)
 	{
-		int			from = i;
+		int			from = names ? 0 : i;
 
-		while (names && strcmp(columns->columns[from].name, names[i]) != 0)
+		while (from < columns->count && names && strcmp(columns->columns[from].name, names[i]) != 0)
 			from++;
+		if (from >= columns->count)
+			elog(ERROR, "column \"%s\" does not travel", names ? names[i] : "");
 		result->columns[i] = columns->columns[from];
 		result->columns[i].attnum = i + 1;
 		result->all_binary = result->all_binary && result->columns[i].binary;

@@ -66,7 +66,7 @@ INSERT INTO derived SELECT i, 'd', i FROM generate_series(50, 150) i;
 INSERT INTO computed (a) SELECT i FROM generate_series(1, 1000) i;
 INSERT INTO locked SELECT i, 'l' FROM generate_series(1, 1000) i;
 BEGIN;
-SELECT count(*) FROM locked WHERE id < 500 FOR UPDATE;
+SELECT id FROM locked WHERE id < 500 FOR UPDATE;
 UPDATE locked SET v = 'undone';
 ROLLBACK;
 ALTER SYSTEM SET autovacuum = off;

@@ -41,7 +41,7 @@ for my $keys (100000, 1)
 {
 	$pair->small_tick($keys);
 	$pair->source_sql(qq{SET ROLE writer; INSERT INTO item (n, v) OVERRIDING SYSTEM VALUE VALUES ($keys + 10000, 'new'); UPDATE item SET v = v || '!' WHERE id % 10 = 0; DELETE FROM item WHERE id % 50 = $keys % 50;
-		BEGIN; UPDATE item SET n = -n WHERE id < 20; UPDATE item SET n = 21 + n WHERE n < 0; COMMIT; TRUNCATE event; INSERT INTO event VALUES ($keys, 2)});
+		BEGIN; UPDATE item SET n = -n WHERE id < 20; UPDATE item SET n = 20 + n WHERE n < 0; COMMIT; TRUNCATE event; INSERT INTO event VALUES ($keys, 2)});
 	as_keeper('SELECT migrate_tiers.wait_for_sync()');
 	$pair->equal("ticks of up to $keys keys by rows");
 }

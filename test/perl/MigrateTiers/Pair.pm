@@ -115,6 +115,7 @@ sub declare
 {
 	my ($self, %o) = @_;
 	$self->source_sql('CREATE EXTENSION IF NOT EXISTS postgres_fdw; CREATE EXTENSION migrate_tiers');
+	local $ENV{PGOPTIONS} = $self->{options} // '';
 	MigrateTiers::server($self->{source}, $self->{target}, port => $o{port}, options => $o{server});
 	MigrateTiers::mapping($self->{source}, map { $_ => $o{$_} } grep { defined $o{$_} } qw(user password role));
 	$self->source_sql("SELECT migrate_tiers.create_migration('$self->{migration}', 'new_db')");
