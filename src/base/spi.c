@@ -17,7 +17,16 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-static uint64 execute(Snapshot snapshot, int expected, const char *sql, int nargs, const MtArg *args);
+typedef struct MtSpiParams
+{
+	Oid		   *types;
+	Datum	   *values;
+	char	   *nulls;
+} MtSpiParams;
+
+static MtSpiParams make_params(int nargs, const MtArg *args);
+static SPIPlanPtr prepare(const char *sql, int nargs, Oid *types);
+static uint64 check_outcome(int outcome, int expected, const char *sql);
 
 /* mt_extension_owner looks up the role that owns the extension. */
 Oid
@@ -97,40 +106,74 @@ mt_spi_end(MtSpiScope *scope)
 uint64
 mt_spi_exec(int expected, const char *sql, int nargs, const MtArg *args)
 {
-	return execute(InvalidSnapshot, expected, sql, nargs, args);
+	MtSpiParams params = make_params(nargs, args);
+
+	return check_outcome(SPI_execute_with_args(sql, nargs, params.types, params.values, params.nulls, false, 0),
+						 expected, sql);
 }
 
 /* mt_spi_exec_latest executes one statement with a snapshot of this moment. */
 uint64
 mt_spi_exec_latest(int expected, const char *sql, int nargs, const MtArg *args)
 {
-	return execute(GetLatestSnapshot(), expected, sql, nargs, args);
+	MtSpiParams params = make_params(nargs, args);
+	SPIPlanPtr	plan = prepare(sql, nargs, params.types);
+
+	return check_outcome(SPI_execute_snapshot(plan, params.values, params.nulls, GetLatestSnapshot(),
+											  InvalidSnapshot, false, true, 0),
+						 expected, sql);
 }
 
-static uint64
-execute(Snapshot snapshot, int expected, const char *sql, int nargs, const MtArg *args)
+/* mt_spi_exec_kept does the same with a plan that is made once a session. */
+uint64
+mt_spi_exec_kept(SPIPlanPtr *plan, int expected, const char *sql, int nargs, const MtArg *args)
 {
-	Oid		   *types = palloc(sizeof(Oid) * (nargs + 1));
-	Datum	   *values = palloc(sizeof(Datum) * (nargs + 1));
-	char	   *nulls = palloc(nargs + 1);
-	SPIPlanPtr	plan;
-	int			outcome;
+	MtSpiParams params = make_params(nargs, args);
+
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	prepared = prepare(sql, nargs, params.types);
+
+		if (SPI_keepplan(prepared) != 0)
+			elog(ERROR, "SPI_keepplan failed");
+		*plan = prepared;
+	}
+	return check_outcome(SPI_execute_snapshot(*plan, params.values, params.nulls, GetLatestSnapshot(),
+											  InvalidSnapshot, false, true, 0),
+						 expected, sql);
+}
+
+static MtSpiParams
+make_params(int nargs, const MtArg *args)
+{
+	MtSpiParams params = {
+		.types = palloc(sizeof(Oid) * (nargs + 1)),
+		.values = palloc(sizeof(Datum) * (nargs + 1)),
+		.nulls = palloc(nargs + 1),
+	};
 
 	for (int i = 0; i < nargs; i++)
 	{
-		types[i] = args[i].type;
-		values[i] = args[i].value;
-		nulls[i] = args[i].isnull ? 'n' : ' ';
+		params.types[i] = args[i].type;
+		params.values[i] = args[i].value;
+		params.nulls[i] = args[i].isnull ? 'n' : ' ';
 	}
-	if (snapshot == InvalidSnapshot)
-		outcome = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
-	else
-	{
-		plan = SPI_prepare(sql, nargs, types);
-		if (plan == NULL)
-			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-		outcome = SPI_execute_snapshot(plan, values, nulls, snapshot, InvalidSnapshot, false, true, 0);
-	}
+	return params;
+}
+
+static SPIPlanPtr
+prepare(const char *sql, int nargs, Oid *types)
+{
+	SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
+
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+static uint64
+check_outcome(int outcome, int expected, const char *sql)
+{
 	if (outcome != expected)
 		elog(ERROR, "unexpected outcome %s of query: %s", SPI_result_code_string(outcome), sql);
 	return SPI_processed;

@@ -52,8 +52,12 @@ extern void mt_spi_end(MtSpiScope *scope);
 /* Executes one statement and checks that it ended as expected; returns rows. */
 extern uint64 mt_spi_exec(int expected, const char *sql, int nargs, const MtArg *args);
 
-/* The same, and sees what is committed now, whatever the transaction's snapshot. */
+/*
+ * The same, and sees what is committed now, whatever the transaction's
+ * snapshot; the second form keeps the plan in a static variable of the caller.
+ */
 extern uint64 mt_spi_exec_latest(int expected, const char *sql, int nargs, const MtArg *args);
+extern uint64 mt_spi_exec_kept(SPIPlanPtr *plan, int expected, const char *sql, int nargs, const MtArg *args);
 
 /* The value of a column of the last result; NULL when it is SQL NULL.  Text
  * is allocated in the scope's caller context. */

@@ -99,14 +99,15 @@ mt_ddl_fingerprint(int32 relation_id)
 void
 mt_ddl_record(int32 relation_id)
 {
+	static SPIPlanPtr plan = NULL;
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_UPDATE,
-					   FACETS " UPDATE migrate_tiers.relation SET"
-							  " fingerprint = (SELECT jsonb_object_agg(name, value)::text FROM facet),"
-							  " partitions = ARRAY(SELECT oid FROM leaf ORDER BY oid) WHERE id = $1",
-					   MT_ARGS(MT_INT4(relation_id)));
+	mt_spi_exec_kept(&plan, SPI_OK_UPDATE,
+					 FACETS " UPDATE migrate_tiers.relation SET"
+							" fingerprint = (SELECT jsonb_object_agg(name, value)::text FROM facet),"
+							" partitions = ARRAY(SELECT oid FROM leaf ORDER BY oid) WHERE id = $1",
+					 MT_ARGS(MT_INT4(relation_id)));
 	mt_spi_end(&scope);
 }
 
@@ -114,12 +115,13 @@ mt_ddl_record(int32 relation_id)
 List *
 mt_ddl_compare(int32 relation_id)
 {
+	static SPIPlanPtr plan = NULL;
 	List	   *changes = NIL;
 	MtSpiScope	scope;
 	uint64		count;
 
 	mt_spi_begin(&scope);
-	count = mt_spi_exec_latest(SPI_OK_SELECT, FACETS CHANGES, MT_ARGS(MT_INT4(relation_id)));
+	count = mt_spi_exec_kept(&plan, SPI_OK_SELECT, FACETS CHANGES, MT_ARGS(MT_INT4(relation_id)));
 	for (uint64 row = 0; row < count; row++)
 	{
 		MtDdlChange *change = MemoryContextAlloc(scope.caller, sizeof(MtDdlChange));

@@ -38,24 +38,42 @@ static const char touched_query[] =
 	"  WHERE d.classid IN ('pg_class'::regclass, 'pg_trigger'::regclass)"
 	" UNION SELECT i.inhrelid FROM family f JOIN pg_inherits i ON i.inhparent = f.oid) " FAMILY;
 
-static const char all_query[] = "SELECT id FROM migrate_tiers.relation WHERE captured ORDER BY id";
+/* Tables whose structure holds a type or a schema that the command at hand has changed. */
+static const char holding_query[] =
+	"WITH c AS (SELECT classid, objid FROM pg_event_trigger_ddl_commands()),"
+	" changed(oid) AS (SELECT objid FROM c WHERE classid = 'pg_type'::regclass"
+	"  UNION SELECT t.oid FROM c JOIN pg_type t ON t.typrelid = c.objid WHERE c.classid = 'pg_class'::regclass)"
+	" SELECT r.id FROM migrate_tiers.relation r JOIN pg_class p ON p.oid = r.relation WHERE r.captured"
+	" AND (EXISTS (SELECT FROM changed WHERE oid = p.reloftype OR strpos(r.fingerprint, format('\"type %s\"', oid)) > 0)"
+	" OR EXISTS (SELECT FROM c WHERE c.classid = 'pg_namespace'::regclass"
+	"  AND (c.objid = p.relnamespace OR strpos(r.fingerprint, '\"type ') > 0))) ORDER BY r.id";
 
+/* What a command that drops means to us: the way to a target, a captured table, or a part of one. */
 static const char dropped_query[] =
-	"WITH d AS (SELECT * FROM pg_event_trigger_dropped_objects()) "
-	"SELECT r.id FROM migrate_tiers.relation r WHERE r.captured AND EXISTS (SELECT FROM d"
-	" WHERE d.classid = 'pg_class'::regclass AND (d.objid IN (r.relation, r.key_index) OR d.objid = ANY (r.partitions))"
-	" OR d.object_type = 'trigger' AND d.address_names[array_upper(d.address_names, 1)] LIKE 'migrate\\_tiers\\_capture%')"
-	" ORDER BY r.id";
+	"WITH d AS (SELECT * FROM pg_event_trigger_dropped_objects())"
+	" SELECT 1, m.id::oid, m.name::text, d.object_identity FROM migrate_tiers.migration m JOIN d ON d.objid = m.server"
+	"  WHERE d.classid = 'pg_foreign_server'::regclass"
+	" UNION ALL SELECT 2, r.relation, NULL, d.object_identity FROM migrate_tiers.relation r JOIN d ON d.objid = r.relation"
+	"  WHERE r.captured AND d.classid = 'pg_class'::regclass AND d.objsubid = 0"
+	" UNION ALL SELECT 3, r.id::oid, NULL, NULL FROM migrate_tiers.relation r WHERE r.captured AND EXISTS (SELECT FROM d"
+	"  WHERE d.classid = 'pg_class'::regclass AND (d.objid IN (r.relation, r.key_index) OR d.objid = ANY (r.partitions))"
+	"  OR d.object_type = 'trigger' AND d.address_names[array_upper(d.address_names, 1)] LIKE 'migrate\\_tiers\\_capture%')"
+	" ORDER BY 1, 2";
 
-static const char dropped_tables_query[] =
-	"SELECT r.relation, d.object_identity FROM migrate_tiers.relation r"
-	" JOIN pg_event_trigger_dropped_objects() d ON d.objid = r.relation"
-	" WHERE r.captured AND d.classid = 'pg_class'::regclass AND d.objsubid = 0 ORDER BY r.id";
+typedef enum MtDroppedKind
+{
+	MT_DROPPED_SERVER = 1,
+	MT_DROPPED_TABLE = 2,
+	MT_DROPPED_PART = 3			/* of a table, or all of it */
+} MtDroppedKind;
 
-static const char dropped_servers_query[] =
-	"SELECT m.name, d.object_identity FROM migrate_tiers.migration m"
-	" JOIN pg_event_trigger_dropped_objects() d ON d.objid = m.server"
-	" WHERE d.classid = 'pg_foreign_server'::regclass ORDER BY m.id";
+typedef struct MtDropped
+{
+	MtDroppedKind kind;
+	Oid			id;				/* of a table its OID, of a part the table's number */
+	char	   *migration;
+	char	   *identity;		/* as the server names it */
+} MtDropped;
 
 PG_FUNCTION_INFO_V1(mt_ddl_command_start);
 PG_FUNCTION_INFO_V1(mt_ddl_command_end);
@@ -73,8 +91,8 @@ static void judge_drop(EventTriggerData *event);
 static void judge_rewrite(EventTriggerData *event);
 static void judge_concurrent(Oid relid, const char *what);
 static bool is_harmless(Node *command);
-static List *query_ids(const char *query, int nargs, const MtArg *args);
-static void refuse_dropped_servers(void);
+static List *query_ids(SPIPlanPtr *plan, const char *query, int nargs, const MtArg *args);
+static List *read_dropped(void);
 static bool has_tagged_tables(void);
 static void on_invalidation(Datum arg, Oid relid);
 
@@ -186,12 +204,13 @@ judge_start(EventTriggerData *event)
 static void
 judge_concurrent(Oid relid, const char *what)
 {
+	static SPIPlanPtr plan = NULL;
 	List	   *ids;
 
 	if (mt_allow_ddl || !OidIsValid(relid))
 		return;
-	ids = query_ids("SELECT id FROM migrate_tiers.relation WHERE captured AND"
-					" (key_index = $1 OR relation = COALESCE(pg_partition_root($1), $1))",
+	ids = query_ids(&plan, "SELECT id FROM migrate_tiers.relation WHERE captured AND"
+						   " (key_index = $1 OR relation = COALESCE(pg_partition_root($1), $1))",
 					MT_ARGS(MT_OID(relid)));
 	if (ids != NIL)
 		mt_ddl_refuse(mt_relation_by_id(linitial_int(ids), false), NULL, what, true);
@@ -200,16 +219,20 @@ judge_concurrent(Oid relid, const char *what)
 static void
 judge_end(EventTriggerData *event)
 {
-	const char *query = touched_query;
+	static SPIPlanPtr touched = NULL;
+	static SPIPlanPtr holding = NULL;
 	bool		creating = strncmp(GetCommandTagName(event->tag), "CREATE", 6) == 0;
+	List	   *ids;
 	ListCell   *cell;
 
 	if (is_harmless(event->parsetree))
 		return;
 	/* Types and schemas are in the structure of tables that the command does not name. */
 	if (event->tag == CMDTAG_ALTER_TYPE || event->tag == CMDTAG_ALTER_DOMAIN || event->tag == CMDTAG_ALTER_SCHEMA)
-		query = all_query;
-	foreach(cell, query_ids(query, MT_NO_ARGS))
+		ids = query_ids(&holding, holding_query, MT_NO_ARGS);
+	else
+		ids = query_ids(&touched, touched_query, MT_NO_ARGS);
+	foreach(cell, ids)
 		mt_ddl_check(lfirst_int(cell), creating);
 }
 
@@ -232,46 +255,50 @@ is_harmless(Node *command)
 static void
 judge_drop(EventTriggerData *event)
 {
-	List	   *relids = NIL;
-	List	   *names = NIL;
 	ListCell   *cell;
-	ListCell   *name;
+
+	foreach(cell, read_dropped())
+	{
+		MtDropped  *dropped = lfirst(cell);
+
+		if (dropped->kind == MT_DROPPED_SERVER)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cannot drop server %s because migration \"%s\" leads there",
+							dropped->identity, dropped->migration),
+					 errhint("End the migration first: SELECT migrate_tiers.drop_migration(%s).",
+							 quote_literal_cstr(dropped->migration))));
+		else if (dropped->kind == MT_DROPPED_TABLE)
+			mt_ddl_forget(dropped->id, dropped->identity);
+		else if (mt_relation_by_id((int32) dropped->id, true) != NULL)
+			mt_ddl_check((int32) dropped->id, false);
+	}
+}
+
+static List *
+read_dropped(void)
+{
+	static SPIPlanPtr plan = NULL;
+	List	   *all = NIL;
 	MtSpiScope	scope;
 	uint64		count;
 
-	refuse_dropped_servers();
 	mt_spi_begin(&scope);
-	count = mt_spi_exec_latest(SPI_OK_SELECT, dropped_tables_query, MT_NO_ARGS);
+	count = mt_spi_exec_kept(&plan, SPI_OK_SELECT, dropped_query, MT_NO_ARGS);
 	for (uint64 row = 0; row < count; row++)
 	{
+		MtDropped  *dropped = MemoryContextAlloc(scope.caller, sizeof(MtDropped));
 		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
 
-		relids = lappend_oid(relids, (Oid) mt_spi_int8(row, 1));
-		names = lappend(names, mt_spi_text(&scope, row, 2));
+		all = lappend(all, dropped);
 		MemoryContextSwitchTo(spi);
+		dropped->kind = (MtDroppedKind) mt_spi_int8(row, 1);
+		dropped->id = (Oid) mt_spi_int8(row, 2);
+		dropped->migration = mt_spi_text(&scope, row, 3);
+		dropped->identity = mt_spi_text(&scope, row, 4);
 	}
 	mt_spi_end(&scope);
-	forboth(cell, relids, name, names)
-		mt_ddl_forget(lfirst_oid(cell), lfirst(name));
-	foreach(cell, query_ids(dropped_query, MT_NO_ARGS))
-		mt_ddl_check(lfirst_int(cell), false);
-}
-
-/* refuse_dropped_servers keeps the way to the target while a migration needs it. */
-static void
-refuse_dropped_servers(void)
-{
-	MtSpiScope	scope;
-
-	mt_spi_begin(&scope);
-	if (mt_spi_exec_latest(SPI_OK_SELECT, dropped_servers_query, MT_NO_ARGS) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop server %s because migration \"%s\" leads there",
-						mt_spi_text(&scope, 0, 2), mt_spi_text(&scope, 0, 1)),
-				 errhint("End the migration first: SELECT migrate_tiers.drop_migration(%s).",
-						 quote_literal_cstr(mt_spi_text(&scope, 0, 1)))));
-	mt_spi_end(&scope);
+	return all;
 }
 
 /* judge_rewrite refuses before the work is done; rows written anew are rows that capture did not see. */
@@ -279,9 +306,10 @@ static void
 judge_rewrite(EventTriggerData *event)
 {
 	Oid			relid = DatumGetObjectId(OidFunctionCall0(F_PG_EVENT_TRIGGER_TABLE_REWRITE_OID));
+	static SPIPlanPtr plan = NULL;
 	ListCell   *cell;
 
-	foreach(cell, query_ids("WITH family(oid) AS (SELECT $1::oid) " FAMILY, MT_ARGS(MT_OID(relid))))
+	foreach(cell, query_ids(&plan, "WITH family(oid) AS (SELECT $1::oid) " FAMILY, MT_ARGS(MT_OID(relid))))
 	{
 		if (!mt_allow_ddl)
 			mt_ddl_refuse(mt_relation_by_id(lfirst_int(cell), false), NULL, "its rows were to be rewritten", true);
@@ -290,14 +318,14 @@ judge_rewrite(EventTriggerData *event)
 }
 
 static List *
-query_ids(const char *query, int nargs, const MtArg *args)
+query_ids(SPIPlanPtr *plan, const char *query, int nargs, const MtArg *args)
 {
 	List	   *ids = NIL;
 	MtSpiScope	scope;
 	uint64		count;
 
 	mt_spi_begin(&scope);
-	count = mt_spi_exec_latest(SPI_OK_SELECT, query, nargs, args);
+	count = mt_spi_exec_kept(plan, SPI_OK_SELECT, query, nargs, args);
 	for (uint64 row = 0; row < count; row++)
 	{
 		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
