@@ -36,8 +36,8 @@ PGDLLEXPORT Datum mt_wait_for_sync(PG_FUNCTION_ARGS);
 
 static void set_paused(const MtMigration *migration, bool paused);
 static MtMark *current_mark(void);
-static bool is_reached(const MtMigration *migration, const MtMark *token);
-static void nudge(const MtMigration *migration);
+static bool wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampTz deadline);
+static bool is_reached(MtShared *shared, const MtMark *token);
 static void raise_timeout(const MtMigration *migration);
 
 /* mt_pause is migrate_tiers.pause(migration). */
@@ -109,15 +109,9 @@ mt_wait_for_sync(PG_FUNCTION_ARGS)
 				 errmsg("migration \"%s\" is not in sync with its target in phase %s", migration->name,
 						mt_phase_name(migration->phase)),
 				 errhint("CALL migrate_tiers.advance('syncing') begins the sync.")));
-	for (;;)
-	{
-		if (is_reached(migration, token))
-			PG_RETURN_VOID();
-		if (GetCurrentTimestamp() >= deadline)
-			raise_timeout(migration);
-		nudge(migration);
-		CHECK_FOR_INTERRUPTS();
-	}
+	if (!wait_until_reached(migration, token, deadline))
+		raise_timeout(migration);
+	PG_RETURN_VOID();
 }
 
 static void
@@ -143,39 +137,65 @@ current_mark(void)
 	return mark;
 }
 
-/* is_reached says whether the target has all that the token sees. */
+/*
+ * wait_until_reached waits until the target has all that the token sees; false at the deadline.
+ *
+ * The worker is woken at first, and again when it said nothing for a while; after each of its ticks
+ * its mark is looked at.  A worker that came anew has other shared memory.
+ */
 static bool
-is_reached(const MtMigration *migration, const MtMark *token)
+wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampTz deadline)
 {
-	MtMigration *now = mt_migration_by_id(migration->id, false);
-	MtShared   *shared = mt_shared_attach(now->worker_shared);
+	int64		handle = 0;
+	MtShared   *shared = NULL;
+	bool		silent = true;
+
+	for (;;)
+	{
+		MtMigration *now = mt_migration_by_id(migration->id, false);
+
+		if (shared == NULL || now->worker_shared != handle)
+		{
+			ConditionVariableCancelSleep();
+			handle = now->worker_shared;
+			shared = mt_shared_attach(handle);
+			if (shared != NULL)
+				ConditionVariablePrepareToSleep(&shared->progressed);
+		}
+		if (shared != NULL && is_reached(shared, token))
+			break;
+		if (GetCurrentTimestamp() >= deadline)
+		{
+			ConditionVariableCancelSleep();
+			return false;
+		}
+		if (silent)
+			(void) mt_worker_wake(now->worker_pid);
+		if (shared != NULL)
+			silent = ConditionVariableTimedSleep(&shared->progressed, LOOK_INTERVAL_MS, PG_WAIT_EXTENSION);
+		else
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_INTERVAL_MS,
+							 PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	ConditionVariableCancelSleep();
+	return true;
+}
+
+/* is_reached says whether the worker's mark covers the token. */
+static bool
+is_reached(MtShared *shared, const MtMark *token)
+{
 	char	   *mark = NULL;
 
-	if (shared == NULL)
-		return false;
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	if (shared->complete && shared->mark[0] != '\0')
 		mark = pstrdup(shared->mark);
 	LWLockRelease(&shared->lock);
 	return mark != NULL && mt_mark_covers(mt_mark_parse(mark), token);
-}
-
-/* nudge wakes the worker and waits until it has made progress, for a moment at most. */
-static void
-nudge(const MtMigration *migration)
-{
-	MtMigration *now = mt_migration_by_id(migration->id, false);
-	MtShared   *shared = mt_shared_attach(now->worker_shared);
-
-	if (mt_worker_wake(now->worker_pid) && shared != NULL)
-	{
-		ConditionVariablePrepareToSleep(&shared->progressed);
-		(void) ConditionVariableTimedSleep(&shared->progressed, LOOK_INTERVAL_MS, PG_WAIT_EXTENSION);
-		ConditionVariableCancelSleep();
-		return;
-	}
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_INTERVAL_MS, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
 }
 
 static void
