@@ -54,7 +54,7 @@ mt_worker_copies(MtWorker *worker)
 		bring_forward(worker, &work_found, &tasks_found);
 		work = work_found;
 		tasks = tasks_found;
-		if (worker->copy_failures > 0)
+		if (worker->copy_failures > 0 || !worker->succeeded)
 			note_copy_error(worker, NULL);
 		worker->copy_failures = 0;
 	}

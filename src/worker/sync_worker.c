@@ -146,9 +146,11 @@ try_step(MtWorker *worker)
 		if (wait == 0)
 		{
 			wait = mt_worker_step(worker);
-			if (worker->failures > 0)
+			/* What an earlier worker told of a stop is over with the first round of this one. */
+			if (worker->failures > 0 || !worker->succeeded)
 				set_stopped(worker, NULL);
 			worker->failures = 0;
+			worker->succeeded = true;
 		}
 	}
 	PG_CATCH();
@@ -163,6 +165,8 @@ try_step(MtWorker *worker)
 		wait = handle_error(worker, error);
 	}
 	PG_END_TRY();
+	/* What comes until the next round must not be put into memory that is gone. */
+	MemoryContextSwitchTo(worker->context);
 	return wait;
 }
 

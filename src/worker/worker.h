@@ -30,6 +30,7 @@ typedef struct MtWorker
 	MtSync	   *sync;			/* NULL: no connection */
 	MtShared   *shared;
 	int			failures;		/* in a row, of ticks */
+	bool		succeeded;		/* a round went well in this process */
 	TimestampTz retry;			/* after a failure, not before this moment, whoever wakes us */
 	int			copy_failures;	/* in a row, of preparing copies */
 	TimestampTz copy_retry;		/* not before this moment */

@@ -59,7 +59,7 @@ ROLLBACK TO a;
 DELETE FROM account WHERE id = :other;
 \\elif :what = 3
 INSERT INTO account SELECT :other, 1, :other, repeat('new', 80) WHERE NOT EXISTS (SELECT FROM account WHERE id = :other OR n = :other);
-\\elif :what = 4
+\\elif :what = 4 and :other % 20 = 0
 TRUNCATE scratch;
 INSERT INTO scratch SELECT i, :id FROM generate_series(1, 50) i;
 \\elif :what = 5
