@@ -38,6 +38,7 @@ static void set_paused(const MtMigration *migration, bool paused);
 static MtMark *current_mark(void);
 static bool wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampTz deadline);
 static bool is_reached(MtShared *shared, const MtMark *token);
+static bool is_copied(const MtMigration *migration);
 static void raise_timeout(const MtMigration *migration);
 
 /* mt_pause is migrate_tiers.pause(migration). */
@@ -162,7 +163,7 @@ wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampT
 			if (shared != NULL)
 				ConditionVariablePrepareToSleep(&shared->progressed);
 		}
-		if (shared != NULL && is_reached(shared, token))
+		if (shared != NULL && is_reached(shared, token) && is_copied(migration))
 			break;
 		if (GetCurrentTimestamp() >= deadline)
 		{
@@ -196,6 +197,26 @@ is_reached(MtShared *shared, const MtMark *token)
 		mark = pstrdup(shared->mark);
 	LWLockRelease(&shared->lock);
 	return mark != NULL && mt_mark_covers(mt_mark_parse(mark), token);
+}
+
+/*
+ * is_copied says whether every table is in sync.  The worker may publish a mark before it learns
+ * that a table is to be copied again, which whoever asked for that knows already.
+ */
+static bool
+is_copied(const MtMigration *migration)
+{
+	MtSpiScope	scope;
+	bool		copied;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT,
+					   "SELECT NOT EXISTS (SELECT FROM migrate_tiers.relation"
+					   " WHERE migration = $1 AND captured AND state IN ('planned', 'copying', 'recopy'))",
+					   MT_ARGS(MT_INT4(migration->id)));
+	copied = mt_spi_bool(0, 1);
+	mt_spi_end(&scope);
+	return copied;
 }
 
 static void
