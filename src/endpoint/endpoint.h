@@ -80,4 +80,7 @@ extern int64 mt_pipeline_finish(MtRemote *remote);	/* rows affected, together */
 /* Prepares a statement once a session; the name is what mt_pipeline_execute takes. */
 extern void mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql);
 
+/* Forgets all of them, since what they were made for has changed. */
+extern void mt_remote_unprepare(MtRemote *remote);
+
 #endif							/* MT_ENDPOINT_H */

@@ -81,6 +81,17 @@ mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql)
 	MemoryContextSwitchTo(previous);
 }
 
+/* mt_remote_unprepare forgets every prepared statement. */
+void
+mt_remote_unprepare(MtRemote *remote)
+{
+	if (remote->prepared == NIL)
+		return;
+	mt_remote_run(remote, "DEALLOCATE ALL");
+	list_free_deep(remote->prepared);
+	remote->prepared = NIL;
+}
+
 /* mt_remote_copy_begin starts a COPY ... FROM STDIN. */
 void
 mt_remote_copy_begin(MtRemote *remote, const char *sql)

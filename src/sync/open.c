@@ -62,6 +62,7 @@ mt_sync_reload(MtSync *sync)
 {
 	MemoryContext previous = CurrentMemoryContext;
 
+	mt_remote_unprepare(sync->remote);
 	mt_xact_begin();
 	close_tables(sync);
 	open_tables(sync);
