@@ -9,6 +9,7 @@
 #include "api/result.h"
 #include "catalog/option.h"
 #include "phase/declare.h"
+#include "phase/drop.h"
 #include "phase/tag.h"
 #include "utils/builtins.h"
 
@@ -47,7 +48,7 @@ mt_create_migration(PG_FUNCTION_ARGS)
 Datum
 mt_drop_migration(PG_FUNCTION_ARGS)
 {
-	mt_declare_drop(mt_declare_open(mt_arg_name_or_null(fcinfo, 0)));
+	mt_drop_run(mt_declare_open(mt_arg_name_or_null(fcinfo, 0)));
 	PG_RETURN_VOID();
 }
 

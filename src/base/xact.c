@@ -5,6 +5,7 @@
 #include "base/xact.h"
 
 #include "access/xact.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 /* mt_xact_begin begins a transaction; the memory context stays the caller's. */
@@ -27,4 +28,32 @@ mt_xact_commit(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
+}
+
+/* mt_xact_try runs an action in a subtransaction; the subtransaction ends with what it locked if that fails. */
+ErrorData *
+mt_xact_try(void (*action)(void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		action(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
 }

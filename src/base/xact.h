@@ -1,6 +1,7 @@
 /*
  * xact.h
  *	  Transactions of a worker: each with an active snapshot, which SPI wants.
+ *	  And what may fail inside of one, without ending it.
  */
 #ifndef MT_XACT_H
 #define MT_XACT_H
@@ -9,5 +10,11 @@
 
 extern void mt_xact_begin(void);
 extern void mt_xact_commit(void);
+
+/*
+ * Runs an action in a subtransaction and returns its error, or NULL.  What it
+ * allocates, and the error, are in the caller's memory context.
+ */
+extern ErrorData *mt_xact_try(void (*action)(void *arg), void *arg);
 
 #endif							/* MT_XACT_H */

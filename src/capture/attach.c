@@ -22,7 +22,7 @@
 #define ROW_TRIGGER		 "migrate_tiers_capture"
 #define TRUNCATE_TRIGGER "migrate_tiers_capture_truncate"
 
-static List *table_and_partitions(const MtRelation *relation);
+static List *lock_tables(const MtRelation *relation, LOCKMODE mode);
 static void drop_triggers(const MtRelation *relation, const List *tables);
 static void create_row_trigger(const MtRelation *relation);
 static void create_truncate_trigger(Oid relid, const MtRelation *relation);
@@ -34,13 +34,12 @@ static bool has_trigger(Oid relid, const char *name);
 void
 mt_attach_table(const MtRelation *relation)
 {
-	List	   *tables = table_and_partitions(relation);
+	List	   *tables = lock_tables(relation, ShareRowExclusiveLock);
 	MtSpiScope	scope;
 	Snapshot	snapshot;
 	char	   *captured_from;
 	ListCell   *cell;
 
-	mt_lock_tables(tables, ShareRowExclusiveLock);
 	mt_spi_begin(&scope);
 	if (!has_trigger(relation->relid, ROW_TRIGGER))
 		create_row_trigger(relation);
@@ -61,7 +60,6 @@ mt_attach_table(const MtRelation *relation)
 void
 mt_detach_table(const MtRelation *relation)
 {
-	List	   *tables;
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
@@ -69,11 +67,7 @@ mt_detach_table(const MtRelation *relation)
 				"UPDATE migrate_tiers.relation SET captured = false, captured_from = NULL WHERE id = $1",
 				MT_ARGS(MT_INT4(relation->id)));
 	if (get_rel_name(relation->relid) != NULL)
-	{
-		tables = table_and_partitions(relation);
-		mt_lock_tables(tables, AccessExclusiveLock);
-		drop_triggers(relation, tables);
-	}
+		drop_triggers(relation, lock_tables(relation, AccessExclusiveLock));
 	mt_migration_invalidate();
 	mt_spi_end(&scope);
 }
@@ -82,11 +76,10 @@ mt_detach_table(const MtRelation *relation)
 void
 mt_reattach_table(const MtRelation *relation)
 {
-	List	   *tables = table_and_partitions(relation);
+	List	   *tables = lock_tables(relation, AccessExclusiveLock);
 	MtSpiScope	scope;
 	ListCell   *cell;
 
-	mt_lock_tables(tables, AccessExclusiveLock);
 	mt_spi_begin(&scope);
 	drop_triggers(relation, tables);
 	create_row_trigger(relation);
@@ -107,13 +100,26 @@ mt_attach_partition(Oid leaf, int32 relation_id)
 	mt_spi_end(&scope);
 }
 
-/* table_and_partitions lists a table and, if it is partitioned, all below it. */
-static List *
-table_and_partitions(const MtRelation *relation)
+/* mt_attach_tables lists a table and, if it is partitioned, all below it. */
+List *
+mt_attach_tables(const MtRelation *relation)
 {
 	if (relation->partitioned)
 		return find_all_inheritors(relation->relid, NoLock, NULL);
 	return list_make1_oid(relation->relid);
+}
+
+/* lock_tables locks a table with all below it; when it has them, no partition can come any more. */
+static List *
+lock_tables(const MtRelation *relation, LOCKMODE mode)
+{
+	List	   *tables = mt_attach_tables(relation);
+	List	   *now;
+
+	mt_lock_tables(tables, mode);
+	now = mt_attach_tables(relation);
+	mt_lock_tables(list_difference_oid(now, tables), mode);
+	return now;
 }
 
 /* drop_triggers drops what is there of the capture triggers. */

@@ -17,6 +17,9 @@ extern void mt_attach_table(const MtRelation *relation);
 /* Takes capture off again, under the same rules. */
 extern void mt_detach_table(const MtRelation *relation);
 
+/* The table and its partitions: what has to be locked to attach or detach it. */
+extern List *mt_attach_tables(const MtRelation *relation);
+
 /* Makes the triggers again for a key whose columns were renamed or exchanged; S0 stays. */
 extern void mt_reattach_table(const MtRelation *relation);
 

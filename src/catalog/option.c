@@ -41,6 +41,8 @@ const MtOptionDef mt_option_defs[] = {
 	 "which row wins when both sides changed it", 0, 0, conflict_policies},
 	{"attach_timeout", MT_OPTION_INTERVAL, "10 min", "interval",
 	 "how long a table that is busy is tried again before the transition fails", 0, PG_INT64_MAX},
+	{"forget_target", MT_OPTION_BOOL, "off", "",
+	 "let drop_migration go on when the target cannot be cleaned, and say what is left there", 0, 0},
 	{"verify_snapshot_limit", MT_OPTION_INTERVAL, "10 min", "interval",
 	 "longest time for which a verification holds one snapshot", USECS_PER_SEC, PG_INT64_MAX},
 };

@@ -22,6 +22,7 @@ static int32 start_at_commit = 0;
 
 static void on_transaction(XactEvent event, void *arg);
 static void set_tag(LOCKTAG *tag, int32 migration, int slot);
+static bool take_all(int32 migration);
 static List *worker_pids(int32 migration, int slot);
 
 /* mt_worker_lock takes the lock of a worker for the session. */
@@ -95,12 +96,20 @@ mt_worker_stop(int32 migration)
 		ListCell   *cell;
 
 		foreach(cell, pids)
-			if (lfirst_int(cell) != MyProcPid)
-				kill(lfirst_int(cell), SIGTERM);
+			kill(lfirst_int(cell), SIGTERM);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/* mt_worker_bar ends every worker and takes the lock of each, for the transaction. */
+void
+mt_worker_bar(int32 migration)
+{
+	do
+		mt_worker_stop(migration);
+	while (!take_all(migration));
 }
 
 /* mt_worker_start starts the sync worker unless it runs. */
@@ -155,7 +164,22 @@ set_tag(LOCKTAG *tag, int32 migration, int slot)
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 
-/* worker_pids lists who holds a worker's lock; slot 0 stands for all slots. */
+/* take_all takes the locks of all slots, until one is not to be had. */
+static bool
+take_all(int32 migration)
+{
+	for (int i = -1; i < MT_MAX_COPY_WORKERS; i++)
+	{
+		LOCKTAG		tag;
+
+		set_tag(&tag, migration, i < 0 ? MT_WORKER_SYNC : MT_WORKER_COPY + i);
+		if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+			return false;
+	}
+	return true;
+}
+
+/* worker_pids lists who else holds a worker's lock; slot 0 stands for all slots. */
 static List *
 worker_pids(int32 migration, int slot)
 {
@@ -165,7 +189,7 @@ worker_pids(int32 migration, int slot)
 
 	mt_spi_begin(&scope);
 	count = mt_spi_exec(SPI_OK_SELECT,
-						"SELECT pid FROM pg_locks WHERE locktype = 'object' AND granted"
+						"SELECT pid FROM pg_locks WHERE locktype = 'object' AND granted AND pid <> pg_backend_pid()"
 						" AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 						" AND classid = 'migrate_tiers.migration'::regclass AND objid = $1::text::oid"
 						" AND CASE $2 WHEN 0 THEN objsubid >= 2 ELSE objsubid = $2 END",

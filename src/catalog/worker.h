@@ -18,6 +18,9 @@
 #define MT_WORKER_SYNC 2
 #define MT_WORKER_COPY 16
 
+/* Copy workers that one migration can have. */
+#define MT_MAX_COPY_WORKERS 64
+
 /* Takes the lock of a worker for the session; false when somebody has it. */
 extern bool mt_worker_lock(int32 migration, int slot);
 
@@ -32,6 +35,9 @@ extern int	mt_worker_pid(int32 migration, int slot);
 
 /* Ends every worker of a migration and returns when the last is gone. */
 extern void mt_worker_stop(int32 migration);
+
+/* The same, and until the end of the transaction none that somebody starts gets to work. */
+extern void mt_worker_bar(int32 migration);
 
 /* Starts the sync worker unless it runs, and returns whether one was started. */
 extern bool mt_worker_start(int32 migration);

@@ -36,6 +36,26 @@ static const char *const restore_body =
 	" AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.table_oid)" \
 	" ORDER BY kind = 'foreign_key', relation, name"
 
+/* The same by hand: what cannot be brought back ends it, so that nothing is forgotten. */
+static const char *const uninstall_body =
+	"DECLARE s record; statement text;\n"
+	"BEGIN\n"
+	"IF to_regclass('migrate_tiers.set_aside') IS NULL THEN RETURN; END IF;\n"
+	"FOR s IN SELECT * FROM migrate_tiers.set_aside AS a WHERE migration = %1$s"
+	" AND EXISTS (SELECT FROM pg_class AS c WHERE c.oid = a.table_oid)"
+	" ORDER BY kind = 'foreign_key', relation, name LOOP\n"
+	"  PERFORM set_config('default_tablespace', COALESCE(s.tablespace, ''), true);\n"
+	"  IF s.state = 'aside' AND s.build IS NOT NULL THEN EXECUTE s.build; END IF;\n"
+	"  FOREACH statement IN ARRAY s.finish LOOP EXECUTE statement; END LOOP;\n"
+	"END LOOP;\n"
+	"FOR statement IN SELECT format('DROP TRIGGER %%I ON %%s', tgname, tgrelid::regclass) FROM pg_trigger"
+	" WHERE tgname ~ '^migrate_tiers_fence_%2$.8s_' LOOP\n"
+	"  EXECUTE statement;\n"
+	"END LOOP;\n"
+	"DELETE FROM migrate_tiers.migration WHERE ident = %1$s;\n"
+	"IF NOT EXISTS (SELECT FROM migrate_tiers.migration) THEN DROP SCHEMA migrate_tiers CASCADE; END IF;\n"
+	"END";
+
 static void warn_left(MtRemote *remote, const MtMigration *migration);
 
 /* mt_target_restore_leftovers brings back what it can, and warns of the rest. */
@@ -56,6 +76,14 @@ mt_target_restore_leftovers(MtRemote *remote, const MtMigration *migration)
 						LEFTOVER_LOCK_TIMEOUT);
 	}
 	warn_left(remote, migration);
+}
+
+/* mt_target_uninstall_sql returns the statement that uninstalls a migration by hand. */
+char *
+mt_target_uninstall_sql(const MtMigration *migration)
+{
+	return psprintf("DO $migrate_tiers$%s$migrate_tiers$",
+					psprintf(uninstall_body, quote_literal_cstr(migration->ident), migration->ident));
 }
 
 static void

@@ -1,6 +1,6 @@
 /*
  * declare.c
- *	  Begins and ends a migration.
+ *	  Begins a migration.
  *
  * Who may reach the target is decided as with postgres_fdw: by USAGE on the
  * foreign server, a user mapping of the owner, and a password in it unless the
@@ -68,25 +68,6 @@ mt_declare_open_settled(const char *name)
 				 errdetail("The step under way is: %s.", migration->transition),
 				 errhint("Let it end, or finish or undo it with CALL migrate_tiers.advance or migrate_tiers.revert.")));
 	return migration;
-}
-
-/* mt_declare_drop ends a migration and cleans both sides. */
-void
-mt_declare_drop(MtMigration *migration)
-{
-	MtSpiScope	scope;
-
-	if (migration->phase != MT_PLANNED || migration->transition != NULL)
-		ereport(ERROR,
-				(errcode(MT_ERRCODE_WRONG_PHASE),
-				 errmsg("migration \"%s\" is in phase %s", migration->name,
-						mt_phase_name(migration->phase)),
-				 errhint("Go back first: CALL migrate_tiers.revert('planned').")));
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.migration WHERE id = $1",
-				MT_ARGS(MT_INT4(migration->id)));
-	mt_spi_end(&scope);
-	mt_migration_invalidate();
 }
 
 /* find_server finds a foreign server that the caller may use. */

@@ -1,7 +1,6 @@
 /*
  * declare.h
- *	  Begins and ends a migration, and opens it for a change of what it is
- *	  declared to be.
+ *	  Begins a migration, and opens it for a change of what it is declared to be.
  */
 #ifndef MT_DECLARE_H
 #define MT_DECLARE_H
@@ -19,8 +18,5 @@ extern MtMigration *mt_declare_open(const char *name);
 
 /* The same, and refuses while a transition is under way or was cut off. */
 extern MtMigration *mt_declare_open_settled(const char *name);
-
-/* Ends a migration and cleans both sides; it is locked already. */
-extern void mt_declare_drop(MtMigration *migration);
 
 #endif							/* MT_DECLARE_H */

@@ -15,10 +15,8 @@
 #include "postmaster/bgworker.h"
 
 #include "catalog/shared.h"
+#include "catalog/worker.h"
 #include "sync/tick.h"
-
-/* Registrations of copy workers of one migration. */
-#define MT_MAX_COPY_WORKERS 64
 
 typedef struct MtWorker
 {

@@ -6,6 +6,7 @@ use warnings;
 use MigrateTiers ();
 use MigrateTiers::Pair;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $pair = MigrateTiers::Pair->new('trace', target_conf => "track_counts = on\n");
 
@@ -49,6 +50,8 @@ CREATE STATISTICS shop.more ON id, code FROM shop.item;
 CREATE PUBLICATION all_items FOR TABLE shop.item;
 ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO app;
 SQL
+# A trigger that fires for replicated rows, too, is what preflight refuses.
+$pair->target_sql('ALTER TABLE shop.audit ENABLE TRIGGER audit_always');
 $pair->source_sql(<<'SQL');
 INSERT INTO shop.customer (name, email) SELECT 'n' || i, i || '@x' FROM generate_series(1, 500) i;
 INSERT INTO shop.purchase (at, customer) SELECT date '2024-06-01' + i, i FROM generate_series(1, 500) i;
@@ -186,13 +189,120 @@ subtest 'dropped in mid-copy' => sub {
 	same($target_bare, catalogs('target'), 'target');
 };
 
+# slowly declares a migration whose copy takes longer than the test.
+sub slowly
+{
+	$pair->source_sql(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('shop', 'realtime'); SELECT migrate_tiers.tag('shop.totals', 'ignored'); SELECT migrate_tiers.set_option('copy_rate', '10000'); SELECT migrate_tiers.set_option('chunk_size', '64kB')});
+	return;
+}
+
+# in_background sends a statement and does not wait for its end.
+sub in_background { my ($session, $sql) = @_; $session->query_until(qr/sent/, "\\echo sent\n$sql;\n"); return; }
+
+sub empty_target { $pair->target_sql('TRUNCATE shop.customer, shop.item, shop.line, shop.purchase'); return; }
+
+subtest 'dropped while syncing' => sub {
+	migrate();
+	my ($good, $state, $error) = $pair->source_try(q{BEGIN; SELECT migrate_tiers.drop_migration('m'); COMMIT});
+	is($state, '25001', 'not in a transaction block, where it could be rolled back on one side only');
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
+	same($source_with, catalogs('source'), 'source');
+	same($target_bare, catalogs('target'), 'target');
+	is($pair->worker_pid, '', 'no worker');
+	$pair->equal('the rows stay on the target', 'shop');
+	$pair->source_sql(q{INSERT INTO shop.customer (name) VALUES ('free')});
+	$pair->target_sql(q{INSERT INTO shop.audit VALUES (1); DELETE FROM shop.audit});
+	empty_target();
+};
+
+subtest 'dropped while copying' => sub {
+	slowly();
+	$pair->advance;
+	$pair->wait_until(source => q{SELECT bool_or(state = 'copying') FROM migrate_tiers.tables});
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
+	same($source_with, catalogs('source'), 'source');
+	same($target_bare, catalogs('target'), 'target');
+	is($pair->worker_pid('copy'), '', 'no copy worker');
+	empty_target();
+};
+
+subtest 'dropped after a transition that was cut off' => sub {
+	slowly();
+	my $writer = MigrateTiers::session($pair->source);
+	$writer->query_safe('BEGIN; LOCK shop.line IN ROW EXCLUSIVE MODE');
+	my $advance = MigrateTiers::session($pair->source, on_error_stop => 0);
+	my $pid = $advance->query_safe('SELECT pg_backend_pid()');
+	in_background($advance, q{CALL migrate_tiers.advance('syncing')});
+	ok($pair->wait_until(source => q{SELECT count(*) > 1 FROM pg_trigger WHERE tgname = 'migrate_tiers_capture' AND tgparentid = 0}), 'half of the tables are captured');
+	$pair->source_sql("SELECT pg_terminate_backend($pid, 10000)");
+	isnt($pair->status('transition'), '', 'a transition that was cut off');
+	# The table that the writer has is not captured yet, so nothing stands in the way.
+	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
+	$writer->query_safe('COMMIT');
+	$writer->quit;
+	eval { $advance->quit };
+	same($source_with, catalogs('source'), 'source');
+	same($target_bare, catalogs('target'), 'target');
+};
+
+subtest 'dropped under writers' => sub {
+	migrate();
+	my $writer = MigrateTiers::session($pair->source);
+	$writer->query_safe(q{BEGIN; UPDATE shop.customer SET name = name WHERE id = 1});
+	my $drop = MigrateTiers::session($pair->source);
+	in_background($drop, q{SELECT migrate_tiers.drop_migration('m')});
+	ok($pair->wait_until(target => q{SELECT to_regnamespace('migrate_tiers') IS NULL}), 'the target is clean');
+	my $longest = 0;
+	for (1 .. 20)
+	{
+		my $start = time;
+		$pair->source_sql(q{UPDATE shop.customer SET name = name WHERE id = 2; UPDATE shop.item SET price = price WHERE id = 2});
+		$longest = time - $start if time - $start > $longest;
+	}
+	cmp_ok($longest, '<', 2, 'others do not queue behind it');
+	is($pair->source_sql(q{SELECT count(*) > 0 FROM pg_trigger WHERE tgname = 'migrate_tiers_capture'}), 't', 'it waits for a writer');
+	$writer->query_safe('COMMIT');
+	$drop->query_safe('SELECT 1');
+	$_->quit for $writer, $drop;
+	same($source_with, catalogs('source'), 'source');
+	same($target_bare, catalogs('target'), 'target');
+	empty_target();
+};
+
+subtest 'dropped while the target is away' => sub {
+	slowly();
+	$pair->advance;
+	$pair->wait_until(source => q{SELECT bool_or(state = 'copying') FROM migrate_tiers.tables});
+	$pair->target->stop('fast');
+	my ($good, $state, $error) = $pair->source_try(q{SELECT migrate_tiers.drop_migration('m')});
+	is($state, '08001', 'refused');
+	like($error, qr/forget_target/, 'and told what to do');
+	is($pair->status('phase'), 'syncing', 'nothing has changed');
+	$pair->source_sql(q{SELECT migrate_tiers.set_option('forget_target', 'on')});
+	($good, $state, $error) = $pair->source_try(q{SELECT migrate_tiers.drop_migration('m')});
+	ok($good, 'with forget_target it goes on') or diag($error);
+	like($error, qr/WARNING.*was left as it is/s, 'and says what it leaves');
+	same($source_with, catalogs('source'), 'source');
+	$pair->target->start;
+	my ($statement) = $error =~ /(DO \$migrate_tiers\$.*\$migrate_tiers\$;)/s;
+	ok($statement, 'the warning has a statement to run');
+	$pair->target_sql($statement);
+	same($target_bare, catalogs('target'), 'target, when that has run');
+	empty_target();
+};
+
 subtest 'the extension dropped' => sub {
 	migrate();
-	$pair->revert;
+	my ($good, $state) = $pair->source_try('DROP EXTENSION migrate_tiers CASCADE');
+	is($state, '55006', 'not while it has a migration');
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
 	$pair->source_sql('DROP EXTENSION migrate_tiers');
 	same($source_bare, catalogs('source'), 'source');
 	same($target_bare, catalogs('target'), 'target');
+	$pair->source_sql(q{INSERT INTO shop.customer (name) VALUES ('free')});
+	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), 'no worker');
+	ok($pair->wait_until(target => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()}), 'no connection');
+	empty_target();
 };
 
 subtest 'the extension dropped with a migration in it' => sub {

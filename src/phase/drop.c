@@ -1,0 +1,266 @@
+/*
+ * drop.c
+ *	  Ends a migration, whatever state it is in, and cleans both sides.
+ *
+ * First the workers go, and their locks are kept, so that one that a writer
+ * starts meanwhile finds them taken and leaves.  Then the target is cleaned, which
+ * may take long; it is only the rest, on the source, that needs locks on users'
+ * tables, and it ends with the transaction.  Each side is tried again while a
+ * lock is not to be had, for attach_timeout in all; in between nothing of a user is locked.
+ *
+ * What the target did is done, whatever becomes of this transaction.  So where it
+ * fails later, the migration is still there, stopped for want of its mark, and
+ * drop_migration can be called again: it finds less to do.
+ */
+#include "phase/drop.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/lockdefs.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "base/lock.h"
+#include "base/settings.h"
+#include "base/spi.h"
+#include "base/xact.h"
+#include "capture/attach.h"
+#include "catalog/option.h"
+#include "catalog/queue.h"
+#include "catalog/relation.h"
+#include "catalog/worker.h"
+#include "endpoint/target.h"
+
+#define FIRST_RETRY_MS 100
+#define LAST_RETRY_MS  5000
+
+typedef struct MtDrop
+{
+	MtMigration *migration;
+	List	   *relations;		/* MtRelation, the realtime tables */
+	MtRelation *relation;		/* the one at hand */
+	MtRemote   *remote;
+	TimestampTz deadline;
+} MtDrop;
+
+static void refuse_in_block(const MtMigration *migration);
+static void check_phase(const MtMigration *migration);
+static ErrorData *run_until_free(MtDrop *drop, void (*action)(void *));
+static void wait_a_while(long wait);
+static void clean_target(void *arg);
+static void build_again(MtDrop *drop, void (*action)(void *));
+static void restore_table(void *arg);
+static void restore_foreign_keys(void *arg);
+static void answer_target_error(const MtDrop *drop, ErrorData *error);
+static void clean_source(void *arg);
+static void delete_migration(const MtMigration *migration);
+
+/* mt_drop_run ends a migration and cleans both sides. */
+void
+mt_drop_run(MtMigration *migration)
+{
+	MtDrop		drop = {.migration = migration};
+	ErrorData  *error;
+
+	check_phase(migration);
+	if (migration->phase == MT_PLANNED && migration->transition == NULL)
+	{
+		delete_migration(migration);
+		return;
+	}
+	refuse_in_block(migration);
+	drop.relations = mt_relation_list(migration->id, "realtime");
+	drop.deadline = GetCurrentTimestamp() + mt_option_microseconds(migration->id, "attach_timeout");
+	mt_worker_bar(migration->id);
+	error = run_until_free(&drop, clean_target);
+	if (drop.remote != NULL)
+		mt_remote_close(drop.remote);
+	if (error != NULL)
+		answer_target_error(&drop, error);
+	error = run_until_free(&drop, clean_source);
+	if (error != NULL)
+	{
+		if (error->hint == NULL)
+			error->hint = "The target is clean already. Call migrate_tiers.drop_migration() again when the cause is mended.";
+		ThrowErrorData(error);
+	}
+}
+
+static void
+check_phase(const MtMigration *migration)
+{
+	if (migration->phase > MT_SYNCING)
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_WRONG_PHASE),
+				 errmsg("migration \"%s\" is in phase %s", migration->name, mt_phase_name(migration->phase)),
+				 errhint("Go back first: CALL migrate_tiers.revert('%s').", mt_phase_name(migration->phase - 1))));
+}
+
+/* refuse_in_block refuses to keep users' tables locked for as long as a session likes, or to be rolled back. */
+static void
+refuse_in_block(const MtMigration *migration)
+{
+	if (IsInTransactionBlock(true))
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("migration \"%s\" cannot be dropped inside a transaction block while it is in phase %s",
+						migration->name, mt_phase_name(migration->phase)),
+				 errhint("Call migrate_tiers.drop_migration() in a transaction of its own.")));
+}
+
+/* run_until_free tries an action again and again while a lock is not to be had; returns the error that ended it. */
+static ErrorData *
+run_until_free(MtDrop *drop, void (*action)(void *))
+{
+	long		wait = FIRST_RETRY_MS;
+
+	for (;;)
+	{
+		ErrorData  *error = mt_xact_try(action, drop);
+
+		if (error == NULL || error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || GetCurrentTimestamp() >= drop->deadline)
+			return error;
+		if (wait == LAST_RETRY_MS)
+			ereport(NOTICE,
+					(errmsg("drop_migration waits for a lock on the %s", action == clean_source ? "source" : "target"),
+					 error->context ? errdetail_internal("%s", error->context) : 0));
+		FreeErrorData(error);
+		wait_a_while(wait);
+		wait = Min(wait * 2, LAST_RETRY_MS);
+	}
+}
+
+static void
+wait_a_while(long wait)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* clean_target brings back what is set aside, and takes everything of ours away. */
+static void
+clean_target(void *arg)
+{
+	MtDrop	   *drop = (MtDrop *) arg;
+	ListCell   *cell;
+
+	if (drop->remote != NULL && !mt_remote_usable(drop->remote))
+		mt_remote_close(drop->remote);
+	if (drop->remote == NULL || !mt_remote_usable(drop->remote))
+		drop->remote = mt_remote_open(drop->migration);
+	foreach(cell, drop->relations)
+	{
+		drop->relation = (MtRelation *) lfirst(cell);
+		build_again(drop, restore_table);
+	}
+	build_again(drop, restore_foreign_keys);
+	mt_target_uninstall(drop->remote, drop->migration);
+}
+
+/* build_again leaves what the rows (class 23) or the tables (class 42) do not allow to mt_target_uninstall, which warns. */
+static void
+build_again(MtDrop *drop, void (*action)(void *))
+{
+	ErrorData  *error = mt_xact_try(action, drop);
+
+	if (error == NULL)
+		return;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
+		ThrowErrorData(error);
+	FreeErrorData(error);
+}
+
+static void
+restore_table(void *arg)
+{
+	MtDrop	   *drop = (MtDrop *) arg;
+	ListCell   *cell;
+
+	foreach(cell, mt_target_aside(drop->remote, drop->migration, drop->relation))
+		mt_target_build_index(drop->remote, drop->migration, drop->relation, (char *) lfirst(cell));
+	mt_target_restore_constraints(drop->remote, drop->migration, drop->relation);
+}
+
+static void
+restore_foreign_keys(void *arg)
+{
+	MtDrop	   *drop = (MtDrop *) arg;
+
+	mt_target_restore_foreign_keys(drop->remote, drop->migration, false);
+}
+
+/* answer_target_error raises what went wrong with the target, or tells what is left there. */
+static void
+answer_target_error(const MtDrop *drop, ErrorData *error)
+{
+	const MtMigration *migration = drop->migration;
+
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ThrowErrorData(error);
+	if (mt_option_bool(migration->id, "forget_target"))
+	{
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("the target of migration \"%s\" was left as it is", migration->name),
+				 errdetail("Its tables refuse writes, and keys that were set aside for the copy are missing. The reason is: %s.",
+						   mt_error_text(error)),
+				 errhint("Run in the target database:\n%s;", mt_target_uninstall_sql(migration))));
+		return;
+	}
+	error->detail = psprintf("Nothing has changed on the source.%s%s", error->detail ? " " : "",
+							 error->detail ? error->detail : "");
+	error->hint = "Call migrate_tiers.drop_migration() again when the target can be reached; or, if it never will be,"
+				  " after SELECT migrate_tiers.set_option('forget_target', 'on').";
+	ThrowErrorData(error);
+}
+
+/* clean_source takes capture off, drops the queue and forgets the migration: all at once, within one lock_timeout. */
+static void
+clean_source(void *arg)
+{
+	MtDrop	   *drop = (MtDrop *) arg;
+	int			guc_level = NewGUCNestLevel();
+	List	   *captured = NIL;
+	List	   *tables = NIL;
+	ListCell   *cell;
+
+	(void) set_config_option("lock_timeout", mt_lock_timeout_text(), PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
+		if (OidIsValid(drop->migration->queue[i]))
+			tables = lappend_oid(tables, drop->migration->queue[i]);
+	foreach(cell, drop->relations)
+	{
+		MtRelation *relation = mt_relation_by_id(((MtRelation *) lfirst(cell))->id, true);
+
+		if (relation == NULL || !relation->captured)
+			continue;
+		captured = lappend(captured, relation);
+		if (relation->name[0] != '\0')
+			tables = list_concat(tables, mt_attach_tables(relation));
+	}
+	mt_lock_tables(tables, AccessExclusiveLock);
+	foreach(cell, captured)
+		mt_detach_table((MtRelation *) lfirst(cell));
+	mt_queue_drop(drop->migration);
+	delete_migration(drop->migration);
+	AtEOXact_GUC(true, guc_level);
+}
+
+static void
+delete_migration(const MtMigration *migration)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.migration WHERE id = $1",
+				MT_ARGS(MT_INT4(migration->id)));
+	mt_spi_end(&scope);
+	mt_migration_invalidate();
+}
