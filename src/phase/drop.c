@@ -162,7 +162,7 @@ clean_target(void *arg)
 	mt_target_uninstall(drop->remote, drop->migration);
 }
 
-/* build_again leaves what the rows (class 23) or the tables (class 42) do not allow to mt_target_uninstall, which warns. */
+/* build_again leaves what the rows (class 23) or the tables (42) do not allow to mt_target_uninstall, which warns. */
 static void
 build_again(MtDrop *drop, void (*action)(void *))
 {
