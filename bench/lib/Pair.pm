@@ -20,7 +20,7 @@ our %settings = (
 	checkpoint_timeout => '1h',
 	autovacuum => 'off',
 	maintenance_work_mem => '256MB',
-	max_worker_processes => 16);
+	max_worker_processes => 16, 'migrate_tiers.small_tick' => setting('TICK', 256));
 
 # new makes the clusters of a pair; options: kind, wal_level, source_only.
 sub new

@@ -13,6 +13,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -159,6 +160,7 @@ key_tupdesc(const MtTable *table)
 static int64
 stream_query(MtSync *sync, const char *query, MtColumns *columns, const char *copy)
 {
+	int			guc_level = NewGUCNestLevel();
 	SPIPlanPtr	plan = SPI_prepare(query, 0, NULL);
 	Portal		portal;
 	MtCopyStream stream;
@@ -167,7 +169,10 @@ stream_query(MtSync *sync, const char *query, MtColumns *columns, const char *co
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", query, SPI_result_code_string(SPI_result));
+	/* A scan of the table may well be the best way to many keys. */
+	(void) set_config_option("enable_seqscan", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+	AtEOXact_GUC(true, guc_level);
 	mt_remote_copy_begin(sync->remote, copy);
 	mt_copy_stream_begin(&stream, columns, send_piece, sync->remote);
 	for (;;)
