@@ -10,7 +10,7 @@
 
 int			mt_lock_timeout = 200;
 bool		mt_allow_ddl = false;
-int			mt_small_tick = 256;
+int			mt_small_tick = 2048;
 
 /* mt_settings_define defines every setting; called once, when the library is loaded. */
 void
@@ -28,7 +28,7 @@ mt_settings_define(void)
 	DefineCustomIntVariable("migrate_tiers.small_tick",
 							"Number of keys up to which a tick is sent row by row.",
 							"Larger ticks go through COPY into a staging table.",
-							&mt_small_tick, 256, 1, 100000, PGC_SUSET, 0, NULL, NULL, NULL);
+							&mt_small_tick, 2048, 1, 100000, PGC_SUSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("migrate_tiers");
 }
 

@@ -128,15 +128,21 @@ send_present(MtSync *sync, MtTable *table, bool by_insert, List *rows)
 	return NIL;
 }
 
-/* prepare_table prepares the statements of a table in the target's session, once. */
+/* prepare_table prepares the statements of a table in the target's session, when they are needed first. */
 static void
 prepare_table(MtSync *sync, MtTable *table, bool replace)
 {
+	bool		by_insert = replace || !table->can_update;
+
+	if (by_insert ? table->insert_prepared : table->upsert_prepared)
+		return;
 	mt_remote_prepare(sync->remote, table->delete, mt_sql_delete(table->relation, table->columns));
-	if (replace || !table->can_update)
+	if (by_insert)
 		mt_remote_prepare(sync->remote, table->insert, mt_sql_insert(table->relation, table->columns));
 	else
 		mt_remote_prepare(sync->remote, table->upsert, mt_sql_upsert(table->relation, table->columns));
+	table->insert_prepared = table->insert_prepared || by_insert;
+	table->upsert_prepared = table->upsert_prepared || !by_insert;
 }
 
 static void

@@ -28,6 +28,8 @@ typedef struct MtTable
 	MtKeyDesc	key;
 	MtColumns  *columns;
 	SPIPlanPtr	read_row;
+	bool		insert_prepared;	/* in the receiver's session, with the deletion */
+	bool		upsert_prepared;
 	char	   *upsert;			/* statements of the receiver's session, prepared when first used */
 	char	   *insert;
 	char	   *delete;
