@@ -76,7 +76,7 @@ SELECT is((SELECT count(*) FROM migrate_tiers.option_definitions() d WHERE coale
 
 -- Settings.
 SELECT is((SELECT s.boot_val || coalesce(' ' || s.unit, '') || ' ' || s.context FROM pg_settings s WHERE s.name = 'migrate_tiers.' || g.name), g.value, format('setting %s', g.name))
-  FROM (VALUES ('lock_timeout', '200 ms superuser'), ('allow_ddl', 'off user'), ('small_tick', '256 superuser')) AS g(name, value);
+  FROM (VALUES ('lock_timeout', '200 ms superuser'), ('allow_ddl', 'off user'), ('small_tick', '2048 superuser')) AS g(name, value);
 SELECT throws_ok('SET migrate_tiers.no_such_setting = 1', '42602', NULL, 'a setting that is not ours is refused');
 
 -- All of it lives in one schema.
