@@ -127,7 +127,8 @@ plan_step(FunctionCallInfo fcinfo, const MtMigration *migration, const MtStep *s
 	values[0] = Int32GetDatum(++*number);
 	values[1] = CStringGetTextDatum(step->name);
 	nulls[2] = relation == NULL;
-	values[2] = relation ? CStringGetTextDatum(quote_qualified_identifier(relation->schema, relation->name)) : (Datum) 0;
+	values[2] = relation == NULL ? (Datum) 0 :
+		CStringGetTextDatum(quote_qualified_identifier(relation->schema, relation->name));
 	values[3] = CStringGetTextDatum(step->side);
 	values[4] = CStringGetTextDatum(step->describe(migration, relation, !forward));
 	values[5] = CStringGetTextDatum(step->describe(migration, relation, forward));

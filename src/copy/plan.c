@@ -105,9 +105,10 @@ blocks_a_chunk(int32 migration)
 {
 	int64		bytes = mt_option_integer(migration, "chunk_size");
 	int64		rate = mt_option_integer(migration, "copy_rate");
+	int64		share = rate / Max(mt_option_integer(migration, "copy_workers"), 1);
 
 	if (rate > 0)
-		bytes = Min(bytes, Max(rate * THROTTLED_CHUNK_MS / 1000 / Max(mt_option_integer(migration, "copy_workers"), 1), SMALLEST_CHUNK));
+		bytes = Min(bytes, Max(share * THROTTLED_CHUNK_MS / 1000, SMALLEST_CHUNK));
 	return Max(bytes / BLCKSZ, 1);
 }
 
