@@ -6,6 +6,7 @@
 
 #include <signal.h>
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -53,6 +54,8 @@ mt_worker_begin(Oid database)
 	connected = true;
 	for (int i = 0; i < lengthof(pinned_settings); i++)
 		SetConfigOption(pinned_settings[i][0], pinned_settings[i][1], PGC_SUSET, PGC_S_SESSION);
+	/* Values are sent in the form for clients. */
+	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("lock_timeout", mt_lock_timeout_text(), PGC_SUSET, PGC_S_SESSION);
 }
 
