@@ -112,10 +112,19 @@ mt_worker_bar(int32 migration)
 	while (!take_all(migration));
 }
 
-/* mt_worker_start starts the sync worker unless it runs. */
+/*
+ * mt_worker_start starts the sync worker unless it runs.
+ *
+ * One at a time does, and waits until the worker has its lock: many who start at once
+ * would otherwise take all worker slots of the server for workers that end at once.
+ */
 bool
 mt_worker_start(int32 migration)
 {
+	LOCKTAG		tag;
+
+	set_tag(&tag, migration, MT_WORKER_LAUNCH);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	if (mt_worker_pid(migration, MT_WORKER_SYNC) != 0)
 		return false;
 	if (mt_worker_launch(migration, MT_WORKER_SYNC, false) == NULL)
@@ -124,6 +133,12 @@ mt_worker_start(int32 migration)
 				 errmsg("no background worker could be started"),
 				 errdetail("All of max_worker_processes (%d) are in use.", max_worker_processes),
 				 errhint("Free a worker, then call migrate_tiers.start_workers().")));
+	for (int waited = 0; waited < LAUNCH_WAIT_MS && mt_worker_pid(migration, MT_WORKER_SYNC) == 0; waited += 10)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 	return true;
 }
 

@@ -179,6 +179,7 @@ subtest 'restart of the server' => sub {
 };
 
 subtest 'a change that cannot be applied' => sub {
+	write_row();
 	$pair->sync;
 	$pair->target_sql(q{ALTER TABLE item ADD CONSTRAINT not_bad CHECK (v <> 'bad')});
 	$pair->source_sql(q{BEGIN; INSERT INTO other VALUES (-1, 'same transaction'); INSERT INTO item VALUES (777777, 'bad'); COMMIT});
