@@ -25,6 +25,9 @@ mt_lock_tables(const List *relids, LOCKMODE mode)
 
 		(void) set_config_option("lock_timeout", psprintf("%ld", Max(left, 1)), PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
+		/* An autovacuum in the way is cancelled by the deadlock check: it has to come before we give up. */
+		(void) set_config_option("deadlock_timeout", psprintf("%ld", Max(left / 2, 1)), PGC_SUSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 		LockRelationOid(lfirst_oid(cell), mode);
 		AtEOXact_GUC(true, guc_level);
 	}

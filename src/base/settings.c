@@ -12,6 +12,8 @@ int			mt_lock_timeout = 200;
 bool		mt_allow_ddl = false;
 int			mt_small_tick = 2048;
 
+static char *session_token;
+
 /* mt_settings_define defines every setting; called once, when the library is loaded. */
 void
 mt_settings_define(void)
@@ -29,6 +31,11 @@ mt_settings_define(void)
 							"Number of keys up to which a tick is sent row by row.",
 							"Larger ticks go through COPY into a staging table.",
 							&mt_small_tick, 2048, 1, 100000, PGC_SUSET, 0, NULL, NULL, NULL);
+	/* A target whose server preloads the library has to know what our sessions there set. */
+	DefineCustomStringVariable("migrate_tiers.session",
+							   "Tells the fence on a target that a session belongs to a migration.",
+							   "Set by the workers in their sessions on the target.",
+							   &session_token, "", PGC_USERSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("migrate_tiers");
 }
 
