@@ -21,6 +21,9 @@
 static int32 start_at_commit = 0;
 
 static void on_transaction(XactEvent event, void *arg);
+/* Who starts a worker waits so long, at most, until it has its lock. */
+#define LAUNCH_WAIT_MS 2000
+
 static void set_tag(LOCKTAG *tag, int32 migration, int slot);
 static bool take_all(int32 migration);
 static List *worker_pids(int32 migration, int slot);
