@@ -21,8 +21,13 @@
 #define PERSIST_INTERVAL_MS 5000
 #define ROTATE_INTERVAL_MS	1000
 
-/* A worker that is kept busy leaves this much of the time to others, but no longer than that. */
-#define BREATHE_MAX_US 3000
+/*
+ * A worker that is kept busy leaves as much of the time to others, but no longer than this; the more
+ * keys a tick had, the more it is worth to wait for others that go with the next.
+ */
+#define BREATHE_US		   3000
+#define BREATHE_A_KEY_US   50
+#define BREATHE_LONGEST_US 25000
 
 static void open_sync(MtWorker *worker);
 static void breathe(MtWorker *worker);
@@ -46,6 +51,7 @@ mt_worker_step(MtWorker *worker)
 		worker->unjoined = mt_worker_copies(worker);
 	worker->tick_started = GetCurrentTimestamp();
 	sent = mt_tick_run(worker->sync);
+	worker->tick_keys = worker->sync->keys;
 	worker->tick_ended = sent ? GetCurrentTimestamp() : 0;
 	if (worker->unjoined)
 		note_joined(worker);
@@ -75,7 +81,8 @@ breathe(MtWorker *worker)
 {
 	int64		took = worker->tick_ended - worker->tick_started;
 	int64		since = GetCurrentTimestamp() - worker->tick_ended;
-	int64		wait = Min(took, BREATHE_MAX_US) - since;
+	int64		most = Min(Max(BREATHE_US, (int64) worker->tick_keys * BREATHE_A_KEY_US), BREATHE_LONGEST_US);
+	int64		wait = Min(Max(took, most / 2), most) - since;
 
 	if (worker->tick_ended != 0 && wait > 0)
 		pg_usleep(wait);

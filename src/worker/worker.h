@@ -34,6 +34,7 @@ typedef struct MtWorker
 	TimestampTz copy_retry;		/* not before this moment */
 	bool		unjoined;		/* some captured table has not joined yet */
 	bool		foreign_keys_due;	/* maybe: asked of the target when all have joined */
+	uint64		tick_keys;
 	TimestampTz tick_started;
 	TimestampTz tick_ended;		/* 0: the last one sent nothing */
 	TimestampTz persisted;
