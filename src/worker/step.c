@@ -26,7 +26,7 @@
  * keys a tick had, the more it is worth to wait for others that go with the next.
  */
 #define BREATHE_US		   3000
-#define BREATHE_A_KEY_US   50
+#define BREATHE_A_KEY_US   40
 #define BREATHE_LONGEST_US 25000
 
 static void open_sync(MtWorker *worker);
@@ -81,8 +81,8 @@ breathe(MtWorker *worker)
 {
 	int64		took = worker->tick_ended - worker->tick_started;
 	int64		since = GetCurrentTimestamp() - worker->tick_ended;
-	int64		most = Min(Max(BREATHE_US, (int64) worker->tick_keys * BREATHE_A_KEY_US), BREATHE_LONGEST_US);
-	int64		wait = Min(Max(took, most / 2), most) - since;
+	int64		for_keys = Min((int64) worker->tick_keys * BREATHE_A_KEY_US, BREATHE_LONGEST_US);
+	int64		wait = Max(Min(took, BREATHE_US), for_keys > BREATHE_US ? for_keys : 0) - since;
 
 	if (worker->tick_ended != 0 && wait > 0)
 		pg_usleep(wait);
