@@ -193,13 +193,13 @@ subtest 'revert in mid-copy, and again' => sub {
 subtest 'queue_limit' => sub {
 	my $pair = MigrateTiers::Pair->new('limit');
 	$pair->both_sql('CREATE TABLE busy (id int PRIMARY KEY, v text); CREATE TABLE calm (id int PRIMARY KEY, v text)');
-	$pair->source_sql("INSERT INTO busy SELECT i, 'v' FROM generate_series(1, 20000) i; INSERT INTO calm SELECT i, 'v' FROM generate_series(1, 100) i");
+	$pair->source_sql("INSERT INTO busy SELECT i, 'v' FROM generate_series(1, 5000) i; INSERT INTO calm SELECT i, 'v' FROM generate_series(1, 100) i");
 	$pair->declare;
 	$pair->set_option('queue_limit', '512kB');
 	$pair->advance;
 	$pair->sync;
 	$pair->source_sql('SELECT migrate_tiers.pause()');
-	for my $round (1 .. 300)
+	for my $round (1 .. 100)
 	{
 		$pair->source_sql("UPDATE busy SET v = 'round $round'; UPDATE calm SET v = 'round $round' WHERE id = $round % 100");
 		last if state_of($pair, 'busy') eq 'recopy';
@@ -210,7 +210,7 @@ subtest 'queue_limit' => sub {
 	cmp_ok($pair->status('queue_bytes'), '<', $size + 200_000, 'and its changes fill the disk no more');
 	$pair->source_sql('SELECT migrate_tiers.resume()');
 	ok($pair->wait_until(source => q{SELECT bool_and(state = 'syncing') FROM migrate_tiers.tables}, timeout => 60), 'it is copied again');
-	$pair->source_sql("UPDATE busy SET v = 'after' WHERE id < 100; DELETE FROM busy WHERE id > 19000");
+	$pair->source_sql("UPDATE busy SET v = 'after' WHERE id < 100; DELETE FROM busy WHERE id > 4000");
 	$pair->sync;
 	$pair->equal('equal');
 	$pair->finish;

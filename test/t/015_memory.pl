@@ -12,7 +12,7 @@ use Time::HiRes qw(sleep);
 plan skip_all => 'reads /proc' unless -r "/proc/$$/status";
 
 my $pair = MigrateTiers::Pair->new('memory');
-my $keys = 400_000;
+my $keys = 250_000;
 $pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v int, pad text)');
 $pair->source_sql("INSERT INTO item SELECT i, 0, 'x' FROM generate_series(1, $keys) i");
 $pair->declare;
@@ -27,18 +27,18 @@ sub ticks
 	my ($n) = @_;
 	for my $i (1 .. $n)
 	{
-		my $from = $i * 100 % 300_000;
+		my $from = $i * 100 % 200_000;
 		$pair->source_sql(join "\n", map { my $a = $from + $_; "UPDATE item SET v = v + 1, pad = repeat('p', 500) WHERE id BETWEEN $a AND $a + 20;" } 1 .. 40);
 		$pair->sync if $i % 5 == 0;
 	}
 	return;
 }
 
-ticks(40);
+ticks(15);
 my $first = memory();
-ticks(80);
+ticks(40);
 my $then = memory();
-ticks(80);
+ticks(40);
 my $last = memory();
 cmp_ok($last - $then, '<=', 1024, "ticks leave nothing behind: $first, $then, $last kB");
 
@@ -60,7 +60,7 @@ my $limit = 64 * 1024 + 32 * $keys / 1024;
 cmp_ok($peak, '<', $limit, "memory of the worker at its highest: $peak kB");
 cmp_ok($peak, '>', 0, 'and it was seen');
 $pair->equal('equal');
-ticks(20);
+ticks(10);
 cmp_ok(memory() - $last, '<=', 16384, 'memory is given back: ' . memory() . ' kB');
 $pair->finish;
 done_testing();
