@@ -190,6 +190,21 @@ subtest 'revert in mid-copy, and again' => sub {
 	$pair->finish;
 };
 
+subtest 'an autovacuum gives way' => sub {
+	my $pair = MigrateTiers::Pair->new('vacuum', source_conf => "autovacuum_naptime = 1s\n");
+	$pair->both_sql('CREATE TABLE slow (id int PRIMARY KEY, v text)');
+	$pair->source_sql("INSERT INTO slow SELECT i, repeat('v', 500) FROM generate_series(1, 20000) i; DELETE FROM slow WHERE id % 2 = 0");
+	$pair->source_sql('ALTER TABLE slow SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0)');
+	$pair->declare;
+	ok($pair->wait_until(source => q{SELECT EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE relid = 'slow'::regclass)}), 'a slow autovacuum is under way');
+	my $start = time;
+	$pair->advance;
+	cmp_ok(time - $start, '<', 10, 'advance does not wait for it');
+	$pair->sync;
+	$pair->equal('equal');
+	$pair->finish;
+};
+
 subtest 'queue_limit' => sub {
 	my $pair = MigrateTiers::Pair->new('limit');
 	$pair->both_sql('CREATE TABLE busy (id int PRIMARY KEY, v text); CREATE TABLE calm (id int PRIMARY KEY, v text)');
