@@ -18,9 +18,9 @@ static char *key_match(const MtRelation *relation, const char *left, const char 
 static char *key_match_params(const MtRelation *relation, const MtColumns *columns, const char *left);
 static char *qualified_type(Oid type);
 static char *key_list(const MtRelation *relation, const char *prefix);
-static char *insert_row(const MtRelation *relation, const MtColumns *columns);
+static char *insert_rows(const MtRelation *relation, const MtColumns *columns, int rows);
 static char *set_list(const MtColumns *columns, const char *from);
-static char *param_list(const MtColumns *columns);
+static char *param_list(const MtColumns *columns, int rows);
 static const char *copy_options(const MtColumns *columns);
 static char *target_rows(const MtRelation *relation);
 
@@ -70,27 +70,27 @@ mt_sql_read_absent(const MtRelation *relation)
 					mt_relation_source_name(relation), match.data);
 }
 
-/* mt_sql_upsert inserts a row, or makes the row of its key equal to it. */
+/* mt_sql_upsert inserts rows, or makes the row of the key equal to each. */
 char *
-mt_sql_upsert(const MtRelation *relation, const MtColumns *columns)
+mt_sql_upsert(const MtRelation *relation, const MtColumns *columns, int rows)
 {
 	char	   *set = set_list(columns, "excluded.");
 
 	if (set[0] == '\0')
-		return mt_sql_insert(relation, columns);
+		return mt_sql_insert(relation, columns, rows);
 	return psprintf("%s ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
-					insert_row(relation, columns), key_list(relation, ""), set,
+					insert_rows(relation, columns, rows), key_list(relation, ""), set,
 					mt_columns_list(columns, "t."), mt_columns_list(columns, "excluded."));
 }
 
 /*
- * mt_sql_insert inserts a row whose key was deleted before; once, where two keys
+ * mt_sql_insert inserts rows whose keys were deleted before; once, where two keys
  * that look different are equal and lead to the same row.
  */
 char *
-mt_sql_insert(const MtRelation *relation, const MtColumns *columns)
+mt_sql_insert(const MtRelation *relation, const MtColumns *columns, int rows)
 {
-	return psprintf("%s ON CONFLICT (%s) DO NOTHING", insert_row(relation, columns), key_list(relation, ""));
+	return psprintf("%s ON CONFLICT (%s) DO NOTHING", insert_rows(relation, columns, rows), key_list(relation, ""));
 }
 
 /* mt_sql_delete deletes the row of a key. */
@@ -266,11 +266,11 @@ key_list(const MtRelation *relation, const char *prefix)
 }
 
 static char *
-insert_row(const MtRelation *relation, const MtColumns *columns)
+insert_rows(const MtRelation *relation, const MtColumns *columns, int rows)
 {
-	return psprintf("INSERT INTO %s AS t (%s) OVERRIDING SYSTEM VALUE VALUES (%s)",
+	return psprintf("INSERT INTO %s AS t (%s) OVERRIDING SYSTEM VALUE VALUES %s",
 					quote_qualified_identifier(relation->target_schema, relation->target_name),
-					mt_columns_list(columns, ""), param_list(columns));
+					mt_columns_list(columns, ""), param_list(columns, rows));
 }
 
 /* set_list assigns every column but those that must not be assigned. */
@@ -291,13 +291,19 @@ set_list(const MtColumns *columns, const char *from)
 }
 
 static char *
-param_list(const MtColumns *columns)
+param_list(const MtColumns *columns, int rows)
 {
 	StringInfoData text;
+	int			number = 0;
 
 	initStringInfo(&text);
-	for (int i = 0; i < columns->count; i++)
-		appendStringInfo(&text, "%s$%d", i ? ", " : "", i + 1);
+	for (int row = 0; row < rows; row++)
+	{
+		appendStringInfoString(&text, row ? ", (" : "(");
+		for (int i = 0; i < columns->count; i++)
+			appendStringInfo(&text, "%s$%d", i ? ", " : "", ++number);
+		appendStringInfoChar(&text, ')');
+	}
 	return text.data;
 }
 

@@ -20,9 +20,9 @@ extern char *mt_sql_read_row(const MtRelation *relation, const MtColumns *column
 extern char *mt_sql_read_present(const MtRelation *relation, const MtColumns *columns);
 extern char *mt_sql_read_absent(const MtRelation *relation);
 
-/* Applies one row: parameters are all columns, or the key's columns. */
-extern char *mt_sql_upsert(const MtRelation *relation, const MtColumns *columns);
-extern char *mt_sql_insert(const MtRelation *relation, const MtColumns *columns);
+/* Applies rows: parameters are all columns of each; or one deletion: those of the key. */
+extern char *mt_sql_upsert(const MtRelation *relation, const MtColumns *columns, int rows);
+extern char *mt_sql_insert(const MtRelation *relation, const MtColumns *columns, int rows);
 extern char *mt_sql_delete(const MtRelation *relation, const MtColumns *columns);
 
 /* A TRUNCATE of the sender: all rows, or those that meet a condition. */

@@ -115,15 +115,27 @@ send_deletes(MtSync *sync, MtTable *table)
 	MemoryContextReset(sync->row_context);
 }
 
-/* send_present sends rows that were read, and frees them. */
+/* send_present sends rows that were read, many to a statement while there are many, and frees them. */
 static List *
 send_present(MtSync *sync, MtTable *table, bool by_insert, List *rows)
 {
-	ListCell   *cell;
+	int			columns = table->columns->count;
+	int			left = list_length(rows);
+	MtField    *batch = palloc(sizeof(MtField) * Max(columns, 1) * MT_BATCH_ROWS);
 
-	foreach(cell, rows)
-		mt_pipeline_execute(sync->remote, by_insert ? table->insert : table->upsert,
-							table->columns->count, (MtField *) lfirst(cell));
+	for (int at = 0; left > 0;)
+	{
+		int			many = left >= MT_BATCH_ROWS ? 1 : 0;
+		int			count = many ? MT_BATCH_ROWS : 1;
+
+		for (int i = 0; i < count; i++)
+			memcpy(batch + i * columns, list_nth(rows, at + i), sizeof(MtField) * columns);
+		mt_pipeline_execute(sync->remote, by_insert ? table->insert[many] : table->upsert[many],
+							columns * count, batch);
+		at += count;
+		left -= count;
+	}
+	pfree(batch);
 	MemoryContextReset(sync->row_context);
 	return NIL;
 }
@@ -133,16 +145,22 @@ static void
 prepare_table(MtSync *sync, MtTable *table, bool replace)
 {
 	bool		by_insert = replace || !table->can_update;
+	bool	   *prepared = by_insert ? table->insert_prepared : table->upsert_prepared;
+	char	  **names = by_insert ? table->insert : table->upsert;
+	int			sizes = table->keys && mt_keys_count(table->keys) >= MT_BATCH_ROWS ? 2 : 1;
 
-	if (by_insert ? table->insert_prepared : table->upsert_prepared)
-		return;
-	mt_remote_prepare(sync->remote, table->delete, mt_sql_delete(table->relation, table->columns));
-	if (by_insert)
-		mt_remote_prepare(sync->remote, table->insert, mt_sql_insert(table->relation, table->columns));
-	else
-		mt_remote_prepare(sync->remote, table->upsert, mt_sql_upsert(table->relation, table->columns));
-	table->insert_prepared = table->insert_prepared || by_insert;
-	table->upsert_prepared = table->upsert_prepared || !by_insert;
+	for (int many = 0; many < sizes; many++)
+	{
+		int			rows = many ? MT_BATCH_ROWS : 1;
+
+		if (prepared[many])
+			continue;
+		mt_remote_prepare(sync->remote, table->delete, mt_sql_delete(table->relation, table->columns));
+		mt_remote_prepare(sync->remote, names[many],
+						  by_insert ? mt_sql_insert(table->relation, table->columns, rows) :
+						  mt_sql_upsert(table->relation, table->columns, rows));
+		prepared[many] = true;
+	}
 }
 
 static void

@@ -25,8 +25,11 @@ mt_table_open(MtTable *table, MtRelation *relation)
 	mt_key_describe(&table->key, RelationGetDescr(opened), relation->nkeys, relation->key_columns);
 	table->captured_from = relation->captured_from ? mt_mark_parse(relation->captured_from) : NULL;
 	table->can_update = mt_sql_can_update(relation, table->columns);
-	table->upsert = psprintf("mt_upsert_%d", relation->id);
-	table->insert = psprintf("mt_insert_%d", relation->id);
+	for (int batch = 0; batch < 2; batch++)
+	{
+		table->upsert[batch] = psprintf("mt_upsert_%d_%d", relation->id, batch);
+		table->insert[batch] = psprintf("mt_insert_%d_%d", relation->id, batch);
+	}
 	table->delete = psprintf("mt_delete_%d", relation->id);
 	table_close(opened, AccessShareLock);
 }

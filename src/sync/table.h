@@ -17,6 +17,9 @@
 #include "endpoint/endpoint.h"
 #include "sync/keys.h"
 
+/* Rows that one statement takes where there are as many: what a statement costs by itself is shared. */
+#define MT_BATCH_ROWS 16
+
 typedef struct MtTable
 {
 	int32		id;				/* hash key */
@@ -28,11 +31,12 @@ typedef struct MtTable
 	MtKeyDesc	key;
 	MtColumns  *columns;
 	SPIPlanPtr	read_row;
-	bool		insert_prepared;	/* in the receiver's session, with the deletion */
-	bool		upsert_prepared;
-	char	   *upsert;			/* statements of the receiver's session, prepared when first used */
-	char	   *insert;
+	/* statements of the receiver's session, for one row and for MT_BATCH_ROWS, prepared when first used */
 	char	   *delete;
+	char	   *insert[2];
+	char	   *upsert[2];
+	bool		insert_prepared[2];
+	bool		upsert_prepared[2];
 
 	/* of the tick under way */
 	MtKeySet   *keys;

@@ -152,7 +152,9 @@ apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 static bool
 is_swap(int sqlerrcode)
 {
-	return sqlerrcode == ERRCODE_UNIQUE_VIOLATION || sqlerrcode == ERRCODE_EXCLUSION_VIOLATION;
+	/* Two keys that look different and are equal bring one row twice into a statement: cardinality. */
+	return sqlerrcode == ERRCODE_UNIQUE_VIOLATION || sqlerrcode == ERRCODE_EXCLUSION_VIOLATION ||
+		sqlerrcode == ERRCODE_CARDINALITY_VIOLATION;
 }
 
 /* finish_tick takes S as the mark; "stored" is its text where the target has it, too. */
