@@ -34,6 +34,7 @@ static void join_when_done(MtWorker *worker, MtRelation *relation, bool *tasks);
 static bool has_joined(MtWorker *worker, const MtRelation *relation);
 static bool tasks_left(int32 relation_id);
 static void launch_copiers(MtWorker *worker);
+static bool copying_fails(int32 migration_id);
 static void note_copy_error(MtWorker *worker, const char *error);
 
 /* mt_worker_copies brings copies forward; false when every table has joined. */
@@ -210,10 +211,15 @@ launch_copiers(MtWorker *worker)
 	MemoryContext previous;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		wanted;
+	long		interval = COPIER_RESTART_MS;
 
 	mt_xact_begin();
 	wanted = Min(mt_option_integer(worker->migration_id, "copy_workers"), MT_MAX_COPY_WORKERS);
+	worker->copier_failures = copying_fails(worker->migration_id) ? worker->copier_failures : 0;
 	mt_xact_commit();
+	/* While copy workers fail, and nothing else is told of them, they come more and more seldom. */
+	for (int i = 0; i < worker->copier_failures && interval < LAST_BACKOFF_MS; i++)
+		interval *= 2;
 	previous = MemoryContextSwitchTo(worker->context);
 	for (int i = 0; i < wanted; i++)
 	{
@@ -227,12 +233,27 @@ launch_copiers(MtWorker *worker)
 			worker->copiers[i] = NULL;
 		}
 		/* One that just ended either found nothing to do, or failed: not at once again. */
-		if (!TimestampDifferenceExceeds(worker->copier_started[i], now, COPIER_RESTART_MS))
+		if (!TimestampDifferenceExceeds(worker->copier_started[i], now, interval))
 			continue;
 		worker->copier_started[i] = now;
+		worker->copier_failures += i == 0;
 		worker->copiers[i] = mt_worker_launch(worker->migration_id, MT_WORKER_COPY + i, true);
 	}
 	MemoryContextSwitchTo(previous);
+}
+
+static bool
+copying_fails(int32 migration_id)
+{
+	MtSpiScope	scope;
+	bool		fails;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT, "SELECT copy_error IS NOT NULL FROM migrate_tiers.migration WHERE id = $1",
+				MT_ARGS(MT_INT4(migration_id)));
+	fails = mt_spi_bool(0, 1);
+	mt_spi_end(&scope);
+	return fails;
 }
 
 static void

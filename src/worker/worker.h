@@ -40,6 +40,7 @@ typedef struct MtWorker
 	TimestampTz persisted;
 	TimestampTz rotated;
 	char	   *persisted_mark;
+	int			copier_failures;	/* launches since copy workers began to fail */
 	BackgroundWorkerHandle *copiers[MT_MAX_COPY_WORKERS];
 	TimestampTz copier_started[MT_MAX_COPY_WORKERS];
 } MtWorker;
