@@ -17,8 +17,8 @@
 /* What a worker is for; copy workers have slots from MT_WORKER_COPY on. */
 /* Slot 1 is the lock of the declaration (migration.c). */
 #define MT_WORKER_LAUNCH 0		/* held while somebody starts the sync worker */
-#define MT_WORKER_SYNC 2
-#define MT_WORKER_COPY 16
+#define MT_WORKER_SYNC	 2
+#define MT_WORKER_COPY	 16
 
 /* Copy workers that one migration can have. */
 #define MT_MAX_COPY_WORKERS 64

@@ -32,7 +32,7 @@ static const char *const pinned_settings[][2] = {
 	{"default_transaction_deferrable", "off"},
 	{"row_security", "off"},
 	{"jit", "off"},
-	{"enable_seqscan", "off"},	/* rows are read by key; a small table may hold many dead versions */
+	{"enable_seqscan", "off"}, /* rows are read by key; a small table may hold many dead versions */
 	{"max_parallel_workers_per_gather", "0"},
 	{"quote_all_identifiers", "off"},
 	{"xmloption", "content"},
