@@ -15,12 +15,12 @@ use Time::HiRes qw(time);
 # disk of a test machine says nothing about either method; BENCH_FSYNC=on.
 our %settings = (
 	fsync => setting('FSYNC', 'off'),
-	shared_buffers => setting('SHARED_BUFFERS', '512MB'),
+	shared_buffers => setting('SHARED_BUFFERS', '1GB'),
 	max_wal_size => '8GB',
 	checkpoint_timeout => '1h',
 	autovacuum => 'off',
 	maintenance_work_mem => '256MB',
-	max_worker_processes => 16, 'migrate_tiers.small_tick' => setting('TICK', 256));
+	max_worker_processes => 16);
 
 # new makes the clusters of a pair; options: kind, wal_level, source_only.
 sub new
@@ -35,6 +35,16 @@ sub new
 	$self->{target} = Cluster->new("$name-target", %settings);
 	$self->{target}->psql('postgres', "CREATE DATABASE $self->{db}");
 	return $self;
+}
+
+# twin makes another database of the source's cluster, which nothing is done to.
+sub twin
+{
+	my ($self, $kind) = @_;
+	my $twin = bless { %$self, kind => $kind, db => "bench_$kind" }, ref $self;
+	delete $twin->{target};
+	$twin->{source}->psql('postgres', "CREATE DATABASE $twin->{db}");
+	return $twin;
 }
 
 sub source { my ($self, $sql) = @_; return $self->{source}->psql($self->{db}, $sql) }
