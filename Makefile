@@ -61,6 +61,7 @@ ifeq ($(PGXS),)
 $(error $(PG_CONFIG) not found: run "make setup" to install what is missing, or give PG_CONFIG=/path/to/pg_config)
 endif
 include $(PGXS)
+CONTRIB_TESTDB = mt_regress
 
 $(EXTENSION)--$(EXTVERSION).sql: $(sort $(wildcard src/sql/*.sql))
 	cat $^ > $@
