@@ -113,7 +113,7 @@ subtest 'throttle, and life during the copy' => sub {
 	$pair->source_sql('TRUNCATE cut');
 	$pair->source_sql(q{BEGIN; TRUNCATE cut_and_filled; INSERT INTO cut_and_filled SELECT i, 'new' FROM generate_series(1, 3000) i; COMMIT});
 	my $rounds = 0;
-	while ($pair->source_sql(q{SELECT bool_or(state = 'copying') FROM migrate_tiers.tables}) eq 't')
+	while ($pair->source_sql(q{SELECT bool_and(state = 'syncing') FROM migrate_tiers.tables}) ne 't')
 	{
 		$rounds++;
 		$pair->source_sql("UPDATE big SET v = 'round $rounds' WHERE id % 7 = $rounds % 7; UPDATE rewritten SET id = id + 10000 WHERE id % 100 = $rounds % 100; DELETE FROM big WHERE id % 101 = $rounds; INSERT INTO big VALUES (100000 + $rounds, 'inserted'); UPDATE clustered SET v = v || 'x' WHERE id < 20");
