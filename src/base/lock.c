@@ -11,6 +11,8 @@
 #include "base/settings.h"
 #include "base/spi.h"
 
+static void lock_or_give_up(Oid relid, LOCKMODE mode);
+
 /* mt_lock_tables locks tables within one lock_timeout for all of them. */
 void
 mt_lock_tables(const List *relids, LOCKMODE mode)
@@ -28,9 +30,34 @@ mt_lock_tables(const List *relids, LOCKMODE mode)
 		/* An autovacuum in the way is cancelled by the deadlock check: it has to come before we give up. */
 		(void) set_config_option("deadlock_timeout", psprintf("%ld", Max(left / 2, 1)), PGC_SUSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		LockRelationOid(lfirst_oid(cell), mode);
+		lock_or_give_up(lfirst_oid(cell), mode);
 		AtEOXact_GUC(true, guc_level);
 	}
+}
+
+/* lock_or_give_up takes a lock; a deadlock is one more way of not getting it, and to be tried again. */
+static void
+lock_or_give_up(Oid relid, LOCKMODE mode)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		LockRelationOid(relid, mode);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		if (geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		error->sqlerrcode = ERRCODE_LOCK_NOT_AVAILABLE;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 }
 
 /* mt_lock_blockers says who holds what conflicts with a lock on a table. */

@@ -232,9 +232,6 @@ clean_source(void *arg)
 
 	(void) set_config_option("lock_timeout", mt_lock_timeout_text(), PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
-	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
-		if (OidIsValid(drop->migration->queue[i]))
-			tables = lappend_oid(tables, drop->migration->queue[i]);
 	foreach(cell, drop->relations)
 	{
 		MtRelation *relation = mt_relation_by_id(((MtRelation *) lfirst(cell))->id, true);
@@ -245,6 +242,10 @@ clean_source(void *arg)
 		if (relation->name[0] != '\0')
 			tables = list_concat(tables, mt_attach_tables(relation));
 	}
+	/* In the order of writers, who come to the queue when they have their tables. */
+	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
+		if (OidIsValid(drop->migration->queue[i]))
+			tables = lappend_oid(tables, drop->migration->queue[i]);
 	mt_lock_tables(tables, AccessExclusiveLock);
 	foreach(cell, captured)
 		mt_detach_table((MtRelation *) lfirst(cell));
