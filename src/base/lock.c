@@ -18,12 +18,12 @@ void
 mt_lock_tables(const List *relids, LOCKMODE mode)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), mt_lock_timeout);
-	ListCell *cell;
+	ListCell   *cell;
 
 	foreach(cell, relids)
 	{
-		int guc_level = NewGUCNestLevel();
-		long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		int			guc_level = NewGUCNestLevel();
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 
 		(void) set_config_option("lock_timeout", psprintf("%ld", Max(left, 1)), PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
@@ -47,7 +47,7 @@ lock_or_give_up(Oid relid, LOCKMODE mode)
 	}
 	PG_CATCH();
 	{
-		ErrorData *error;
+		ErrorData  *error;
 
 		if (geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
 			PG_RE_THROW();
@@ -64,9 +64,9 @@ lock_or_give_up(Oid relid, LOCKMODE mode)
 char *
 mt_lock_blockers(Oid relid, LOCKMODE mode)
 {
-	MtSpiScope scope;
-	char *blockers = NULL;
-	List *modes = NIL;
+	MtSpiScope	scope;
+	char	   *blockers = NULL;
+	List	   *modes = NIL;
 	StringInfoData conflicting;
 
 	initStringInfo(&conflicting);

@@ -32,7 +32,7 @@ static List *worker_pids(int32 migration, int slot);
 bool
 mt_worker_lock(int32 migration, int slot)
 {
-	LOCKTAG tag;
+	LOCKTAG		tag;
 
 	set_tag(&tag, migration, slot);
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
@@ -83,7 +83,7 @@ mt_worker_wake(int pid)
 int
 mt_worker_pid(int32 migration, int slot)
 {
-	List *pids = worker_pids(migration, slot);
+	List	   *pids = worker_pids(migration, slot);
 
 	return pids == NIL ? 0 : linitial_int(pids);
 }
@@ -92,11 +92,11 @@ mt_worker_pid(int32 migration, int slot)
 void
 mt_worker_stop(int32 migration)
 {
-	List *pids;
+	List	   *pids;
 
 	while ((pids = worker_pids(migration, 0)) != NIL)
 	{
-		ListCell *cell;
+		ListCell   *cell;
 
 		foreach(cell, pids)
 			kill(lfirst_int(cell), SIGTERM);
@@ -124,7 +124,7 @@ mt_worker_bar(int32 migration)
 bool
 mt_worker_start(int32 migration)
 {
-	LOCKTAG tag;
+	LOCKTAG		tag;
 
 	set_tag(&tag, migration, MT_WORKER_LAUNCH);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
@@ -188,7 +188,7 @@ take_all(int32 migration)
 {
 	for (int i = -1; i < MT_MAX_COPY_WORKERS; i++)
 	{
-		LOCKTAG tag;
+		LOCKTAG		tag;
 
 		set_tag(&tag, migration, i < 0 ? MT_WORKER_SYNC : MT_WORKER_COPY + i);
 		if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
@@ -201,9 +201,9 @@ take_all(int32 migration)
 static List *
 worker_pids(int32 migration, int slot)
 {
-	MtSpiScope scope;
-	List *pids = NIL;
-	uint64 count;
+	MtSpiScope	scope;
+	List	   *pids = NIL;
+	uint64		count;
 
 	mt_spi_begin(&scope);
 	count = mt_spi_exec(SPI_OK_SELECT,

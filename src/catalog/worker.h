@@ -16,7 +16,7 @@
 
 /* What a worker is for; copy workers have slots from MT_WORKER_COPY on. */
 /* Slot 1 is the lock of the declaration (migration.c). */
-#define MT_WORKER_LAUNCH 0 /* held while somebody starts the sync worker */
+#define MT_WORKER_LAUNCH 0		/* held while somebody starts the sync worker */
 #define MT_WORKER_SYNC	 2
 #define MT_WORKER_COPY	 16
 
@@ -33,7 +33,7 @@ extern BackgroundWorkerHandle *mt_worker_launch(int32 migration, int slot, bool 
 extern bool mt_worker_wake(int pid);
 
 /* The process that holds the lock of a worker in this database, or 0. */
-extern int mt_worker_pid(int32 migration, int slot);
+extern int	mt_worker_pid(int32 migration, int slot);
 
 /* Ends every worker of a migration and returns when the last is gone. */
 extern void mt_worker_stop(int32 migration);
@@ -47,4 +47,4 @@ extern bool mt_worker_start(int32 migration);
 /* The same when the current transaction has committed: a worker reads what it wrote. */
 extern void mt_worker_start_at_commit(int32 migration);
 
-#endif /* MT_WORKER_H */
+#endif							/* MT_WORKER_H */

@@ -33,21 +33,21 @@
 
 typedef enum MtRowAge
 {
-	MT_ROW_OLD, /* S0 sees it: it is copied */
-	MT_ROW_NEW, /* sync brings it */
-	MT_ROW_IN_DOUBT /* left out and noted */
+	MT_ROW_OLD,					/* S0 sees it: it is copied */
+	MT_ROW_NEW,					/* sync brings it */
+	MT_ROW_IN_DOUBT				/* left out and noted */
 } MtRowAge;
 
 typedef struct MtChunk
 {
 	MtCopyTask *task;
 	const MtRelation *relation;
-	MtMark *captured_from;
-	TransactionId first; /* no id given out since S0 is before it */
-	TransactionId next; /* nor at or after this one */
-	MtKeyDesc key;
-	MtQueue queue;
-	StringInfoData doubts; /* entries of a queue row */
+	MtMark	   *captured_from;
+	TransactionId first;		/* no id given out since S0 is before it */
+	TransactionId next;			/* nor at or after this one */
+	MtKeyDesc	key;
+	MtQueue		queue;
+	StringInfoData doubts;		/* entries of a queue row */
 	StringInfoData key_bytes;
 	MtCopyStream stream;
 } MtChunk;
@@ -64,11 +64,11 @@ int64
 mt_copy_chunk(const MtMigration *migration, MtRemote *remote, const MtRelation *relation,
 			  MtCopyTask *task, int64 *bytes)
 {
-	Relation table = table_open(task->table, NoLock);
-	MtColumns *columns = mt_columns_describe(RelationGetDescr(table));
-	MtChunk chunk = {.task = task, .relation = relation};
-	Oid saved_user;
-	int saved_context;
+	Relation	table = table_open(task->table, NoLock);
+	MtColumns  *columns = mt_columns_describe(RelationGetDescr(table));
+	MtChunk		chunk = {.task = task, .relation = relation};
+	Oid			saved_user;
+	int			saved_context;
 
 	check_readable(task->table, migration->owner);
 	chunk.captured_from = mt_mark_parse(relation->captured_from);
@@ -97,7 +97,7 @@ mt_copy_chunk(const MtMigration *migration, MtRemote *remote, const MtRelation *
 static void
 check_readable(Oid table, Oid owner)
 {
-	AclResult allowed = pg_class_aclcheck(table, owner, ACL_SELECT);
+	AclResult	allowed = pg_class_aclcheck(table, owner, ACL_SELECT);
 
 	if (allowed != ACLCHECK_OK)
 		aclcheck_error(allowed, OBJECT_TABLE, get_rel_name(table));
@@ -113,11 +113,11 @@ check_readable(Oid table, Oid owner)
 static void
 stream_rows(Relation table, MtChunk *chunk)
 {
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TableScanDesc scan = table_beginscan_strat(table, snapshot, 0, NULL, true, false);
 	TupleTableSlot *slot = table_slot_create(table, NULL);
-	int64 first = chunk->task->first_block;
-	int64 last = Min(chunk->task->last_block, (int64) RelationGetNumberOfBlocks(table));
+	int64		first = chunk->task->first_block;
+	int64		last = Min(chunk->task->last_block, (int64) RelationGetNumberOfBlocks(table));
 
 	chunk->first = (TransactionId) chunk->captured_from->xmin;
 	/* Read after the snapshot: no row that it sees was written by a later one. */
@@ -131,7 +131,7 @@ stream_rows(Relation table, MtChunk *chunk)
 		heap_setscanlimits(scan, first, last - first);
 		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		{
-			MtRowAge age = row_age(chunk, ((HeapTupleTableSlot *) slot)->tuple->t_data);
+			MtRowAge	age = row_age(chunk, ((HeapTupleTableSlot *) slot)->tuple->t_data);
 
 			CHECK_FOR_INTERRUPTS();
 			if (age == MT_ROW_OLD)
@@ -156,7 +156,7 @@ static MtRowAge
 row_age(const MtChunk *chunk, HeapTupleHeader header)
 {
 	TransactionId xmin = HeapTupleHeaderGetRawXmin(header);
-	uint32 after_first = xmin - chunk->first;
+	uint32		after_first = xmin - chunk->first;
 
 	if (!HeapTupleHeaderXminFrozen(header))
 		return mt_mark_sees_tuple_xid(chunk->captured_from, xmin) ? MT_ROW_OLD : MT_ROW_NEW;

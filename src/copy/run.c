@@ -33,10 +33,10 @@ static void throttle(int32 migration, int64 bytes, TimestampTz started);
 bool
 mt_copy_run_next(const MtMigration *migration, MtRemote *remote)
 {
-	MtCopyTask task;
+	MtCopyTask	task;
 	TimestampTz started = GetCurrentTimestamp();
-	int64 bytes = 0;
-	bool found;
+	int64		bytes = 0;
+	bool		found;
 
 	mt_xact_begin();
 	found = announce(migration, &task);
@@ -56,8 +56,8 @@ mt_copy_run_next(const MtMigration *migration, MtRemote *remote)
 static bool
 announce(const MtMigration *migration, MtCopyTask *task)
 {
-	MtSpiScope scope;
-	bool found;
+	MtSpiScope	scope;
+	bool		found;
 
 	mt_spi_begin(&scope);
 	found = mt_spi_exec(SPI_OK_UPDATE_RETURNING,
@@ -85,8 +85,8 @@ announce(const MtMigration *migration, MtCopyTask *task)
 static bool
 claim(MtCopyTask *task)
 {
-	MtSpiScope scope;
-	bool found;
+	MtSpiScope	scope;
+	bool		found;
 
 	mt_spi_begin(&scope);
 	found = mt_spi_exec(SPI_OK_SELECT,
@@ -114,10 +114,10 @@ static bool
 run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes)
 {
 	MtRelation *relation = mt_relation_by_id(task->relation, false);
-	char *relation_id = psprintf("%d", task->relation);
-	char *task_id = psprintf("%d", task->task);
-	MtRows *done;
-	int64 rows;
+	char	   *relation_id = psprintf("%d", task->relation);
+	char	   *task_id = psprintf("%d", task->task);
+	MtRows	   *done;
+	int64		rows;
 
 	if (task->index)
 	{
@@ -161,7 +161,7 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 static void
 keep_noted(const MtCopyTask *task)
 {
-	MtSpiScope scope;
+	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.copy_task SET noted = $3 WHERE relation = $1 AND task = $2",
@@ -173,8 +173,8 @@ keep_noted(const MtCopyTask *task)
 static bool
 is_rewritten(const MtCopyTask *task)
 {
-	Relation table = try_table_open(task->table, NoLock);
-	bool rewritten = table == NULL || mt_relation_filenode(table) != task->filenode;
+	Relation	table = try_table_open(task->table, NoLock);
+	bool		rewritten = table == NULL || mt_relation_filenode(table) != task->filenode;
 
 	if (table != NULL)
 		table_close(table, NoLock);
@@ -184,7 +184,7 @@ is_rewritten(const MtCopyTask *task)
 static void
 finish(const MtCopyTask *task, int64 rows, int64 bytes)
 {
-	MtSpiScope scope;
+	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
@@ -198,7 +198,7 @@ finish(const MtCopyTask *task, int64 rows, int64 bytes)
 static void
 throttle(int32 migration, int64 bytes, TimestampTz started)
 {
-	int64 rate;
+	int64		rate;
 	TimestampTz until;
 
 	if (bytes == 0)
@@ -211,7 +211,7 @@ throttle(int32 migration, int64 bytes, TimestampTz started)
 	until = started + (int64) ((double) bytes / rate * USECS_PER_SEC);
 	for (;;)
 	{
-		long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
 		if (left <= 0)
 			return;

@@ -41,9 +41,9 @@
 typedef struct MtDrop
 {
 	MtMigration *migration;
-	List *relations; /* MtRelation, the realtime tables */
-	MtRelation *relation; /* the one at hand */
-	MtRemote *remote;
+	List	   *relations;		/* MtRelation, the realtime tables */
+	MtRelation *relation;		/* the one at hand */
+	MtRemote   *remote;
 	TimestampTz deadline;
 } MtDrop;
 
@@ -63,8 +63,8 @@ static void delete_migration(const MtMigration *migration);
 void
 mt_drop_run(MtMigration *migration)
 {
-	MtDrop drop = {.migration = migration};
-	ErrorData *error;
+	MtDrop		drop = {.migration = migration};
+	ErrorData  *error;
 
 	check_phase(migration);
 	if (migration->phase == MT_PLANNED && migration->transition == NULL)
@@ -116,11 +116,11 @@ refuse_in_block(const MtMigration *migration)
 static ErrorData *
 run_until_free(MtDrop *drop, void (*action)(void *))
 {
-	long wait = FIRST_RETRY_MS;
+	long		wait = FIRST_RETRY_MS;
 
 	for (;;)
 	{
-		ErrorData *error = mt_xact_try(action, drop);
+		ErrorData  *error = mt_xact_try(action, drop);
 
 		if (error == NULL || error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || GetCurrentTimestamp() >= drop->deadline)
 			return error;
@@ -146,8 +146,8 @@ wait_a_while(long wait)
 static void
 clean_target(void *arg)
 {
-	MtDrop *drop = (MtDrop *) arg;
-	ListCell *cell;
+	MtDrop	   *drop = (MtDrop *) arg;
+	ListCell   *cell;
 
 	if (drop->remote != NULL && !mt_remote_usable(drop->remote))
 		mt_remote_close(drop->remote);
@@ -166,7 +166,7 @@ clean_target(void *arg)
 static void
 build_again(MtDrop *drop, void (*action)(void *))
 {
-	ErrorData *error = mt_xact_try(action, drop);
+	ErrorData  *error = mt_xact_try(action, drop);
 
 	if (error == NULL)
 		return;
@@ -179,8 +179,8 @@ build_again(MtDrop *drop, void (*action)(void *))
 static void
 restore_table(void *arg)
 {
-	MtDrop *drop = (MtDrop *) arg;
-	ListCell *cell;
+	MtDrop	   *drop = (MtDrop *) arg;
+	ListCell   *cell;
 
 	foreach(cell, mt_target_aside(drop->remote, drop->migration, drop->relation))
 		mt_target_build_index(drop->remote, drop->migration, drop->relation, (char *) lfirst(cell));
@@ -190,7 +190,7 @@ restore_table(void *arg)
 static void
 restore_foreign_keys(void *arg)
 {
-	MtDrop *drop = (MtDrop *) arg;
+	MtDrop	   *drop = (MtDrop *) arg;
 
 	mt_target_restore_foreign_keys(drop->remote, drop->migration, false);
 }
@@ -224,11 +224,11 @@ answer_target_error(const MtDrop *drop, ErrorData *error)
 static void
 clean_source(void *arg)
 {
-	MtDrop *drop = (MtDrop *) arg;
-	int guc_level = NewGUCNestLevel();
-	List *captured = NIL;
-	List *tables = NIL;
-	ListCell *cell;
+	MtDrop	   *drop = (MtDrop *) arg;
+	int			guc_level = NewGUCNestLevel();
+	List	   *captured = NIL;
+	List	   *tables = NIL;
+	ListCell   *cell;
 
 	(void) set_config_option("lock_timeout", mt_lock_timeout_text(), PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -257,7 +257,7 @@ clean_source(void *arg)
 static void
 delete_migration(const MtMigration *migration)
 {
-	MtSpiScope scope;
+	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.migration WHERE id = $1",

@@ -158,7 +158,7 @@ prepare_table(MtSync *sync, MtTable *table, bool replace)
 		mt_remote_prepare(sync->remote, table->delete, mt_sql_delete(table->relation, table->columns));
 		mt_remote_prepare(sync->remote, names[many],
 						  by_insert ? mt_sql_insert(table->relation, table->columns, rows) :
-						  mt_sql_upsert(table->relation, table->columns, rows));
+							  mt_sql_upsert(table->relation, table->columns, rows));
 		prepared[many] = true;
 	}
 }
