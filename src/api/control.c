@@ -34,9 +34,13 @@ PGDLLEXPORT Datum mt_wait_for_sync(PG_FUNCTION_ARGS);
 /* How often a wait looks by itself, besides being told. */
 #define LOOK_INTERVAL_MS 100
 
+/* A wait does not try to start a worker more often than this. */
+#define START_INTERVAL_MS 5000
+
 static void set_paused(const MtMigration *migration, bool paused);
 static MtMark *current_mark(void);
 static bool wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampTz deadline);
+static void start_wanted(const MtMigration *migration, TimestampTz *started);
 static bool is_reached(MtShared *shared, const MtMark *token);
 static bool is_copied(const MtMigration *migration);
 static void raise_timeout(const MtMigration *migration);
@@ -150,6 +154,7 @@ wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampT
 	int64		handle = 0;
 	MtShared   *shared = NULL;
 	bool		silent = true;
+	TimestampTz started = 0;
 
 	for (;;)
 	{
@@ -170,8 +175,8 @@ wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampT
 			ConditionVariableCancelSleep();
 			return false;
 		}
-		if (silent)
-			(void) mt_worker_wake(now->worker_pid);
+		if (silent && !mt_worker_wake(now->worker_pid))
+			start_wanted(now, &started);
 		if (shared != NULL)
 			silent = ConditionVariableTimedSleep(&shared->progressed, LOOK_INTERVAL_MS, PG_WAIT_EXTENSION);
 		else
@@ -184,6 +189,19 @@ wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampT
 	}
 	ConditionVariableCancelSleep();
 	return true;
+}
+
+/* start_wanted starts the worker that a restart of the server has ended; not again and again. */
+static void
+start_wanted(const MtMigration *migration, TimestampTz *started)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!migration->syncing || migration->paused || !TimestampDifferenceExceeds(*started, now, START_INTERVAL_MS))
+		return;
+	*started = now;
+	if (mt_worker_pid(migration->id, MT_WORKER_SYNC) == 0)
+		(void) mt_worker_launch(migration->id, MT_WORKER_SYNC, false);
 }
 
 /* is_reached says whether the worker's mark covers the token. */

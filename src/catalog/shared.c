@@ -7,6 +7,8 @@
 #include "miscadmin.h"
 #include "storage/dsm.h"
 
+static bool is_ours(dsm_segment *segment);
+
 /* mt_shared_create creates the segment of this worker. */
 MtShared *
 mt_shared_create(int64 *handle)
@@ -22,6 +24,7 @@ mt_shared_create(int64 *handle)
 	LWLockInitialize(&shared->lock, LWLockNewTrancheId());
 	ConditionVariableInit(&shared->progressed);
 	shared->pid = MyProcPid;
+	shared->magic = MT_SHARED_MAGIC;
 	*handle = dsm_segment_handle(segment);
 	return shared;
 }
@@ -40,8 +43,20 @@ mt_shared_attach(int64 handle)
 	if (mapped == NULL && handle != 0)
 	{
 		mapped = dsm_attach((dsm_handle) handle);
-		if (mapped != NULL)
+		if (mapped != NULL && is_ours(mapped))
 			dsm_pin_mapping(mapped);
+		else if (mapped != NULL)
+		{
+			dsm_detach(mapped);
+			mapped = NULL;
+		}
 	}
 	return mapped ? (MtShared *) dsm_segment_address(mapped) : NULL;
+}
+
+static bool
+is_ours(dsm_segment *segment)
+{
+	return dsm_segment_map_length(segment) >= sizeof(MtShared) &&
+		((MtShared *) dsm_segment_address(segment))->magic == MT_SHARED_MAGIC;
 }

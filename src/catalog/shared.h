@@ -18,8 +18,12 @@
 /* A longer mark (thousands of running transactions) is not published; the one before it stays true. */
 #define MT_SHARED_MARK 32768
 
+/* A handle that outlived its server may be another segment's: what is there has to say that it is ours. */
+#define MT_SHARED_MAGIC 0x6d745f736872UL
+
 typedef struct MtShared
 {
+	uint64		magic;
 	LWLock		lock;
 	ConditionVariable progressed;	/* after each tick */
 	int			pid;
