@@ -18,6 +18,7 @@
 #include "base/mark.h"
 #include "base/spi.h"
 #include "capture/ddl_fingerprint.h"
+#include "catalog/disarmed.h"
 
 #define ROW_TRIGGER		 "migrate_tiers_capture"
 #define TRUNCATE_TRIGGER "migrate_tiers_capture_truncate"
@@ -45,6 +46,7 @@ mt_attach_table(const MtRelation *relation)
 		create_row_trigger(relation);
 	foreach(cell, tables)
 		create_truncate_trigger(lfirst_oid(cell), relation);
+	mt_disarmed_forget(relation->id);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	captured_from = mt_mark_format(mt_mark_with_subtransactions(snapshot));
 	UnregisterSnapshot(snapshot);
@@ -68,6 +70,7 @@ mt_detach_table(const MtRelation *relation)
 				MT_ARGS(MT_INT4(relation->id)));
 	if (get_rel_name(relation->relid) != NULL)
 		drop_triggers(relation, lock_tables(relation, AccessExclusiveLock));
+	mt_disarmed_forget(relation->id);
 	mt_migration_invalidate();
 	mt_spi_end(&scope);
 }

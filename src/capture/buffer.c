@@ -21,15 +21,13 @@
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
+#include "capture/limit.h"
 #include "catalog/worker.h"
 
 /* Up to this many entries are folded by looking at each, which is cheaper than hashing. */
 #define FOLD_BY_SCAN  8
 #define FOLD_SLOTS	  4096
 #define FOLD_SLOT_MAX (FOLD_SLOTS * 3 / 4)
-
-/* A backend does not try to start a worker more often than this. */
-#define LAUNCH_INTERVAL_MS 5000
 
 typedef struct MtLevel
 {
@@ -48,8 +46,10 @@ typedef struct MtBuffer
 	int			folded;			/* entries in the fold table, or in the buffer before there is one */
 	bool		hashed;
 	bool		used;			/* by this transaction */
-	bool		written;		/* rows went out early */
+	bool		written;		/* notes went out, or were dropped */
+	bool		inserted;		/* rows of the queue went out */
 	MtQueue		queue;
+	MtLimit		limit;
 	TimestampTz launched;
 	struct MtBuffer *next;
 } MtBuffer;
@@ -57,6 +57,7 @@ typedef struct MtBuffer
 static MtBuffer *buffers = NULL;
 static bool any_used = false;
 static Oid	migration_table = InvalidOid;	/* whose invalidation makes the caches stale */
+static uint64 invalidations = 0;
 
 static MtBuffer *get_buffer(int32 migration);
 static void refresh_queue(MtBuffer *buffer);
@@ -66,11 +67,11 @@ static bool fold_by_scan(MtBuffer *buffer, const char *entry, int length);
 static void fold_by_hash(MtBuffer *buffer, int position, int length);
 static void clear_fold(MtBuffer *buffer);
 static void write_from(MtBuffer *buffer, int start);
+static void insert(MtBuffer *buffer, const char *entries, int length);
 static void reset_buffer(MtBuffer *buffer);
 static void on_transaction(XactEvent event, void *arg);
 static void on_subtransaction(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg);
 static void on_invalidation(Datum arg, Oid relid);
-static void wake_worker(MtBuffer *buffer);
 
 /* mt_buffer_init registers the callbacks that end a transaction's notes. */
 void
@@ -91,10 +92,7 @@ mt_buffer_note(int32 migration, int32 relation, MtEntryKind kind, const char *by
 
 	if (buffer->data.len > level->start &&
 		buffer->data.len - level->start + length > MT_QUEUE_ROW_BYTES)
-	{
 		write_from(buffer, level->start);
-		buffer->written = true;
-	}
 	before = buffer->data.len;
 	mt_entry_append(&buffer->data, relation, kind, bytes, length);
 	if (kind == MT_ENTRY_KEY &&
@@ -135,6 +133,7 @@ static void
 refresh_queue(MtBuffer *buffer)
 {
 	MtQueue		queue;
+	uint64		before = invalidations;
 
 	migration_table = mt_extension_table("migration");
 	if (!mt_queue_load(buffer->migration, &queue) || !OidIsValid(queue.segments[0]))
@@ -143,6 +142,9 @@ refresh_queue(MtBuffer *buffer)
 				 errmsg("a capture trigger belongs to a migration that does not exist"),
 				 errhint("Drop the triggers whose names begin with migrate_tiers_capture.")));
 	buffer->queue = queue;
+	mt_limit_refresh(&buffer->limit, &queue);
+	/* What came meanwhile may be about what was read first. */
+	buffer->queue.valid = before == invalidations;
 }
 
 /* current_level returns the level of the current subtransaction, and opens it if need be. */
@@ -264,19 +266,30 @@ write_from(MtBuffer *buffer, int start)
 	const char *last = from;
 	MtEntry		entry;
 
+	end = from + mt_limit_drop(&buffer->limit, &buffer->queue, buffer->data.data + start, end - from);
 	while (mt_entry_next(&at, end, &entry))
 	{
 		if (at - from > MT_QUEUE_ROW_BYTES && last > from)
 		{
-			mt_queue_insert(&buffer->queue, from, last - from);
+			insert(buffer, from, last - from);
 			from = last;
 		}
 		last = at;
 	}
 	/* An empty row, too: it carries the commit time of a transaction that was written early. */
-	mt_queue_insert(&buffer->queue, from, end - from);
+	if (end > from || buffer->inserted)
+		insert(buffer, from, end - from);
+	buffer->written = true;
 	buffer->data.len = start;
 	clear_fold(buffer);
+}
+
+static void
+insert(MtBuffer *buffer, const char *entries, int length)
+{
+	if (mt_queue_insert(&buffer->queue, entries, length))
+		mt_limit_grown(&buffer->limit, &buffer->queue, entries, length);
+	buffer->inserted = true;
 }
 
 static void
@@ -287,7 +300,8 @@ reset_buffer(MtBuffer *buffer)
 	buffer->nlevels = 1;
 	buffer->levels[0].nest = 1;
 	buffer->levels[0].start = 0;
-	buffer->used = buffer->written = false;
+	buffer->used = buffer->written = buffer->inserted = false;
+	mt_limit_reset(&buffer->limit);
 }
 
 static void
@@ -308,12 +322,11 @@ on_transaction(XactEvent event, void *arg)
 					if (!buffer->queue.valid)
 						refresh_queue(buffer);
 					write_from(buffer, 0);
-					buffer->written = true;
 				}
 				break;
 			case XACT_EVENT_COMMIT:
-				if (buffer->written)
-					wake_worker(buffer);
+				if (buffer->written && buffer->queue.worker_wanted)
+					mt_worker_call(buffer->migration, buffer->queue.worker_pid, &buffer->launched);
 				reset_buffer(buffer);
 				break;
 			case XACT_EVENT_ABORT:
@@ -362,22 +375,7 @@ on_invalidation(Datum arg, Oid relid)
 {
 	if (OidIsValid(relid) && relid != migration_table)
 		return;
+	invalidations++;
 	for (MtBuffer *buffer = buffers; buffer != NULL; buffer = buffer->next)
 		buffer->queue.valid = false;
-}
-
-/* wake_worker tells the worker that something was committed, and starts it where there is none. */
-static void
-wake_worker(MtBuffer *buffer)
-{
-	TimestampTz now;
-
-	if (!buffer->queue.worker_wanted || mt_worker_wake(buffer->queue.worker_pid))
-		return;
-	now = GetCurrentTimestamp();
-	if (TimestampDifferenceExceeds(buffer->launched, now, LAUNCH_INTERVAL_MS))
-	{
-		buffer->launched = now;
-		(void) mt_worker_launch(buffer->migration, MT_WORKER_SYNC, false);
-	}
 }

@@ -34,7 +34,7 @@ const MtOptionDef mt_option_defs[] = {
 	{"overwrite", MT_OPTION_BOOL, "off", "",
 	 "empty target tables that have rows before they are filled", 0, 0},
 	{"queue_limit", MT_OPTION_INTEGER, "0", "bytes",
-	 "size of the queue past which capture is disarmed and tables are copied again; 0 is no limit", 0, PG_INT64_MAX},
+	 "size of the queue past which tables that change are not captured but copied again; 0 is no limit", 0, PG_INT64_MAX},
 	{"queue_retention", MT_OPTION_INTERVAL, "5 min", "interval",
 	 "how long a segment of the queue is kept after it was sent", USECS_PER_SEC, PG_INT64_MAX},
 	{"conflict_policy", MT_OPTION_ENUM, "reading_side", "",
@@ -121,11 +121,14 @@ mt_option_set(int32 migration, const char *name, const char *value)
 		mt_spi_exec(SPI_OK_DELETE,
 					"DELETE FROM migrate_tiers.option_value WHERE migration = $1 AND name = $2",
 					MT_ARGS(MT_INT4(migration), MT_TEXT(name)));
-	/* The capture trigger has no time to read options: it finds this one with the migration. */
+	/* The capture trigger has no time to read options: it finds these with the migration. */
 	if (strcmp(name, "queue_retention") == 0)
 		mt_spi_exec(SPI_OK_UPDATE,
 					"UPDATE migrate_tiers.migration SET queue_retention = $2::interval WHERE id = $1",
 					MT_ARGS(MT_INT4(migration), MT_TEXT(value ? value : option->fallback)));
+	if (strcmp(name, "queue_limit") == 0)
+		mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET queue_limit = $2 WHERE id = $1",
+					MT_ARGS(MT_INT4(migration), MT_INT8(parse_integer(option, value ? value : option->fallback))));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
 }

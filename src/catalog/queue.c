@@ -14,6 +14,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/smgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -94,6 +95,7 @@ mt_queue_load(int32 migration, MtQueue *queue)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	bool		found = false;
+	bool		may_drop = false;
 
 	if (!OidIsValid(table))
 		return false;
@@ -121,6 +123,10 @@ mt_queue_load(int32 migration, MtQueue *queue)
 				queue->worker_wanted = queue->worker_wanted || DatumGetBool(values[i]);
 			else if (strcmp(name, "paused") == 0)
 				queue->worker_wanted = queue->worker_wanted && !DatumGetBool(values[i]);
+			else if (strcmp(name, "queue_limit") == 0)
+				queue->limit = DatumGetInt64(values[i]);
+			else if (strcmp(name, "phase") == 0)
+				may_drop = mt_phase_parse(TextDatumGetCString(values[i])) <= MT_SYNCING;
 			else if (strcmp(name, "worker_pid") == 0)
 				queue->worker_pid = DatumGetInt32(values[i]);
 			else if (strcmp(name, "queue_retention") == 0)
@@ -140,12 +146,14 @@ mt_queue_load(int32 migration, MtQueue *queue)
 	}
 	systable_endscan(scan);
 	table_close(relation, AccessShareLock);
+	if (found && !may_drop)
+		queue->limit = 0;
 	queue->valid = found;
 	return found;
 }
 
-/* mt_queue_insert inserts one row of entries. */
-void
+/* mt_queue_insert inserts one row of entries; true when it began a page: then the queue has grown. */
+bool
 mt_queue_insert(const MtQueue *queue, const char *entries, int length)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -155,6 +163,7 @@ mt_queue_insert(const MtQueue *queue, const char *entries, int length)
 	Datum		values[4];
 	bool		nulls[4] = {false, false, false, false};
 	HeapTuple	tuple;
+	bool		began;
 
 	SET_VARSIZE(bytes, length + VARHDRSZ);
 	memcpy(VARDATA(bytes), entries, length);
@@ -166,10 +175,36 @@ mt_queue_insert(const MtQueue *queue, const char *entries, int length)
 	/* Forget the page that this backend used last: only the last page of all may take the row. */
 	RelationSetTargetBlock(relation, InvalidBlockNumber);
 	heap_insert(relation, tuple, GetCurrentCommandId(true), HEAP_INSERT_SKIP_FSM, NULL);
+	began = ItemPointerGetOffsetNumber(&tuple->t_self) == FirstOffsetNumber;
 	heap_freetuple(tuple);
 	pfree(bytes);
 	pfree(DatumGetPointer(values[2]));
 	table_close(relation, RowExclusiveLock);
+	return began;
+}
+
+/* mt_queue_bytes adds up the segments, with what is out of line. */
+int64
+mt_queue_bytes(const Oid *segments)
+{
+	int64		blocks = 0;
+
+	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
+		if (OidIsValid(segments[i]))
+		{
+			Relation	relation = table_open(segments[i], AccessShareLock);
+
+			blocks += RelationGetNumberOfBlocks(relation);
+			if (OidIsValid(relation->rd_rel->reltoastrelid))
+			{
+				Relation	toast = table_open(relation->rd_rel->reltoastrelid, AccessShareLock);
+
+				blocks += RelationGetNumberOfBlocks(toast);
+				table_close(toast, AccessShareLock);
+			}
+			table_close(relation, AccessShareLock);
+		}
+	return blocks * BLCKSZ;
 }
 
 /* mt_entry_append appends an entry to the bytes of a row. */

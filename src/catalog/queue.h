@@ -49,6 +49,7 @@ typedef struct MtQueue
 	bool		worker_wanted;
 	int			worker_pid;
 	int64		retention;		/* microseconds */
+	int64		limit;			/* bytes, 0: none, as in the phases where nothing may be dropped */
 	Oid			segments[MT_QUEUE_SEGMENTS];
 } MtQueue;
 
@@ -59,8 +60,11 @@ extern void mt_queue_drop(MtMigration *migration);
 /* Reads a migration's row whatever the transaction's snapshot; false if there is none. */
 extern bool mt_queue_load(int32 migration, MtQueue *queue);
 
-/* Inserts one row of entries in the name of the current (sub)transaction. */
-extern void mt_queue_insert(const MtQueue *queue, const char *entries, int length);
+/* Inserts one row of entries in the name of the current (sub)transaction; true when it began a page. */
+extern bool mt_queue_insert(const MtQueue *queue, const char *entries, int length);
+
+/* Bytes that the segments take on disk. */
+extern int64 mt_queue_bytes(const Oid *segments);
 
 /* Which segment is written at a moment; retention in microseconds. */
 extern int	mt_queue_segment_at(int64 retention, TimestampTz now);

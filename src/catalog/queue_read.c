@@ -56,8 +56,6 @@ static BlockNumber freeze(Relation relation, BlockNumber known);
 static TransactionId read_page(MtPageRead *read, BlockNumber block);
 static void give_row(MtPageRead *read, HeapTuple tuple);
 static void drop_settled(MtSegment *segment);
-static bool wholly_sent(MtSegment *segment, Relation relation, const MtMark *mark);
-static bool page_sent(Relation relation, BlockNumber block, const MtMark *mark);
 
 /* mt_queue_reader_create makes a reader that knows nothing yet. */
 MtQueueReader *
@@ -125,39 +123,6 @@ mt_queue_read_done(MtQueueReader *reader)
 		next->waiting = waiting;	/* the room is used again */
 		drop_settled(segment);
 	}
-}
-
-/* mt_queue_rotate truncates the segment that will be written next, if nothing in it is needed. */
-bool
-mt_queue_rotate(MtQueueReader *reader, const MtMigration *migration, const MtMark *mark)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int			next = (mt_queue_segment_at(migration->queue_retention, now) + 1) % MT_QUEUE_SEGMENTS;
-	MtSegment  *segment = &reader->segments[next];
-	Relation	relation;
-	bool		truncate;
-	MtSpiScope	scope;
-
-	if (!OidIsValid(segment->relid) || segment->low < segment->frozen ||
-		segment->newest + migration->queue_retention > now)
-		return false;
-	if (!ConditionalLockRelationOid(segment->relid, AccessExclusiveLock))
-		return false;
-	relation = table_open(segment->relid, NoLock);
-	truncate = RelationGetNumberOfBlocks(relation) > 0 && wholly_sent(segment, relation, mark);
-	table_close(relation, NoLock);
-	if (!truncate)
-	{
-		UnlockRelationOid(segment->relid, AccessExclusiveLock);
-		return false;
-	}
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET floor = $2::pg_snapshot WHERE id = $1",
-				MT_ARGS(MT_INT4(migration->id), MT_TEXT(mt_mark_format(mark))));
-	mt_spi_exec(SPI_OK_UTILITY,
-				psprintf("TRUNCATE migrate_tiers.%s", quote_identifier(get_rel_name(segment->relid))), MT_NO_ARGS);
-	mt_spi_end(&scope);
-	return true;
 }
 
 /* read_segment reads the pages of one segment that may hold something new. */
@@ -312,41 +277,4 @@ drop_settled(MtSegment *segment)
 	segment->low += settled;
 	segment->count -= settled;
 	memmove(segment->waiting, segment->waiting + settled, sizeof(TransactionId) * segment->count);
-}
-
-/* wholly_sent says whether the mark sees every row; the segment is locked against all. */
-static bool
-wholly_sent(MtSegment *segment, Relation relation, const MtMark *mark)
-{
-	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
-	BlockNumber from = segment->filenode == mt_relation_filenode(relation) ? segment->low : 0;
-
-	for (BlockNumber block = from; block < blocks; block++)
-		if (!page_sent(relation, block, mark))
-			return false;
-	return true;
-}
-
-static bool
-page_sent(Relation relation, BlockNumber block, const MtMark *mark)
-{
-	Buffer		buffer = ReadBuffer(relation, block);
-	Page		page;
-	bool		sent = true;
-
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	for (OffsetNumber offset = FirstOffsetNumber;
-		 sent && !PageIsNew(page) && offset <= PageGetMaxOffsetNumber(page); offset++)
-	{
-		ItemId		item = PageGetItemId(page, offset);
-		HeapTupleHeader header;
-
-		if (!ItemIdIsNormal(item))
-			continue;
-		header = (HeapTupleHeader) PageGetItem(page, item);
-		sent = mt_mark_sees(mark, *(uint64 *) ((char *) header + header->t_hoff));
-	}
-	UnlockReleaseBuffer(buffer);
-	return sent;
 }

@@ -59,7 +59,13 @@ extern void mt_queue_read_done(MtQueueReader *reader);
 /* Forgets what is settled: the next read begins at the first page. */
 extern void mt_queue_reader_reset(MtQueueReader *reader);
 
-/* Truncates a segment that is wholly sent and older than the retention; never waits. */
-extern bool mt_queue_rotate(MtQueueReader *reader, const MtMigration *migration, const MtMark *mark);
+/*
+ * Truncate a segment that is wholly sent and older than the retention; or all that are wholly sent.
+ * Neither waits.  "stored" is the mark that the target has, as text, or NULL.
+ */
+extern bool mt_queue_rotate(MtQueueReader *reader, const MtMigration *migration, const MtMark *mark,
+							const char *stored);
+extern bool mt_queue_reclaim(MtQueueReader *reader, const MtMigration *migration, const MtMark *mark,
+							 const char *stored);
 
 #endif							/* MT_QUEUE_READ_H */

@@ -14,6 +14,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
+#include "utils/timestamp.h"
 
 #include "base/spi.h"
 
@@ -21,6 +22,9 @@
 static int32 start_at_commit = 0;
 
 static void on_transaction(XactEvent event, void *arg);
+/* A backend that writes does not try to start a worker more often than this. */
+#define LAUNCH_INTERVAL_MS 5000
+
 /* Who starts a worker waits so long, at most, until it has its lock. */
 #define LAUNCH_WAIT_MS 2000
 
@@ -77,6 +81,22 @@ mt_worker_wake(int pid)
 		return false;
 	SetLatch(&known->procLatch);
 	return true;
+}
+
+/* mt_worker_call wakes the sync worker, and starts it where there is none. */
+void
+mt_worker_call(int32 migration, int pid, TimestampTz *launched)
+{
+	TimestampTz now;
+
+	if (mt_worker_wake(pid))
+		return;
+	now = GetCurrentTimestamp();
+	if (TimestampDifferenceExceeds(*launched, now, LAUNCH_INTERVAL_MS))
+	{
+		*launched = now;
+		(void) mt_worker_launch(migration, MT_WORKER_SYNC, false);
+	}
 }
 
 /* mt_worker_pid finds the process that holds the lock of a worker. */

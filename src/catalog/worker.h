@@ -12,6 +12,7 @@
 
 #include "base/compat.h"
 
+#include "datatype/timestamp.h"
 #include "postmaster/bgworker.h"
 
 /* What a worker is for; copy workers have slots from MT_WORKER_COPY on. */
@@ -31,6 +32,9 @@ extern BackgroundWorkerHandle *mt_worker_launch(int32 migration, int slot, bool 
 
 /* Wakes the process if it lives; false if it is gone. */
 extern bool mt_worker_wake(int pid);
+
+/* The same; where it is gone one is started, but by this backend not again for some seconds. */
+extern void mt_worker_call(int32 migration, int pid, TimestampTz *launched);
 
 /* The process that holds the lock of a worker in this database, or 0. */
 extern int	mt_worker_pid(int32 migration, int slot);

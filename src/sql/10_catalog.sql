@@ -15,6 +15,7 @@ CREATE TABLE migrate_tiers.migration (
     paused boolean NOT NULL DEFAULT false,
     queue oid[] NOT NULL DEFAULT '{}',                         -- segments of the queue
     queue_retention interval NOT NULL DEFAULT '5 min',         -- period of a segment (copied from the option)
+    queue_limit bigint NOT NULL DEFAULT 0,                     -- bytes, 0 is none (copied from the option)
     worker_pid integer NOT NULL DEFAULT 0,
     worker_shared bigint NOT NULL DEFAULT 0,                   -- dynamic shared memory of the worker
     mark pg_snapshot,                                          -- the target's mark as last seen; the target's counts
@@ -48,6 +49,14 @@ CREATE TABLE migrate_tiers.relation (
     copy_finished timestamptz
 );
 CREATE INDEX ON migrate_tiers.relation (migration);
+
+-- Tables whose changes are not noted any more (catalog/disarmed.h): rows are added
+-- past the check of the foreign keys, which are there for what they delete.
+CREATE TABLE migrate_tiers.disarmed (
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
+    at timestamptz NOT NULL
+);
 
 -- A piece of work of the initial copy: a range of blocks, or an index that is
 -- built again when all ranges of its table are there.

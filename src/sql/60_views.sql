@@ -19,7 +19,10 @@ CREATE VIEW migrate_tiers.status WITH (security_barrier) AS
            s.pending AS forward_pending, NULL::bigint AS reverse_pending,
            s.queue_bytes,
            CASE WHEN m.stopped IS NOT NULL THEN 'forward: ' || m.stopped
-                WHEN m.copy_error IS NOT NULL THEN 'copy: ' || m.copy_error END AS stopped,
+                WHEN m.copy_error IS NOT NULL THEN 'copy: ' || m.copy_error
+                WHEN EXISTS (SELECT FROM migrate_tiers.disarmed AS d WHERE d.migration = m.id)
+                THEN 'capture: the queue has reached queue_limit; tables in state recopy are not captured until they are copied again'
+                END AS stopped,
            m.stopped_at, m.paused
       FROM migrate_tiers.migration AS m, migrate_tiers.sync_state(m.id) AS s
      WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
@@ -35,20 +38,22 @@ COMMENT ON COLUMN migrate_tiers.status.reverse_lag IS 'the same from target to s
 COMMENT ON COLUMN migrate_tiers.status.forward_pending IS 'changed keys in the queue that the target does not have, those of tables being copied included';
 COMMENT ON COLUMN migrate_tiers.status.reverse_pending IS 'the same from target to source; null as long as there is no reverse sync';
 COMMENT ON COLUMN migrate_tiers.status.queue_bytes IS 'size of the queue on disk in bytes, sent changes within queue_retention included';
-COMMENT ON COLUMN migrate_tiers.status.stopped IS 'null, or why sending or copying stopped: SQLSTATE, message, detail; it is tried again by itself';
+COMMENT ON COLUMN migrate_tiers.status.stopped IS 'null, or why sending, copying or capture stopped: SQLSTATE, message, detail; it is tried again by itself';
 COMMENT ON COLUMN migrate_tiers.status.stopped_at IS 'since when it is stopped';
 COMMENT ON COLUMN migrate_tiers.status.paused IS 'whether pause was called';
 
 CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
     SELECT m.name AS migration, r.relation::regclass AS relation,
            pg_catalog.format('%I.%I', r.target_schema, r.target_name) AS target, r.tier,
-           CASE WHEN r.state = 'syncing' AND m.stopped IS NOT NULL THEN 'stopped' ELSE r.state END AS state,
+           CASE WHEN d.disarmed THEN 'recopy'
+                WHEN r.state = 'syncing' AND m.stopped IS NOT NULL THEN 'stopped' ELSE r.state END AS state,
            c.rows AS copied_rows,
            CASE WHEN r.tier = 'realtime' THEN greatest(r.estimated_rows, c.rows) END AS estimated_rows,
            CASE WHEN r.state = 'copying' AND c.done > 0 AND c.blocks > c.done
                 THEN (pg_catalog.clock_timestamp() - r.copy_started) * ((c.blocks - c.done) / c.done) END AS eta,
            NULL::timestamptz AS last_verified, NULL::text AS last_verdict,
-           r.note, r.copy_started, r.copy_finished
+           CASE WHEN d.disarmed THEN 'the queue has reached queue_limit' ELSE r.note END AS note,
+           r.copy_started, r.copy_finished
       FROM migrate_tiers.relation AS r
       JOIN migrate_tiers.migration AS m ON m.id = r.migration
       LEFT JOIN LATERAL (
@@ -56,6 +61,7 @@ CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
                   pg_catalog.sum(t.last_block - t.first_block)::float8 AS blocks,
                   pg_catalog.sum(t.last_block - t.first_block) FILTER (WHERE t.state = 'done')::float8 AS done
              FROM migrate_tiers.copy_task AS t WHERE t.relation = r.id) AS c ON true
+     CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM migrate_tiers.disarmed AS a WHERE a.relation = r.id) AS disarmed) AS d
      WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
      ORDER BY m.name, r.tier DESC, r.relation::regclass::text;
 GRANT SELECT ON migrate_tiers.tables TO PUBLIC;

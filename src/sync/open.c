@@ -190,7 +190,12 @@ open_tables(MtSync *sync)
 	open_relids = relids;
 }
 
-/* read_joined marks the tables whose copy the target follows. */
+/*
+ * read_joined marks the tables whose copy the target follows.
+ *
+ * One that is to be copied again is none of them, whatever the target says; nor one that was
+ * attached after the target's mark: that it joined was before, and the target is set back.
+ */
 static void
 read_joined(MtSync *sync)
 {
@@ -204,7 +209,8 @@ read_joined(MtSync *sync)
 		MtTable    *table = hash_search(sync->tables, &id, HASH_FIND, NULL);
 
 		if (table != NULL)
-			table->joined = true;
+			table->joined = strcmp(table->relation->state, "recopy") != 0 &&
+				mt_mark_covers(sync->mark, table->captured_from);
 	}
 }
 

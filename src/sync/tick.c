@@ -21,7 +21,9 @@
 
 #include "base/errors.h"
 #include "base/settings.h"
+#include "catalog/disarmed.h"
 
+static void leave_disarmed(MtSync *sync, Snapshot snapshot);
 static bool any_joining(MtSync *sync);
 static void collect_row(void *arg, const MtQueueRow *row);
 static void apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
@@ -52,6 +54,7 @@ mt_tick_run(MtSync *sync)
 	sync->keys = sync->rows = sync->bytes = 0;
 	sync->oldest = 0;
 	reset_tables(sync);
+	leave_disarmed(sync, snapshot);
 	joining = any_joining(sync);
 	mt_queue_read(sync->reader, snapshot, sync->mark, joining, collect_row, sync);
 	send = joining || sync->oldest != 0;
@@ -63,6 +66,25 @@ mt_tick_run(MtSync *sync)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(previous);
 	return send;
+}
+
+/* leave_disarmed leaves out the tables of which S does not hold every change noted. */
+static void
+leave_disarmed(MtSync *sync, Snapshot snapshot)
+{
+	List	   *disarmed = mt_disarmed_list(sync->migration->id, snapshot);
+	ListCell   *cell;
+
+	foreach(cell, disarmed)
+	{
+		MtTable    *table = hash_search(sync->tables, &lfirst_int(cell), HASH_FIND, NULL);
+
+		if (table == NULL)
+			continue;
+		table->joined = table->joining = false;
+		if (strcmp(table->relation->state, "recopy") != 0)
+			sync->disarmed = true;
+	}
 }
 
 static bool

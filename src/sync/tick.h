@@ -29,6 +29,8 @@ typedef struct MtSync
 	MemoryContext tick_context;	/* reset with each tick */
 	MemoryContext row_context;	/* of rows on their way */
 
+	bool		disarmed;		/* a table was found disarmed that is not marked for a new copy yet */
+
 	/* of the tick under way, or the last one */
 	uint64		keys;
 	int64		rows;

@@ -5,12 +5,13 @@
  * For each table that has not joined: a copy that has to be done again is taken
  * back, a captured table is planned, a table whose tasks are done gets its keys
  * back and joins with the next tick.  Each step is a transaction of its own and
- * can be repeated.  What fails here does not hold up the ticks of other tables.
+ * can be repeated.  What fails for one table holds up neither another nor the ticks.
  */
 #include "worker/worker.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -18,125 +19,172 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "capture/attach.h"
-#include "catalog/option.h"
-#include "catalog/worker.h"
+#include "catalog/disarmed.h"
 #include "copy/copy.h"
 #include "endpoint/target.h"
 
-#define COPIER_RESTART_MS 2000
-#define FIRST_BACKOFF_MS  500
-#define LAST_BACKOFF_MS	  30000
+#define FIRST_BACKOFF_MS 500
+#define LAST_BACKOFF_MS	 30000
 
-static void bring_forward(MtWorker *worker, bool *work, bool *tasks);
+/* Failures to get a lock in a row that are no news yet. */
+#define LOCK_FAILURES 5
+
+/* A table for which something failed. */
+typedef struct MtCopyRetry
+{
+	int32		relation;		/* hash key */
+	int			failures;		/* in a row */
+	TimestampTz retry;			/* not before this moment */
+} MtCopyRetry;
+
+/* What a round has found. */
+typedef struct MtCopies
+{
+	List	   *disarmed;
+	bool		work;			/* some table has not joined */
+	bool		tasks;			/* there is something for copy workers */
+	bool		reload;
+	bool		failed;			/* some table waits for another attempt */
+} MtCopies;
+
+static void try_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies);
+static void handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry);
+static void bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies);
 static void copy_again(MtWorker *worker, MtRelation *relation);
 static void plan(MtWorker *worker, MtRelation *relation);
-static void join_when_done(MtWorker *worker, MtRelation *relation, bool *tasks);
+static void join_when_done(MtWorker *worker, MtRelation *relation, MtCopies *copies);
 static bool has_joined(MtWorker *worker, const MtRelation *relation);
 static bool tasks_left(int32 relation_id);
-static void launch_copiers(MtWorker *worker);
-static bool copying_fails(int32 migration_id);
-static void note_copy_error(MtWorker *worker, const char *error);
 
 /* mt_worker_copies brings copies forward; false when every table has joined. */
 bool
 mt_worker_copies(MtWorker *worker)
 {
 	MemoryContext context = CurrentMemoryContext;
-	volatile bool work = true;
-	volatile bool tasks = false;
-
-	if (worker->copy_retry > GetCurrentTimestamp())
-		return true;
-	PG_TRY();
-	{
-		bool		work_found = false;
-		bool		tasks_found = false;
-
-		bring_forward(worker, &work_found, &tasks_found);
-		work = work_found;
-		tasks = tasks_found;
-		if (worker->copy_failures > 0 || !worker->succeeded)
-			note_copy_error(worker, NULL);
-		worker->copy_failures = 0;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-		long		wait = FIRST_BACKOFF_MS;
-
-		MemoryContextSwitchTo(worker->round_context);
-		error = CopyErrorData();
-		/* A connection in an unknown state is the affair of the whole round. */
-		if (!mt_remote_usable(worker->sync->remote) || error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		mt_remote_run(worker->sync->remote, "ROLLBACK");
-		for (int i = 0; i < worker->copy_failures && wait < LAST_BACKOFF_MS; i++)
-			wait *= 2;
-		worker->copy_failures++;
-		worker->copy_retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || worker->copy_failures > 5)
-		{
-			char	   *text = mt_error_text(error);
-
-			ereport(LOG, (errmsg("migration \"%s\": preparing a copy failed, next attempt in %ld ms",
-								 worker->migration->name, wait),
-						  errdetail_internal("%s", text)));
-			note_copy_error(worker, text);
-			pfree(text);
-		}
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	if (tasks)
-		launch_copiers(worker);
-	return work;
-}
-
-static void
-bring_forward(MtWorker *worker, bool *work, bool *tasks)
-{
+	MtCopies	copies = {NIL};
 	List	   *relations;
 	ListCell   *cell;
-	bool		reload = false;
 
+	if (worker->copy_retries == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(int32), .entrysize = sizeof(MtCopyRetry), .hcxt = worker->context};
+
+		worker->copy_retries = hash_create("migrate_tiers copy retries", 16, &control,
+										   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
 	mt_xact_begin();
 	MemoryContextReset(worker->sync->tick_context);
 	MemoryContextSwitchTo(worker->sync->tick_context);
 	relations = mt_relation_list(worker->migration_id, "realtime");
+	copies.disarmed = mt_disarmed_list(worker->migration_id, NULL);
 	mt_xact_commit();
 	foreach(cell, relations)
-	{
-		MtRelation *relation = (MtRelation *) lfirst(cell);
-
-		if (strcmp(relation->state, "recopy") == 0)
-		{
-			copy_again(worker, relation);
-			reload = *work = true;
-		}
-		else if (strcmp(relation->state, "planned") == 0 && relation->captured)
-		{
-			plan(worker, relation);
-			reload = *work = *tasks = true;
-		}
-		else if (strcmp(relation->state, "copying") == 0)
-		{
-			*work = true;
-			join_when_done(worker, relation, tasks);
-		}
-		else if (strcmp(relation->state, "syncing") == 0 && !has_joined(worker, relation))
-		{
-			/* The target was set back to a time before it joined. */
-			mt_xact_begin();
-			mt_relation_set_state(relation->id, "recopy");
-			mt_xact_commit();
-			*work = true;
-		}
-	}
-	if (reload)
+		try_forward(worker, (MtRelation *) lfirst(cell), &copies);
+	if (copies.reload)
 		mt_sync_reload(worker->sync);
+	if (!copies.failed && (worker->copy_failed || !worker->succeeded))
+		mt_worker_note_copy_error(worker, NULL);
+	worker->copy_failed = copies.failed;
+	MemoryContextSwitchTo(context);
+	if (copies.tasks)
+		mt_worker_launch_copiers(worker);
+	return copies.work;
+}
+
+/* try_forward brings one table forward; what fails is tried again later, and does not hold up others. */
+static void
+try_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
+{
+	MtCopyRetry *retry = hash_search(worker->copy_retries, &relation->id, HASH_FIND, NULL);
+	MemoryContext context = CurrentMemoryContext;
+
+	if (retry != NULL && retry->retry > GetCurrentTimestamp())
+	{
+		copies->work = copies->failed = true;
+		return;
+	}
+	PG_TRY();
+	{
+		bring_forward(worker, relation, copies);
+		(void) hash_search(worker->copy_retries, &relation->id, HASH_REMOVE, NULL);
+	}
+	PG_CATCH();
+	{
+		bool		found;
+
+		/* A connection in an unknown state is the affair of the whole round. */
+		if (!mt_remote_usable(worker->sync->remote) || geterrcode() == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		retry = hash_search(worker->copy_retries, &relation->id, HASH_ENTER, &found);
+		retry->failures = found ? retry->failures + 1 : 1;
+		handle_failure(worker, relation, retry);
+		copies->work = copies->failed = copies->reload = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}
+
+/* handle_failure ends what was begun, tells of the error and says when to try again. */
+static void
+handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry)
+{
+	ErrorData  *error;
+	long		wait = FIRST_BACKOFF_MS;
+
+	MemoryContextSwitchTo(worker->round_context);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	mt_remote_run(worker->sync->remote, "ROLLBACK");
+	for (int i = 1; i < retry->failures && wait < LAST_BACKOFF_MS; i++)
+		wait *= 2;
+	wait = Min(wait, LAST_BACKOFF_MS);
+	retry->retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || retry->failures > LOCK_FAILURES)
+	{
+		char	   *table = quote_qualified_identifier(relation->schema, relation->name);
+		char	   *text = mt_error_text(error);
+
+		ereport(LOG,
+				(errmsg("migration \"%s\": preparing a copy of %s failed, next attempt in %ld ms",
+						worker->migration->name, table, wait),
+				 errdetail_internal("%s", text)));
+		mt_worker_note_copy_error(worker, psprintf("%s: %s", table, text));
+	}
+	FreeErrorData(error);
+}
+
+/* bring_forward does the next step of a table. */
+static void
+bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
+{
+	if (strcmp(relation->state, "recopy") == 0)
+	{
+		copies->work = true;
+		/* With no room in the queue it would be disarmed again at once. */
+		if (list_member_int(copies->disarmed, relation->id) && !mt_worker_has_room(worker))
+			return;
+		copy_again(worker, relation);
+		copies->reload = true;
+	}
+	else if (strcmp(relation->state, "planned") == 0 && relation->captured)
+	{
+		plan(worker, relation);
+		copies->reload = copies->work = copies->tasks = true;
+	}
+	else if (strcmp(relation->state, "copying") == 0)
+	{
+		copies->work = true;
+		join_when_done(worker, relation, copies);
+	}
+	else if (strcmp(relation->state, "syncing") == 0 && !has_joined(worker, relation))
+	{
+		/* The target was set back to a time before it joined. */
+		mt_xact_begin();
+		mt_relation_set_state(relation->id, "recopy");
+		mt_xact_commit();
+		copies->work = true;
+	}
 }
 
 /* copy_again takes a copy back and attaches the table anew, with a new S0. */
@@ -166,13 +214,13 @@ plan(MtWorker *worker, MtRelation *relation)
 
 /* join_when_done lets a table join with the next tick once all of its tasks are done. */
 static void
-join_when_done(MtWorker *worker, MtRelation *relation, bool *tasks)
+join_when_done(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 {
 	MtTable    *table = hash_search(worker->sync->tables, &relation->id, HASH_FIND, NULL);
 
 	mt_xact_begin();
 	if (tasks_left(relation->id))
-		*tasks = true;
+		copies->tasks = true;
 	else if (table != NULL && !table->joined)
 	{
 		mt_target_restore_constraints(worker->sync->remote, worker->migration, relation);
@@ -202,69 +250,4 @@ tasks_left(int32 relation_id)
 	left = mt_spi_bool(0, 1);
 	mt_spi_end(&scope);
 	return left;
-}
-
-/* launch_copiers sees to it that as many copy workers run as are wanted. */
-static void
-launch_copiers(MtWorker *worker)
-{
-	MemoryContext previous;
-	TimestampTz now = GetCurrentTimestamp();
-	int64		wanted;
-	long		interval = COPIER_RESTART_MS;
-
-	mt_xact_begin();
-	wanted = Min(mt_option_integer(worker->migration_id, "copy_workers"), MT_MAX_COPY_WORKERS);
-	worker->copier_failures = copying_fails(worker->migration_id) ? worker->copier_failures : 0;
-	mt_xact_commit();
-	/* While copy workers fail, and nothing else is told of them, they come more and more seldom. */
-	for (int i = 0; i < worker->copier_failures && interval < LAST_BACKOFF_MS; i++)
-		interval *= 2;
-	previous = MemoryContextSwitchTo(worker->context);
-	for (int i = 0; i < wanted; i++)
-	{
-		pid_t		pid;
-
-		if (worker->copiers[i] != NULL)
-		{
-			if (GetBackgroundWorkerPid(worker->copiers[i], &pid) != BGWH_STOPPED)
-				continue;
-			pfree(worker->copiers[i]);
-			worker->copiers[i] = NULL;
-		}
-		/* One that just ended either found nothing to do, or failed: not at once again. */
-		if (!TimestampDifferenceExceeds(worker->copier_started[i], now, interval))
-			continue;
-		worker->copier_started[i] = now;
-		worker->copier_failures += i == 0;
-		worker->copiers[i] = mt_worker_launch(worker->migration_id, MT_WORKER_COPY + i, true);
-	}
-	MemoryContextSwitchTo(previous);
-}
-
-static bool
-copying_fails(int32 migration_id)
-{
-	MtSpiScope	scope;
-	bool		fails;
-
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_SELECT, "SELECT copy_error IS NOT NULL FROM migrate_tiers.migration WHERE id = $1",
-				MT_ARGS(MT_INT4(migration_id)));
-	fails = mt_spi_bool(0, 1);
-	mt_spi_end(&scope);
-	return fails;
-}
-
-static void
-note_copy_error(MtWorker *worker, const char *error)
-{
-	MtSpiScope	scope;
-
-	mt_xact_begin();
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET copy_error = $2 WHERE id = $1",
-				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(error)));
-	mt_spi_end(&scope);
-	mt_xact_commit();
 }

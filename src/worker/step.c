@@ -33,7 +33,6 @@ static void open_sync(MtWorker *worker);
 static void breathe(MtWorker *worker);
 static void publish(MtWorker *worker);
 static void note_joined(MtWorker *worker);
-static void rotate(MtWorker *worker);
 static void persist_mark(MtWorker *worker);
 static void finish_copies(MtWorker *worker);
 
@@ -53,15 +52,17 @@ mt_worker_step(MtWorker *worker)
 	sent = mt_tick_run(worker->sync);
 	worker->tick_keys = worker->sync->keys;
 	worker->tick_ended = sent ? GetCurrentTimestamp() : 0;
+	if (worker->sync->disarmed)
+		mt_worker_recopy_disarmed(worker);
 	if (worker->unjoined)
 		note_joined(worker);
 	publish(worker);
 	if (!worker->unjoined && worker->foreign_keys_due)
 		finish_copies(worker);
 	now = GetCurrentTimestamp();
-	if (TimestampDifferenceExceeds(worker->rotated, now, ROTATE_INTERVAL_MS) && !worker->unjoined)
+	if (TimestampDifferenceExceeds(worker->rotated, now, ROTATE_INTERVAL_MS))
 	{
-		rotate(worker);
+		mt_worker_rotate(worker);
 		worker->rotated = now;
 	}
 	if (TimestampDifferenceExceeds(worker->persisted, now, PERSIST_INTERVAL_MS))
@@ -149,14 +150,6 @@ note_joined(MtWorker *worker)
 	mt_spi_end(&scope);
 	mt_xact_commit();
 	worker->unjoined = unjoined;
-}
-
-static void
-rotate(MtWorker *worker)
-{
-	mt_xact_begin();
-	(void) mt_queue_rotate(worker->sync->reader, worker->migration, worker->sync->mark);
-	mt_xact_commit();
 }
 
 /* persist_mark keeps a copy of the mark for times when no worker runs. */

@@ -30,8 +30,8 @@ typedef struct MtWorker
 	int			failures;		/* in a row, of ticks */
 	bool		succeeded;		/* a round went well in this process */
 	TimestampTz retry;			/* after a failure, not before this moment, whoever wakes us */
-	int			copy_failures;	/* in a row, of preparing copies */
-	TimestampTz copy_retry;		/* not before this moment */
+	HTAB	   *copy_retries;	/* tables for which preparing a copy failed */
+	bool		copy_failed;	/* there are such tables */
 	bool		unjoined;		/* some captured table has not joined yet */
 	bool		foreign_keys_due;	/* maybe: asked of the target when all have joined */
 	uint64		tick_keys;
@@ -41,6 +41,7 @@ typedef struct MtWorker
 	TimestampTz rotated;
 	char	   *persisted_mark;
 	int			copier_failures;	/* launches since copy workers began to fail */
+	bool		copiers_refused;	/* none could be launched; status says so */
 	BackgroundWorkerHandle *copiers[MT_MAX_COPY_WORKERS];
 	TimestampTz copier_started[MT_MAX_COPY_WORKERS];
 } MtWorker;
@@ -59,7 +60,16 @@ extern void mt_worker_begin(Oid database);
 /* One round: copies, a tick, housekeeping.  Returns the milliseconds to wait, unless woken. */
 extern long mt_worker_step(MtWorker *worker);
 
+/* Sees to a queue that has reached its limit, and to what it does not need any more; in limit.c. */
+extern void mt_worker_recopy_disarmed(MtWorker *worker);
+extern bool mt_worker_has_room(MtWorker *worker);
+extern void mt_worker_rotate(MtWorker *worker);
+
 /* Brings copies forward; returns whether there is something left to do for them. */
 extern bool mt_worker_copies(MtWorker *worker);
+
+/* Sees to it that copy workers run; keeps (or clears) an error of the copy for status. */
+extern void mt_worker_launch_copiers(MtWorker *worker);
+extern void mt_worker_note_copy_error(MtWorker *worker, const char *error);
 
 #endif							/* MT_WORKERS_H */
