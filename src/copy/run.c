@@ -52,7 +52,12 @@ mt_copy_run_next(const MtMigration *migration, MtRemote *remote)
 	return true;
 }
 
-/* announce finds the next task and shows it as running, for whoever watches. */
+/*
+ * announce finds the next task and shows it as running, for whoever watches.
+ *
+ * One that was begun before and not ended comes after all others, the oldest first: a task that fails
+ * whenever it is tried does not keep workers from the rest.
+ */
 static bool
 announce(const MtMigration *migration, MtCopyTask *task)
 {
@@ -67,7 +72,8 @@ announce(const MtMigration *migration, MtCopyTask *task)
 						"   WHERE r.migration = $1 AND r.state = 'copying' AND t.state <> 'done'"
 						"   AND (t.kind = 'chunk' OR NOT EXISTS (SELECT FROM migrate_tiers.copy_task AS c"
 						"     WHERE c.relation = t.relation AND c.kind = 'chunk' AND c.state <> 'done'))"
-						"   ORDER BY t.kind = 'index' DESC, t.relation, t.state, t.task"
+						"   ORDER BY t.state, CASE t.state WHEN 'running' THEN t.started END,"
+						"     t.kind = 'index' DESC, t.relation, t.task"
 						"   LIMIT 1 FOR UPDATE OF t SKIP LOCKED) AS n"
 						" WHERE (u.relation, u.task) = (n.relation, n.task)"
 						" RETURNING u.relation, u.task",

@@ -82,6 +82,7 @@ my $traffic = start_traffic();
 END { local $?; kill 'TERM', $traffic if defined $traffic && $traffic > 0; }
 
 $pair->advance;
+$pair->wait_until(source => q{SELECT bool_or(state = 'copying') FROM migrate_tiers.tables}) or die 'the copy does not begin';
 
 my %done;
 my $in_copy = kill_while(sub { $pair->source_pinned(q{SELECT bool_or(state IN ('copying', 'recopy')) FROM migrate_tiers.tables}) eq 't' }, $kills / 2);

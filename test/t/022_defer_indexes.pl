@@ -69,7 +69,7 @@ SET search_path = '';
 SELECT 'index', c.oid::regclass, pg_get_indexdef(c.oid), i.indisunique, i.indisprimary, i.indisexclusion, i.indimmediate, i.indisclustered,
        i.indisvalid, i.indisready, i.indisreplident, i.indnullsnotdistinct, c.reloptions, c.relam, t.spcname, c.relowner::regrole,
        obj_description(c.oid, 'pg_class'), (SELECT array_agg(attstattarget ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid),
-       (SELECT array_agg(concat(deptype, ' ', pg_describe_object(refclassid, refobjid, refobjsubid)) ORDER BY 1) FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid)
+       (SELECT array_agg(concat(deptype, ' ', pg_describe_object(refclassid, refobjid, refobjsubid)) ORDER BY concat(deptype, ' ', pg_describe_object(refclassid, refobjid, refobjsubid))) FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid)
   FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
  WHERE c.relnamespace IN ('public'::regnamespace, '"Ünï ""q"""'::regnamespace) AND $where ORDER BY 2;
 SELECT 'constraint', conrelid::regclass, conname, contype, condeferrable, condeferred, convalidated, conindid::regclass, confmatchtype,
