@@ -42,9 +42,14 @@ mt_sql_read_row(const MtRelation *relation, const MtColumns *columns)
 					mt_relation_source_name(relation), key_match_params(relation, NULL, "t."));
 }
 
-/* mt_sql_read_present reads the rows whose keys are in mt_keys, each once. */
+/*
+ * mt_sql_read_present reads the rows whose keys are in mt_keys, each once.
+ *
+ * Where no two of the keys can be equal, a join does, and finds rows in the order in which they were
+ * noted, which is about that of the table.
+ */
 char *
-mt_sql_read_present(const MtRelation *relation, const MtColumns *columns)
+mt_sql_read_present(const MtRelation *relation, const MtColumns *columns, bool distinct)
 {
 	StringInfoData match;
 
@@ -52,7 +57,8 @@ mt_sql_read_present(const MtRelation *relation, const MtColumns *columns)
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&match, "%st.%s %s k.k%d", i ? " AND " : "",
 						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
-	return psprintf("SELECT %s FROM %s AS t WHERE EXISTS (SELECT FROM mt_keys AS k WHERE %s)",
+	return psprintf(distinct ? "SELECT %s FROM %s AS t, mt_keys AS k WHERE %s" :
+		"SELECT %s FROM %s AS t WHERE EXISTS (SELECT FROM mt_keys AS k WHERE %s)",
 					mt_columns_list(columns, "t."), mt_relation_source_name(relation), match.data);
 }
 

@@ -17,7 +17,7 @@
 extern char *mt_sql_read_row(const MtRelation *relation, const MtColumns *columns);
 
 /* Reads the rows whose keys the named relation "mt_keys" (k1, k2, ...) holds; those that are gone. */
-extern char *mt_sql_read_present(const MtRelation *relation, const MtColumns *columns);
+extern char *mt_sql_read_present(const MtRelation *relation, const MtColumns *columns, bool distinct);
 extern char *mt_sql_read_absent(const MtRelation *relation);
 
 /* Applies rows: parameters are all columns of each; or one deletion: those of the key. */

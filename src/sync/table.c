@@ -4,13 +4,17 @@
  */
 #include "sync/table.h"
 
+#include "access/nbtree.h"
+#include "access/relation.h"
 #include "access/table.h"
+#include "catalog/pg_am_d.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "base/spi.h"
 #include "endpoint/statements.h"
 
+static bool has_distinct_keys(Oid index);
 static void prepare_read(MtTable *table);
 static MtColumn *key_column(MtTable *table, int number);
 
@@ -25,6 +29,7 @@ mt_table_open(MtTable *table, MtRelation *relation)
 	mt_key_describe(&table->key, RelationGetDescr(opened), relation->nkeys, relation->key_columns);
 	table->captured_from = relation->captured_from ? mt_mark_parse(relation->captured_from) : NULL;
 	table->can_update = mt_sql_can_update(relation, table->columns);
+	table->distinct_keys = has_distinct_keys(relation->key_index);
 	for (int batch = 0; batch < 2; batch++)
 	{
 		table->upsert[batch] = psprintf("mt_upsert_%d_%d", relation->id, batch);
@@ -148,6 +153,20 @@ mt_table_key_fields(MtTable *table, const Datum *key, MtField *fields)
 		fields[i].length = VARSIZE(form) - VARHDRSZ;
 		fields[i].binary = column->binary;
 	}
+}
+
+/* has_distinct_keys says whether the index's equality is that of the bytes. */
+static bool
+has_distinct_keys(Oid index)
+{
+	Relation	opened = try_relation_open(index, AccessShareLock);
+	bool		distinct;
+
+	if (opened == NULL)
+		return false;
+	distinct = opened->rd_rel->relam == BTREE_AM_OID && _bt_allequalimage(opened, false);
+	relation_close(opened, AccessShareLock);
+	return distinct;
 }
 
 static void

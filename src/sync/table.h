@@ -27,6 +27,7 @@ typedef struct MtTable
 	bool		joined;			/* the receiver's copy follows the mark */
 	bool		joining;		/* will, with the next tick */
 	bool		can_update;
+	bool		distinct_keys;	/* keys that look different are different */
 	MtMark	   *captured_from;	/* S0 */
 	MtKeyDesc	key;
 	MtColumns  *columns;
