@@ -10,9 +10,12 @@
  */
 #include "base/compat.h"
 
+#include "miscadmin.h"
+
 #include "base/settings.h"
 #include "capture/attach.h"
 #include "capture/ddl_guard.h"
+#include "worker/worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -25,4 +28,6 @@ _PG_init(void)
 	mt_settings_define();
 	mt_capture_init();
 	mt_ddl_init();
+	if (process_shared_preload_libraries_in_progress)
+		mt_launcher_register();
 }

@@ -5,7 +5,8 @@
  * The sync worker drives a migration: it prepares the copy of tables, sees to it
  * that copy workers run, lets tables join, and sends ticks.  Copy workers do
  * tasks of the copy until none is left.  Both act as the migration's owner where
- * they touch users' tables, and end at once when they are asked to.
+ * they touch users' tables, and end at once when they are asked to.  Where the
+ * library is preloaded, a launcher starts sync workers when the server starts.
  */
 #ifndef MT_WORKERS_H
 #define MT_WORKERS_H

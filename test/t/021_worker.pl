@@ -173,6 +173,19 @@ subtest 'restart of the server' => sub {
 	write_row();
 	$pair->sync;
 	$pair->equal('and works');
+	my $old = $pair->worker_pid;
+	my $victim = MigrateTiers::session($source);
+	kill 'KILL', $victim->query_safe('SELECT pg_backend_pid()');
+	ok($pair->wait_until(source => q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers sync' AND pid <> } . $old, timeout => 60), 'and after a crash');
+	eval { $victim->quit };
+	$pair->sync;
+	$pair->equal('and works');
+	is($pair->source_sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers autostart'}), '0', 'who looked into the databases is gone');
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	$source->restart;
+	ok($pair->wait_until(source => q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers launcher' AND wait_event = 'Extension'}), 'the launcher has made its round');
+	is($pair->worker_pid, '', 'not where it is paused');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
 	$pair->source_sql('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = \'migrate_tiers sync\'');
 	$pair->source_sql('ALTER SYSTEM RESET shared_preload_libraries');
 	$source->restart;
@@ -251,5 +264,5 @@ subtest 'DROP DATABASE' => sub {
 };
 
 unlike(log_of(), qr/\Q@{[ MigrateTiers::secret() ]}\E/, 'no password in the log');
-$pair->finish;
+$pair->finish(crashes => 1);
 done_testing();
