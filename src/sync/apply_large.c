@@ -74,7 +74,8 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 	mt_remote_run(remote, mt_sql_stage_create(relation, table->columns));
 	mt_spi_begin_as(&scope, sync->migration->owner);
 	store = register_keys(table);
-	present = stream_query(sync, mt_sql_read_present(relation, table->columns, table->distinct_keys), rows, mt_sql_stage_copy_rows(rows));
+	present = stream_query(sync, mt_sql_read_present(relation, table->columns, table->distinct_keys), rows,
+						   mt_sql_stage_copy_rows(rows));
 	/* As many rows as keys: none is gone, and the table need not be asked which. */
 	if ((uint64) present < mt_keys_count(table->keys))
 		absent = stream_query(sync, mt_sql_read_absent(relation), keys, mt_sql_stage_copy_keys(relation, keys));
