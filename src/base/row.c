@@ -138,6 +138,9 @@ has_portable_binary(Oid type)
 		portable = false;
 	else if (OidIsValid(form->typelem) && form->typlen == -1)
 		portable = form->typelem < FirstNormalObjectId && has_portable_binary(form->typelem);
+	else if (type == TSQUERYOID)
+		/* An empty one is refused in binary by some minor versions (17.11, 18.6). */
+		portable = false;
 	else
 		/* The reg types are OIDs of this database; their text is what the other side can look up. */
 		portable = !(type < FirstNormalObjectId && strncmp(NameStr(form->typname), "reg", 3) == 0);
