@@ -24,7 +24,7 @@ static Oid	locked_class = InvalidOid;
 	"SELECT id, name, ident, token, owner, server, phase, syncing, paused," \
 	" coalesce(queue[1], 0), coalesce(queue[2], 0), coalesce(queue[3], 0)," \
 	" (extract(epoch FROM queue_retention) * 1000000)::pg_catalog.int8," \
-	" worker_pid, worker_shared, mark, transition" \
+	" worker_pid, worker_shared, mark, transition, reversing, reverse_mark" \
 	" FROM migrate_tiers.migration "
 
 static const char *const phase_names[] = {
@@ -265,6 +265,8 @@ read_row(MtSpiScope *scope, uint64 row)
 	migration->worker_shared = mt_spi_int8(row, 15);
 	migration->mark = mt_spi_text(scope, row, 16);
 	migration->transition = mt_spi_text(scope, row, 17);
+	migration->reversing = mt_spi_bool(row, 18);
+	migration->reverse_mark = mt_spi_text(scope, row, 19);
 	return migration;
 }
 

@@ -34,11 +34,13 @@ typedef struct MtMigration
 	MtPhase		phase;
 	bool		syncing;		/* a worker is wanted, unless paused */
 	bool		paused;
+	bool		reversing;		/* the target's changes are sent here, and conflicts are looked for */
 	Oid			queue[MT_QUEUE_SEGMENTS];	/* InvalidOid before capture */
 	int64		queue_retention;	/* microseconds */
 	int			worker_pid;
 	int64		worker_shared;	/* handle of the worker's shared memory */
 	char	   *mark;			/* last known mark of the target as text, or NULL */
+	char	   *reverse_mark;	/* what is here of the target, as text, or NULL */
 	char	   *transition;		/* the step under way, or NULL */
 } MtMigration;
 

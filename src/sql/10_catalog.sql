@@ -20,6 +20,11 @@ CREATE TABLE migrate_tiers.migration (
     worker_shared bigint NOT NULL DEFAULT 0,                   -- dynamic shared memory of the worker
     mark pg_snapshot,                                          -- the target's mark as last seen; the target's counts
     mark_time timestamptz,                                     -- when the snapshot of that mark was taken
+    reversing boolean NOT NULL DEFAULT false,                  -- changes of the target are sent here, and conflicts are looked for
+    reverse_mark pg_snapshot,                                  -- the target's snapshot up to which all of it is here
+    reverse_mark_time timestamptz,                             -- when that snapshot was taken
+    reverse_stopped text,                                      -- why sending from the target stopped, or null
+    reverse_stopped_at timestamptz,
     floor pg_snapshot,                                         -- a mark of the target must not be older: what it needs is truncated
     stopped text,                                              -- why sending stopped, or null
     stopped_at timestamptz,
@@ -100,3 +105,31 @@ CREATE TABLE migrate_tiers.transition (
 );
 CREATE INDEX ON migrate_tiers.transition (migration);
 
+-- Rows that both sides changed: what became of them, and the one that lost, whole.
+CREATE TABLE migrate_tiers.conflict (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
+    key jsonb NOT NULL,
+    winner text NOT NULL CHECK (winner IN ('source', 'target')),
+    policy text NOT NULL,
+    source_row jsonb,                                          -- null: the row was absent
+    target_row jsonb,
+    source_written timestamptz,
+    target_written timestamptz,
+    found timestamptz NOT NULL DEFAULT clock_timestamp(),
+    target_id bigint,                                          -- its number on the target, where it was found there
+    resolved timestamptz,
+    resolution text,                                           -- the side whose row was taken by resolve_conflict
+    UNIQUE (migration, target_id)
+);
+CREATE INDEX ON migrate_tiers.conflict (relation);
+
+-- Entries of the queue that are void, since the target's row of the key has won: those of
+-- transactions that the snapshot sees.
+CREATE TABLE migrate_tiers.cancelled (
+    relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
+    key bytea NOT NULL,
+    seen pg_snapshot NOT NULL
+);
+CREATE INDEX ON migrate_tiers.cancelled (relation, key);
