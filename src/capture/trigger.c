@@ -32,6 +32,7 @@
 
 #include "capture/attach.h"
 #include "capture/buffer.h"
+#include "catalog/applying.h"
 #include "catalog/key.h"
 
 /* A table or partition as captured by this backend. */
@@ -96,6 +97,8 @@ mt_capture(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("migrate_tiers.capture() is a trigger function")));
+	if (mt_capture_applying)
+		return PointerGetDatum(NULL);
 	captured = get_captured(data->tg_relation, data->tg_trigger);
 	if (TRIGGER_FIRED_BY_TRUNCATE(data->tg_event))
 		note_truncate(captured, data->tg_relation);
