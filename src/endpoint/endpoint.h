@@ -73,9 +73,11 @@ typedef struct MtField
 
 extern void mt_pipeline_begin(MtRemote *remote);
 extern void mt_pipeline_query(MtRemote *remote, const char *sql, int nparams, const MtField *params);
-extern void mt_pipeline_execute(MtRemote *remote, const char *statement, int nparams,
-								const MtField *params);
+extern void mt_pipeline_execute(MtRemote *remote, const char *statement, int nparams, const MtField *params);
 extern int64 mt_pipeline_finish(MtRemote *remote);	/* rows affected, together */
+
+/* Ends a pipeline, too: which statement failed first, counted from 0, and how; -1 where none did. */
+extern int64 mt_pipeline_failed(MtRemote *remote, int *sqlerrcode);
 
 /* Prepares a statement once a session; the name is what mt_pipeline_execute takes. */
 extern void mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql);

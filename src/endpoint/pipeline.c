@@ -16,6 +16,7 @@
 
 static void send_params(MtRemote *remote, const char *text, bool prepared, int nparams,
 						const MtField *params);
+static PGresult *end_pipeline(MtRemote *remote);
 static void read_answers(MtRemote *remote, bool wait);
 
 /* mt_pipeline_begin opens a pipeline. */
@@ -28,6 +29,7 @@ mt_pipeline_begin(MtRemote *remote)
 		mt_remote_raise(remote, NULL, NULL);
 	remote->unread = 0;
 	remote->affected = 0;
+	remote->answered = 0;
 }
 
 /* mt_pipeline_query queues a statement given as text. */
@@ -48,6 +50,30 @@ mt_pipeline_execute(MtRemote *remote, const char *statement, int nparams, const 
 int64
 mt_pipeline_finish(MtRemote *remote)
 {
+	PGresult   *error = end_pipeline(remote);
+
+	if (error)
+		mt_remote_raise(remote, error, "pipeline of a tick");
+	return remote->affected;
+}
+
+/* mt_pipeline_failed waits for all answers and says which statement failed first; -1: none. */
+int64
+mt_pipeline_failed(MtRemote *remote, int *sqlerrcode)
+{
+	PGresult   *error = end_pipeline(remote);
+
+	if (error == NULL)
+		return -1;
+	*sqlerrcode = mt_remote_sqlstate(error);
+	PQclear(error);
+	return remote->answered;
+}
+
+/* end_pipeline waits for all answers and returns the first error, or NULL. */
+static PGresult *
+end_pipeline(MtRemote *remote)
+{
 	PGresult   *error;
 
 	if (!PQpipelineSync(remote->conn))
@@ -61,9 +87,7 @@ mt_pipeline_finish(MtRemote *remote)
 	remote->busy = false;
 	error = remote->first_error;
 	remote->first_error = NULL;
-	if (error)
-		mt_remote_raise(remote, error, "pipeline of a tick");
-	return remote->affected;
+	return error;
 }
 
 static void
@@ -124,6 +148,7 @@ read_answers(MtRemote *remote, bool wait)
 			case PGRES_COMMAND_OK:
 			case PGRES_TUPLES_OK:
 				remote->affected += strtoll(PQcmdTuples(result), NULL, 10);
+				remote->answered++;
 				PQclear(result);
 				break;
 			case PGRES_PIPELINE_ABORTED:

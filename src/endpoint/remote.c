@@ -203,12 +203,23 @@ check_result(MtRemote *remote, PGresult *result, const char *sql)
 	remote->busy = false;
 }
 
+/* mt_remote_sqlstate returns the error code of a result. */
+int
+mt_remote_sqlstate(const PGresult *result)
+{
+	char	   *sqlstate = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
+
+	if (sqlstate == NULL)
+		return ERRCODE_CONNECTION_FAILURE;
+	return MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4]);
+}
+
 /* mt_remote_raise raises a remote error with all that the remote said of it. */
 void
 mt_remote_raise(MtRemote *remote, PGresult *result, const char *sql)
 {
 	char	   *sqlstate = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
-	int			code = ERRCODE_CONNECTION_FAILURE;
+	int			code = mt_remote_sqlstate(result);
 	char	   *message = NULL;
 	char	   *detail = NULL;
 	char	   *hint = NULL;
@@ -216,7 +227,6 @@ mt_remote_raise(MtRemote *remote, PGresult *result, const char *sql)
 
 	if (sqlstate)
 	{
-		code = MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4]);
 		message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
 		detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
 		hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);

@@ -17,6 +17,7 @@ struct MtRemote
 	char	   *copy_sql;		/* of the COPY that is under way */
 	MemoryContext context;		/* the connection is closed when this goes */
 	PGresult   *first_error;	/* of a pipeline */
+	int64		answered;		/* statements of a pipeline before that error, or so far */
 	int			unread;			/* answers that a pipeline still waits for */
 	int64		unsent;			/* bytes of parameters since it last flushed */
 	int64		affected;
@@ -26,6 +27,9 @@ extern void mt_remote_start(MtRemote *remote);
 extern void mt_remote_flush(MtRemote *remote);
 extern void mt_remote_wait(MtRemote *remote, uint32 events);
 extern PGresult *mt_remote_result(MtRemote *remote);
+
+/* The error code of a result; a connection failure where there is none. */
+extern int	mt_remote_sqlstate(const PGresult *result);
 
 /* Raises the error of a result, or of the connection where there is none. */
 pg_noreturn extern void mt_remote_raise(MtRemote *remote, PGresult *result, const char *sql);

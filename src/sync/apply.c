@@ -64,6 +64,7 @@ send_small(MtSync *sync, MtTable *table, bool replace)
 	queue_truncates(sync, table);
 	if (table->keys == NULL)
 		return;
+	sync->sending = table;
 	if (by_insert)
 		send_deletes(sync, table);
 	mt_spi_begin_as(&scope, sync->migration->owner);
@@ -91,6 +92,7 @@ send_small(MtSync *sync, MtTable *table, bool replace)
 	}
 	(void) send_present(sync, table, by_insert, present);
 	mt_spi_end(&scope);
+	sync->sending = NULL;
 }
 
 /* send_deletes sends the deletion of every key of a table. */
@@ -149,6 +151,7 @@ prepare_table(MtSync *sync, MtTable *table, bool replace)
 	char	  **names = by_insert ? table->insert : table->upsert;
 	int			sizes = table->keys && mt_keys_count(table->keys) >= MT_BATCH_ROWS ? 2 : 1;
 
+	sync->sending = table;
 	for (int many = 0; many < sizes; many++)
 	{
 		int			rows = many ? MT_BATCH_ROWS : 1;
@@ -161,6 +164,7 @@ prepare_table(MtSync *sync, MtTable *table, bool replace)
 							  mt_sql_upsert(table->relation, table->columns, rows));
 		prepared[many] = true;
 	}
+	sync->sending = NULL;
 }
 
 static void

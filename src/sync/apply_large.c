@@ -46,6 +46,7 @@ mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (mt_table_touched(table))
 			send_large(sync, table, replace);
+	sync->sending = NULL;
 	store_mark(sync, new_mark, snapshot_time);
 	mt_remote_run(sync->remote, "COMMIT");
 }
@@ -64,6 +65,7 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 	MtSpiScope	scope;
 	ListCell   *cell;
 
+	sync->sending = table;
 	if (table->truncated)
 		mt_remote_run(remote, mt_sql_delete_where(relation, NULL));
 	else

@@ -8,11 +8,15 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "catalog/pg_am_d.h"
+#include "mb/pg_wchar.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "base/spi.h"
 #include "endpoint/statements.h"
+
+/* How many bytes of a value of a key an error shows. */
+#define KEY_VALUE_SHOWN 200
 
 static bool has_distinct_keys(Oid index);
 static void prepare_read(MtTable *table);
@@ -153,6 +157,28 @@ mt_table_key_fields(MtTable *table, const Datum *key, MtField *fields)
 		fields[i].length = VARSIZE(form) - VARHDRSZ;
 		fields[i].binary = column->binary;
 	}
+}
+
+/* mt_table_key_text shows a key as PostgreSQL does in the detail of an error. */
+char *
+mt_table_key_text(MtTable *table, const Datum *key)
+{
+	StringInfoData names;
+	StringInfoData values;
+
+	initStringInfo(&names);
+	initStringInfo(&values);
+	for (int i = 0; i < table->key.count; i++)
+	{
+		MtColumn   *column = key_column(table, i);
+		char	   *value = OutputFunctionCall(&column->output, key[i]);
+		int			length = strlen(value);
+		int			shown = pg_mbcliplen(value, length, KEY_VALUE_SHOWN);
+
+		appendStringInfo(&names, "%s%s", i ? ", " : "", column->name);
+		appendStringInfo(&values, "%s%.*s%s", i ? ", " : "", shown, value, shown < length ? "..." : "");
+	}
+	return psprintf("(%s)=(%s)", names.data, values.data);
 }
 
 /* has_distinct_keys says whether the index's equality is that of the bytes. */

@@ -66,4 +66,7 @@ extern bool mt_table_read_row(MtTable *table, const Datum *key, MtField *fields,
 /* A key as parameters of a statement that finds rows by it. */
 extern void mt_table_key_fields(MtTable *table, const Datum *key, MtField *fields);
 
+/* A key for people: "(a, b)=(1, x)"; long values are cut. */
+extern char *mt_table_key_text(MtTable *table, const Datum *key);
+
 #endif							/* MT_TABLE_H */

@@ -27,6 +27,7 @@ static void leave_disarmed(MtSync *sync, Snapshot snapshot);
 static bool any_joining(MtSync *sync);
 static void collect_row(void *arg, const MtQueueRow *row);
 static void apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
+static ErrorData *try_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 static bool is_swap(int sqlerrcode);
 static void finish_tick(MtSync *sync, Snapshot snapshot, TimestampTz snapshot_time, const char *stored);
 static void reset_tables(MtSync *sync);
@@ -136,39 +137,56 @@ apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 {
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
-	void (*way)(MtSync *, const char *, TimestampTz, bool);
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
+	bool		replace = false;
 
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		sync->keys += table->keys ? mt_keys_count(table->keys) : 0;
-	way = sync->keys <= (uint64) mt_small_tick ? mt_apply_small : mt_apply_large;
+	error = try_apply(sync, new_mark, snapshot_time, false);
+	if (error != NULL && is_swap(error->sqlerrcode) && mt_remote_usable(sync->remote))
+	{
+		FreeErrorData(error);
+		mt_remote_run(sync->remote, "ROLLBACK");
+		replace = true;
+		error = try_apply(sync, new_mark, snapshot_time, true);
+	}
+	if (error == NULL)
+		return;
+	mt_culprit_name(sync, error, replace);
+	ReThrowError(error);
+}
+
+/* try_apply sends what was collected, and returns the error if there was one. */
+static ErrorData *
+try_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	sync->sending = NULL;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		way(sync, new_mark, snapshot_time, false);
+		if (sync->keys <= (uint64) mt_small_tick)
+			mt_apply_small(sync, new_mark, snapshot_time, replace);
+		else
+			mt_apply_large(sync, new_mark, snapshot_time, replace);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (!is_swap(error->sqlerrcode) || !mt_remote_usable(sync->remote))
-			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	if (error == NULL)
-		return;
-	FreeErrorData(error);
-	mt_remote_run(sync->remote, "ROLLBACK");
-	way(sync, new_mark, snapshot_time, true);
+	return error;
 }
 
 static bool

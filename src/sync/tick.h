@@ -35,6 +35,7 @@ typedef struct MtSync
 	uint64		keys;
 	int64		rows;
 	int64		bytes;
+	MtTable    *sending;		/* whose rows are read or staged at this moment; NULL: those of any */
 	TimestampTz oldest;			/* commit time of the oldest transaction in it, or 0 */
 } MtSync;
 
@@ -56,5 +57,8 @@ extern bool mt_tick_run(MtSync *sync);
 extern void mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 extern void mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 extern char *mt_apply_mark_sql(void);
+
+/* Adds to the error of a tick that was rolled back which row of which table it is about; in culprit.c. */
+extern void mt_culprit_name(MtSync *sync, ErrorData *error, bool replace);
 
 #endif							/* MT_TICK_H */

@@ -211,9 +211,40 @@ subtest 'a change that cannot be applied' => sub {
 	$pair->target_sql('ALTER TABLE item RENAME TO item_gone');
 	$pair->source_sql(q{INSERT INTO item SELECT i, 'many' FROM generate_series(800000, 802000) i});
 	ok($pair->wait_until(source => q{SELECT stopped LIKE '%42P01%' FROM migrate_tiers.status}), 'a large tick stops as well');
+	like($pair->status('stopped'), qr/table public\.item/, 'the table');
 	$pair->target_sql('ALTER TABLE item_gone RENAME TO item');
 	$pair->sync;
 	$pair->equal('and goes on');
+};
+
+subtest 'an error that does not say which row' => sub {
+	$pair->target_sql(q{
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+			BEGIN
+				IF coalesce(NEW.v, OLD.v) = 'odd' THEN RAISE 'no such luck'; END IF;
+				RETURN coalesce(NEW, OLD);
+			END $$;
+		CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON item FOR EACH ROW EXECUTE FUNCTION refuse();
+		ALTER TABLE item ENABLE ALWAYS TRIGGER refuse});
+	my $row = sub { my $text = quotemeta("the row of table public.item with key (id)=($_[0])"); return qr/$text/; };
+	my $names = sub {
+		my ($what, $key, $change) = @_;
+		my $from = length log_of();
+		$pair->source_sql($change);
+		ok($pair->wait_until(source => q{SELECT stopped LIKE '%P0001%no such luck%' FROM migrate_tiers.status}), "$what stops");
+		like($pair->status('stopped'), $row->($key), 'status names table and key');
+		like(substr(log_of(), $from), $row->($key), 'so does the log');
+		$pair->target_sql('ALTER TABLE item DISABLE TRIGGER refuse');
+		$pair->sync;
+		$pair->equal("$what is not skipped");
+		ok($pair->wait_until(source => 'SELECT stopped IS NULL FROM migrate_tiers.status'), 'status is clean');
+		$pair->target_sql('ALTER TABLE item ENABLE ALWAYS TRIGGER refuse');
+	};
+
+	$names->('a row of a statement of many', 810021, q{INSERT INTO item SELECT i, CASE WHEN i = 810021 THEN 'odd' ELSE 'even' END FROM generate_series(810001, 810040) i});
+	$names->('a deletion', 810021, q{DELETE FROM item WHERE id IN (810020, 810021, 810022)});
+	$names->('a row of a large tick', 822345, q{INSERT INTO item SELECT i, CASE WHEN i = 822345 THEN 'odd' ELSE 'even' END FROM generate_series(820001, 824000) i});
+	$pair->target_sql('DROP FUNCTION refuse() CASCADE');
 };
 
 subtest 'the extension dropped and created under old sessions' => sub {
