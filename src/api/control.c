@@ -5,19 +5,15 @@
  */
 #include "base/compat.h"
 
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "api/result.h"
 #include "base/errors.h"
 #include "base/mark.h"
 #include "base/spi.h"
-#include "catalog/shared.h"
 #include "catalog/worker.h"
 #include "phase/declare.h"
+#include "phase/wait.h"
 
 PG_FUNCTION_INFO_V1(mt_pause);
 PG_FUNCTION_INFO_V1(mt_resume);
@@ -31,18 +27,7 @@ PGDLLEXPORT Datum mt_start_workers(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum mt_sync_token(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum mt_wait_for_sync(PG_FUNCTION_ARGS);
 
-/* How often a wait looks by itself, besides being told. */
-#define LOOK_INTERVAL_MS 100
-
-/* A wait does not try to start a worker more often than this. */
-#define START_INTERVAL_MS 5000
-
 static void set_paused(const MtMigration *migration, bool paused);
-static MtMark *current_mark(void);
-static bool wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampTz deadline);
-static void start_wanted(const MtMigration *migration, TimestampTz *started);
-static bool is_reached(MtShared *shared, const MtMark *token);
-static bool is_copied(const MtMigration *migration);
 static void raise_timeout(const MtMigration *migration);
 
 /* mt_pause is migrate_tiers.pause(migration). */
@@ -92,14 +77,14 @@ mt_start_workers(PG_FUNCTION_ARGS)
 Datum
 mt_sync_token(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_TEXT_P(cstring_to_text(mt_mark_format(current_mark())));
+	PG_RETURN_TEXT_P(cstring_to_text(mt_mark_format(mt_wait_token())));
 }
 
 /* mt_wait_for_sync is migrate_tiers.wait_for_sync(token, timeout, migration). */
 Datum
 mt_wait_for_sync(PG_FUNCTION_ARGS)
 {
-	MtMark	   *token = PG_ARGISNULL(0) ? current_mark() : mt_mark_parse_input(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	MtMark	   *token = PG_ARGISNULL(0) ? mt_wait_token() : mt_mark_parse_input(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	Interval   *timeout = PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1);
 	MtMigration *migration = mt_migration_get(mt_arg_name_or_null(fcinfo, 2));
 	TimestampTz deadline = DT_NOEND;
@@ -114,7 +99,7 @@ mt_wait_for_sync(PG_FUNCTION_ARGS)
 				 errmsg("migration \"%s\" is not in sync with its target in phase %s", migration->name,
 						mt_phase_name(migration->phase)),
 				 errhint("CALL migrate_tiers.advance('syncing') begins the sync.")));
-	if (!wait_until_reached(migration, token, deadline))
+	if (!mt_wait_forward(migration, token, deadline))
 		raise_timeout(migration);
 	PG_RETURN_VOID();
 }
@@ -129,112 +114,6 @@ set_paused(const MtMigration *migration, bool paused)
 				MT_ARGS(MT_INT4(migration->id), MT_BOOL(paused)));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
-}
-
-/* current_mark returns everything that is committed now, whatever the transaction's snapshot. */
-static MtMark *
-current_mark(void)
-{
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	MtMark	   *mark = mt_mark_from_snapshot(snapshot);
-
-	UnregisterSnapshot(snapshot);
-	return mark;
-}
-
-/*
- * wait_until_reached waits until the target has all that the token sees; false at the deadline.
- *
- * The worker is woken at first, and again when it said nothing for a while; after each of its ticks
- * its mark is looked at.  A worker that came anew has other shared memory.
- */
-static bool
-wait_until_reached(const MtMigration *migration, const MtMark *token, TimestampTz deadline)
-{
-	int64		handle = 0;
-	MtShared   *shared = NULL;
-	bool		silent = true;
-	TimestampTz started = 0;
-
-	for (;;)
-	{
-		MtMigration *now = mt_migration_by_id(migration->id, false);
-
-		if (shared == NULL || now->worker_shared != handle)
-		{
-			ConditionVariableCancelSleep();
-			handle = now->worker_shared;
-			shared = mt_shared_attach(handle);
-			if (shared != NULL)
-				ConditionVariablePrepareToSleep(&shared->progressed);
-		}
-		if (shared != NULL && is_reached(shared, token) && is_copied(migration))
-			break;
-		if (GetCurrentTimestamp() >= deadline)
-		{
-			ConditionVariableCancelSleep();
-			return false;
-		}
-		if (silent && !mt_worker_wake(now->worker_pid))
-			start_wanted(now, &started);
-		if (shared != NULL)
-			silent = ConditionVariableTimedSleep(&shared->progressed, LOOK_INTERVAL_MS, PG_WAIT_EXTENSION);
-		else
-		{
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_INTERVAL_MS,
-							 PG_WAIT_EXTENSION);
-			ResetLatch(MyLatch);
-		}
-		CHECK_FOR_INTERRUPTS();
-	}
-	ConditionVariableCancelSleep();
-	return true;
-}
-
-/* start_wanted starts the worker that a restart of the server has ended; not again and again. */
-static void
-start_wanted(const MtMigration *migration, TimestampTz *started)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (!migration->syncing || migration->paused || !TimestampDifferenceExceeds(*started, now, START_INTERVAL_MS))
-		return;
-	*started = now;
-	if (mt_worker_pid(migration->id, MT_WORKER_SYNC) == 0)
-		(void) mt_worker_launch(migration->id, MT_WORKER_SYNC, false);
-}
-
-/* is_reached says whether the worker's mark covers the token. */
-static bool
-is_reached(MtShared *shared, const MtMark *token)
-{
-	char	   *mark = NULL;
-
-	LWLockAcquire(&shared->lock, LW_SHARED);
-	if (shared->complete && shared->mark[0] != '\0')
-		mark = pstrdup(shared->mark);
-	LWLockRelease(&shared->lock);
-	return mark != NULL && mt_mark_covers(mt_mark_parse(mark), token);
-}
-
-/*
- * is_copied says whether every table is in sync.  The worker may publish a mark before it learns
- * that a table is to be copied again, which whoever asked for that knows already.
- */
-static bool
-is_copied(const MtMigration *migration)
-{
-	MtSpiScope	scope;
-	bool		copied;
-
-	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_SELECT,
-					   "SELECT NOT EXISTS (SELECT FROM migrate_tiers.relation"
-					   " WHERE migration = $1 AND captured AND state IN ('planned', 'copying', 'recopy'))",
-					   MT_ARGS(MT_INT4(migration->id)));
-	copied = mt_spi_bool(0, 1);
-	mt_spi_end(&scope);
-	return copied;
 }
 
 static void
