@@ -48,7 +48,7 @@ mt_plan(PG_FUNCTION_ARGS)
 {
 	MtPhase		to = mt_phase_parse(mt_arg_text(fcinfo, 0, "to_phase"));
 	MtMigration *migration = mt_migration_get_owned(mt_arg_name_or_null(fcinfo, 1));
-	bool		forward = to > migration->phase;
+	bool		forward = mt_transition_is_forward(migration, to);
 	const MtMove *move = mt_transition_check(migration, to, forward);
 	List	   *relations = mt_relation_list(migration->id, "realtime");
 	int			number = 0;
@@ -82,7 +82,7 @@ mt_gates(PG_FUNCTION_ARGS)
 		to = Min(migration->phase + 1, MT_FINISHED);
 	else
 		to = mt_phase_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	(void) mt_transition_check(migration, to, to > migration->phase);
+	(void) mt_transition_check(migration, to, mt_transition_is_forward(migration, to));
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, mt_gates_check(migration, to))
 	{

@@ -9,6 +9,7 @@
 #include "catalog/journal.h"
 
 #include "miscadmin.h"
+#include "utils/timestamp.h"
 
 #include "base/spi.h"
 
@@ -45,18 +46,47 @@ mt_journal_begin(const MtMigration *migration, MtPhase to, const char *gates)
 	return id;
 }
 
+/*
+ * mt_journal_open finds the transition that is not settled.
+ *
+ * What undoes it has a row of its own, from a phase to the same; so the move is that of the last row
+ * between two phases.
+ */
+bool
+mt_journal_open(const MtMigration *migration, MtPhase *from, MtPhase *to)
+{
+	MtSpiScope	scope;
+	bool		found;
+
+	if (migration->transition == NULL)
+		return false;
+	mt_spi_begin(&scope);
+	found = mt_spi_exec(SPI_OK_SELECT,
+						"SELECT from_phase, to_phase FROM migrate_tiers.transition"
+						" WHERE migration = $1 AND from_phase <> to_phase ORDER BY id DESC LIMIT 1",
+						MT_ARGS(MT_INT4(migration->id))) > 0;
+	if (found)
+	{
+		*from = mt_phase_parse(mt_spi_text(&scope, 0, 1));
+		*to = mt_phase_parse(mt_spi_text(&scope, 0, 2));
+	}
+	mt_spi_end(&scope);
+	return found;
+}
+
 /* mt_journal_step notes a step that is done, and shows it as the one under way. */
 void
 mt_journal_step(int32 id, const MtMigration *migration, const char *step, const char *object,
-				const char *outcome)
+				const char *outcome, TimestampTz started)
 {
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.transition SET steps = steps || jsonb_build_object('step', $2, 'object', $3,"
-				" 'finished', clock_timestamp(), 'outcome', $4) WHERE id = $1",
-				MT_ARGS(MT_INT4(id), MT_TEXT(step), MT_TEXT(object), MT_TEXT(outcome)));
+				" 'started', $5, 'finished', clock_timestamp(), 'outcome', $4) WHERE id = $1",
+				MT_ARGS(MT_INT4(id), MT_TEXT(step), MT_TEXT(object), MT_TEXT(outcome),
+						{TIMESTAMPTZOID, TimestampTzGetDatum(started), false}));
 	show_step(migration, object ? psprintf("%s of %s: %s", step, object, outcome) : psprintf("%s: %s", step, outcome));
 	mt_spi_end(&scope);
 }

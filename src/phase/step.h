@@ -18,6 +18,7 @@ typedef struct MtTransition
 	MtPhase		from;
 	MtPhase		to;
 	int32		id;				/* of its row in the journal */
+	bool		undoing;		/* one that was cut off: back to where it came from */
 	MtRemote   *remote;			/* opened by the first step that needs it */
 	List	   *relations;		/* MtRelation, the realtime tables */
 	MemoryContext context;
@@ -40,6 +41,7 @@ typedef struct MtMove
 	MtPhase		to;
 	const MtStep *steps;
 	int			count;
+	bool		final;			/* goes one way only: it is finished, never undone */
 } MtMove;
 
 /* The move between two phases, whichever way it is gone; NULL when there is none. */

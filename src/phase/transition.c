@@ -39,13 +39,16 @@
 
 typedef void (*MtAction)(MtTransition *transition, MtRelation *relation);
 
+static const MtMove *check_open(const MtMigration *migration, MtPhase from, MtPhase open_to, MtPhase to, bool advance);
+static const char *hint_of_neighbour(MtPhase phase, bool advance);
 static void run_locked(MtMigration *migration, MtPhase to, bool advance, MemoryContext context);
 static void open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance);
 static ErrorData *run_steps(MtTransition *transition, const MtMove *move, bool forward);
 static ErrorData *run_item(MtTransition *transition, const MtStep *step, MtRelation *relation, bool forward);
 static ErrorData *run_protected(MtTransition *transition, const char *name, MtRelation *relation,
 								MtAction	action, const char *outcome);
-static ErrorData *wait_protected(MtTransition *transition, const MtStep *step, MtRelation *relation, long wait);
+static ErrorData *wait_protected(MtTransition *transition, const MtStep *step, MtRelation *relation,
+								 ErrorData *obstacle, long wait);
 static void end_transition(MtTransition *transition, const char *outcome, MtPhase phase, const char *error,
 						   bool settled);
 static void handle_failure(MtTransition *transition, const MtMove *move, bool forward, ErrorData *error);
@@ -81,12 +84,13 @@ mt_transition_run(const char *migration_name, MtPhase to, bool advance)
 const MtMove *
 mt_transition_check(const MtMigration *migration, MtPhase to, bool advance)
 {
+	MtPhase		from;
+	MtPhase		open_to;
 	const MtMove *move = NULL;
 
-	/* A transition that was cut off may be asked to go on, or to be undone. */
-	if (migration->transition != NULL && to == migration->phase)
-		move = advance ? mt_move_find(to, to - 1) : mt_move_find(to, to + 1);
-	else if (to == (advance ? migration->phase + 1 : migration->phase - 1))
+	if (mt_journal_open(migration, &from, &open_to))
+		return check_open(migration, from, open_to, to, advance);
+	if (to == (advance ? migration->phase + 1 : migration->phase - 1))
 	{
 		move = mt_move_find(migration->phase, to);
 		if (move == NULL)
@@ -95,21 +99,58 @@ mt_transition_check(const MtMigration *migration, MtPhase to, bool advance)
 					 errmsg("phase %s is not available in this release", mt_phase_name(to)),
 					 errdetail("This release goes from planned to syncing, and back.")));
 	}
-	if (move == NULL)
+	if (move == NULL || (move->final && !advance))
 		ereport(ERROR,
 				(errcode(MT_ERRCODE_WRONG_PHASE),
 				 errmsg("migration \"%s\" is in phase %s and cannot %s to %s", migration->name,
 						mt_phase_name(migration->phase), advance ? "advance" : "revert", mt_phase_name(to)),
-				 advance ?
-				 (migration->phase < MT_FINISHED ?
-				  errhint("The next phase is %s: CALL migrate_tiers.advance('%s').",
-						  mt_phase_name(migration->phase + 1), mt_phase_name(migration->phase + 1)) :
-				  errhint("There is no phase after finished.")) :
-				 (migration->phase > MT_PLANNED ?
-				  errhint("The phase before is %s: CALL migrate_tiers.revert('%s').",
-						  mt_phase_name(migration->phase - 1), mt_phase_name(migration->phase - 1)) :
-				  errhint("There is no phase before planned; migrate_tiers.drop_migration() ends a migration."))));
+				 errhint("%s", hint_of_neighbour(migration->phase, advance))));
 	return move;
+}
+
+/* mt_transition_is_forward tells which way the steps of a move are run to get to a phase. */
+bool
+mt_transition_is_forward(const MtMigration *migration, MtPhase to)
+{
+	MtPhase		from;
+	MtPhase		open_to;
+
+	if (to == migration->phase && mt_journal_open(migration, &from, &open_to))
+		return open_to < from;
+	return to > migration->phase;
+}
+
+/* check_open lets a transition that was cut off be finished or undone, and nothing else be done. */
+static const MtMove *
+check_open(const MtMigration *migration, MtPhase from, MtPhase open_to, MtPhase to, bool advance)
+{
+	const MtMove *move = mt_move_find(from, open_to);
+	bool		forward = open_to > from;
+
+	if ((to == open_to && advance == forward) || (to == from && advance != forward && !move->final))
+		return move;
+	ereport(ERROR,
+			(errcode(MT_ERRCODE_WRONG_PHASE),
+			 errmsg("a transition of migration \"%s\" from %s to %s was cut off", migration->name,
+					mt_phase_name(from), mt_phase_name(open_to)),
+			 move->final ?
+			 errhint("CALL migrate_tiers.%s('%s') finishes it.", forward ? "advance" : "revert", mt_phase_name(open_to)) :
+			 errhint("CALL migrate_tiers.%s('%s') finishes it, migrate_tiers.%s('%s') undoes it.",
+					 forward ? "advance" : "revert", mt_phase_name(open_to),
+					 forward ? "revert" : "advance", mt_phase_name(from))));
+}
+
+/* hint_of_neighbour names the call that could have been meant. */
+static const char *
+hint_of_neighbour(MtPhase phase, bool advance)
+{
+	if (phase == MT_FINISHED)
+		return "Phase finished is the end; SELECT migrate_tiers.drop_migration() forgets the migration.";
+	if (!advance && phase == MT_PLANNED)
+		return "There is no phase before planned; migrate_tiers.drop_migration() ends a migration.";
+	return psprintf(advance ? "The next phase is %s: CALL migrate_tiers.advance('%s')." :
+					"The phase before is %s: CALL migrate_tiers.revert('%s').",
+					mt_phase_name(advance ? phase + 1 : phase - 1), mt_phase_name(advance ? phase + 1 : phase - 1));
 }
 
 static void
@@ -137,6 +178,7 @@ open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bo
 	transition->migration = migration;
 	transition->from = migration->phase;
 	transition->to = to;
+	transition->undoing = to == migration->phase;
 	transition->relations = mt_relation_list(migration->id, "realtime");
 	/* What was cut off was let through before, and undoing is never refused. */
 	if (migration->transition == NULL)
@@ -192,8 +234,7 @@ run_item(MtTransition *transition, const MtStep *step, MtRelation *relation, boo
 
 		if (error == NULL || error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || GetCurrentTimestamp() >= deadline)
 			return error;
-		FreeErrorData(error);
-		if ((error = wait_protected(transition, step, relation, wait)) != NULL)
+		if ((error = wait_protected(transition, step, relation, error, wait)) != NULL)
 			return error;
 		wait = Min(wait * 2, LAST_RETRY_MS);
 	}
@@ -205,6 +246,7 @@ run_protected(MtTransition *transition, const char *name, MtRelation *relation, 
 			  const char *outcome)
 {
 	ResourceOwner owner = CurrentResourceOwner;
+	TimestampTz started = GetCurrentTimestamp();
 	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
@@ -215,7 +257,7 @@ run_protected(MtTransition *transition, const char *name, MtRelation *relation, 
 		action(transition, relation);
 		if (outcome != NULL)
 			mt_journal_step(transition->id, transition->migration, name,
-							relation ? quote_qualified_identifier(relation->schema, relation->name) : NULL, outcome);
+							relation ? quote_qualified_identifier(relation->schema, relation->name) : NULL, outcome, started);
 		PopActiveSnapshot();
 		ReleaseCurrentSubTransaction();
 	}
@@ -246,9 +288,13 @@ wait_action(MtTransition *transition, MtRelation *relation)
 
 /* wait_protected tells who stands in the way, and waits with nothing held. */
 static ErrorData *
-wait_protected(MtTransition *transition, const MtStep *step, MtRelation *relation, long wait)
+wait_protected(MtTransition *transition, const MtStep *step, MtRelation *relation, ErrorData *obstacle, long wait)
 {
-	if (relation != NULL && wait > FIRST_RETRY_MS * 2)
+	if (wait > FIRST_RETRY_MS * 2 && relation == NULL)
+		ereport(NOTICE,
+				(errmsg("%s waits: %s", step->name, obstacle->message),
+				 obstacle->detail ? errdetail_internal("%s", obstacle->detail) : 0));
+	else if (wait > FIRST_RETRY_MS * 2)
 	{
 		char	   *blockers = strcmp(step->side, "source") == 0 ?
 			mt_lock_blockers(relation->relid, ShareRowExclusiveLock) :
@@ -271,13 +317,25 @@ end_transition(MtTransition *transition, const char *outcome, MtPhase phase, con
 	MemoryContextSwitchTo(transition->context);
 }
 
-/* handle_failure undoes what was done, and raises the error that made it necessary. */
+/*
+ * handle_failure undoes what was done, and raises the error that made it necessary.
+ *
+ * What was itself the undoing of something, or cannot be undone, stays open as it is.
+ */
 static void
 handle_failure(MtTransition *transition, const MtMove *move, bool forward, ErrorData *error)
 {
 	char	   *text = mt_error_text(error);
-	ErrorData  *second;
+	ErrorData  *second = NULL;
+	const char *call = forward ? "advance" : "revert";
 
+	if (transition->undoing || move->final)
+	{
+		end_transition(transition, "failed", transition->from, text, false);
+		error->hint = psprintf("CALL migrate_tiers.%s('%s') goes on when the cause is mended.", call,
+							   mt_phase_name(transition->to));
+		ThrowErrorData(error);
+	}
 	ereport(NOTICE, (errmsg("a step failed; what was done is undone"), errdetail_internal("%s", text)));
 	second = run_steps(transition, move, !forward);
 	end_transition(transition, second ? "failed" : "undone", transition->from,
@@ -286,7 +344,9 @@ handle_failure(MtTransition *transition, const MtMove *move, bool forward, Error
 		error->hint = error->hint ? error->hint :
 			psprintf("Nothing has changed: the migration is in phase %s.", mt_phase_name(transition->from));
 	else
-		error->hint = psprintf("It could not be undone now: CALL migrate_tiers.%s('%s') when the cause is mended.",
-							   forward ? "advance" : "revert", mt_phase_name(transition->to));
+		error->hint = psprintf("It could not be undone now: CALL migrate_tiers.%s('%s') finishes it when the cause is mended,"
+							   " migrate_tiers.%s('%s') undoes it.",
+							   call, mt_phase_name(transition->to), forward ? "revert" : "advance",
+							   mt_phase_name(transition->from));
 	ThrowErrorData(error);
 }
