@@ -23,6 +23,7 @@ mt_shared_create(int64 *handle)
 	memset(shared, 0, sizeof(*shared));
 	LWLockInitialize(&shared->lock, LWLockNewTrancheId());
 	ConditionVariableInit(&shared->progressed);
+	ConditionVariableInit(&shared->point_moved);
 	shared->pid = MyProcPid;
 	shared->magic = MT_SHARED_MAGIC;
 	*handle = dsm_segment_handle(segment);

@@ -21,11 +21,38 @@
 /* A handle that outlived its server may be another segment's: what is there has to say that it is ours. */
 #define MT_SHARED_MAGIC 0x6d745f736872UL
 
+/* Longest name of an exported snapshot. */
+#define MT_SNAPSHOT_NAME 64
+
+typedef enum MtPointState
+{
+	MT_POINT_NONE,
+	MT_POINT_ASKED,				/* the asker waits for the end of a tick */
+	MT_POINT_OFFERED,			/* the worker holds both snapshots and waits for the asker to take them over */
+	MT_POINT_TAKEN
+} MtPointState;
+
+/*
+ * A common point: two snapshots, one a side, in which the tables that follow the
+ * mark are equal.  The worker exports them at the end of a tick and sends nothing
+ * until the asker has imported them, or is gone.  Protected by MtShared.lock.
+ */
+typedef struct MtPoint
+{
+	MtPointState state;
+	int			asker;			/* pid */
+	TimestampTz time;			/* when the snapshot of the source was taken */
+	char		source[MT_SNAPSHOT_NAME];
+	char		target[MT_SNAPSHOT_NAME];
+} MtPoint;
+
 typedef struct MtShared
 {
 	uint64		magic;
 	LWLock		lock;
 	ConditionVariable progressed;	/* after each tick */
+	ConditionVariable point_moved;	/* the point has another state */
+	MtPoint		point;
 	int			pid;
 	bool		complete;		/* every captured table has joined */
 	int64		ticks;

@@ -63,6 +63,8 @@ mt_tick_run(MtSync *sync)
 	if (send)
 		apply(sync, new_mark, snapshot_time);
 	finish_tick(sync, snapshot, snapshot_time, send ? new_mark : NULL);
+	if (sync->at_mark != NULL)
+		sync->at_mark(sync, snapshot, snapshot_time, sync->at_mark_arg);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(previous);

@@ -29,6 +29,10 @@ typedef struct MtSync
 	MemoryContext tick_context;	/* reset with each tick */
 	MemoryContext row_context;	/* of rows on their way */
 
+	/* Called at the end of a forward tick, when both sides are equal, inside of its transaction; or NULL. */
+	void (*at_mark)(struct MtSync *sync, Snapshot snapshot, TimestampTz time, void *arg);
+	void	   *at_mark_arg;
+
 	bool		disarmed;		/* a table was found disarmed that is not marked for a new copy yet */
 
 	/* of the tick under way, or the last one */

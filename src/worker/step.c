@@ -93,6 +93,8 @@ static void
 open_sync(MtWorker *worker)
 {
 	worker->sync = mt_sync_open(worker->migration, worker->context);
+	worker->sync->at_mark = mt_worker_give_point;
+	worker->sync->at_mark_arg = worker->shared;
 	worker->unjoined = worker->foreign_keys_due = true;
 }
 

@@ -66,6 +66,9 @@ extern void mt_worker_recopy_disarmed(MtWorker *worker);
 extern bool mt_worker_has_room(MtWorker *worker);
 extern void mt_worker_rotate(MtWorker *worker);
 
+/* Gives a common point to a verification that asks for one; called by the tick. */
+extern void mt_worker_give_point(MtSync *sync, Snapshot snapshot, TimestampTz time, void *shared);
+
 /* Brings copies forward; returns whether there is something left to do for them. */
 extern bool mt_worker_copies(MtWorker *worker);
 
