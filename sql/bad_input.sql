@@ -5,6 +5,8 @@ CREATE TABLE bad_input."Straße ""1""" ("Größe" int);
 CREATE TABLE bad_input.nullable_key (a int, b int UNIQUE);
 CREATE TABLE bad_input.partial_key (a int NOT NULL);
 CREATE UNIQUE INDEX ON bad_input.partial_key (a) WHERE a > 0;
+CREATE TABLE bad_input.generated_key (a int, "Kopie" int GENERATED ALWAYS AS (a) STORED, b int NOT NULL, PRIMARY KEY (a, "Kopie"));
+CREATE UNIQUE INDEX plain ON bad_input.generated_key (b);
 CREATE TABLE bad_input.parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
 CREATE TABLE bad_input.part PARTITION OF bad_input.parted FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
 CREATE TABLE bad_input.leaf PARTITION OF bad_input.part FOR VALUES FROM (0) TO (10);
@@ -74,6 +76,18 @@ SELECT migrate_tiers.tag('bad_input.nullable_key', 'realtime');
 \echo :SQLSTATE
 SELECT migrate_tiers.tag('bad_input.partial_key', 'realtime');
 \echo :SQLSTATE
+SELECT migrate_tiers.tag('bad_input.generated_key', 'realtime');
+\echo :SQLSTATE
+SELECT relation, note FROM migrate_tiers.tag_schema('bad_input', 'realtime') WHERE relation = 'bad_input.generated_key'::regclass;
+SELECT relation, tier, reason FROM migrate_tiers.suggest_tiers() WHERE relation = 'bad_input.generated_key'::regclass;
+ALTER TABLE bad_input.generated_key REPLICA IDENTITY USING INDEX plain;
+SELECT migrate_tiers.tag('bad_input.generated_key', 'realtime');
+SELECT key_columns FROM migrate_tiers.relation WHERE relation = 'bad_input.generated_key'::regclass;
+DO $$
+DECLARE r regclass;
+BEGIN
+    FOR r IN SELECT relation FROM migrate_tiers.relation LOOP PERFORM migrate_tiers.untag(r); END LOOP;
+END $$;
 SELECT migrate_tiers.tag('bad_input.part', 'realtime');
 \echo :SQLSTATE
 SELECT migrate_tiers.tag('bad_input.leaf', 'ignored');

@@ -56,6 +56,11 @@ ALTER TABLE preflight.event_1 SET LOGGED;
 ALTER TABLE preflight.event ADD PRIMARY KEY (id, at);
 SELECT migrate_tiers.tag('preflight.event', 'realtime');
 SELECT * FROM findings();
+BEGIN;
+ALTER TABLE preflight."Kind ""ö""" DROP COLUMN a CASCADE;
+ALTER TABLE preflight."Kind ""ö""" ADD a int GENERATED ALWAYS AS (7) STORED, ADD PRIMARY KEY (b, a);
+SELECT * FROM findings() WHERE check_name = 'source_key';
+ROLLBACK;
 
 -- Tables of the target: missing, of another kind, without partitions, filled.
 \c mt_target

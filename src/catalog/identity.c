@@ -4,7 +4,8 @@
  *
  * Only a valid, whole btree index over columns that cannot be null will do:
  * a key with a null or with an expression identifies no row, and one that
- * compares by overlap (WITHOUT OVERLAPS) identifies many.
+ * compares by overlap (WITHOUT OVERLAPS) identifies many.  Nor will one with a
+ * generated column, which is not sent: the target makes its own value.
  */
 #include "catalog/identity.h"
 
@@ -22,7 +23,7 @@ static const char key_query[] =
 	"  WHERE x.indrelid = $1 AND x.indisunique AND x.indisvalid AND c.relam = $2"
 	"  AND x.indpred IS NULL AND x.indexprs IS NULL"
 	"  AND NOT EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = x.indrelid"
-	"   AND b.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) AND NOT b.attnotnull)"
+	"   AND b.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) AND (NOT b.attnotnull OR b.attgenerated <> ''))"
 	"  AND (x.indisprimary OR t.relreplident = 'i' AND x.indisreplident)"
 	"  ORDER BY x.indisprimary DESC LIMIT 1) i"
 	" CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[])"
@@ -62,6 +63,27 @@ mt_identity_find(Oid relid)
 	}
 	mt_spi_end(&scope);
 	return key;
+}
+
+/* mt_identity_generated names a generated column for which a table's key would not do, or returns NULL. */
+char *
+mt_identity_generated(Oid relid)
+{
+	MtSpiScope	scope;
+	char	   *column = NULL;
+
+	mt_spi_begin(&scope);
+	if (mt_spi_exec(SPI_OK_SELECT,
+					"SELECT a.attname FROM pg_index x JOIN pg_class t ON t.oid = x.indrelid"
+					" JOIN pg_attribute a ON a.attrelid = x.indrelid"
+					" AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1])"
+					" WHERE x.indrelid = $1 AND a.attgenerated <> ''"
+					" AND (x.indisprimary OR t.relreplident = 'i' AND x.indisreplident)"
+					" ORDER BY x.indisprimary DESC, a.attnum LIMIT 1",
+					MT_ARGS(MT_OID(relid))) > 0)
+		column = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return column;
 }
 
 /* mt_identity_store stores a key as that of a table of ours. */

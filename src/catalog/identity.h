@@ -19,6 +19,9 @@ typedef struct MtIdentity
 /* Finds the key of a table as it is now; NULL when it has none that we can use. */
 extern MtIdentity *mt_identity_find(Oid relid);
 
+/* Where there is none: a generated column that the key would have, or NULL. */
+extern char *mt_identity_generated(Oid relid);
+
 /* Stores a key as that of a table of ours. */
 extern void mt_identity_store(int32 relation_id, const MtIdentity *key);
 

@@ -133,6 +133,7 @@ static MtObstacle *
 obstacle_of_realtime(const MtCandidate *candidate, MtIdentity **key)
 {
 	char	   *name = mt_candidate_name(candidate);
+	char	   *generated;
 
 	if (candidate->persistence == RELPERSISTENCE_UNLOGGED)
 		return make_obstacle(ERRCODE_INVALID_TABLE_DEFINITION,
@@ -140,12 +141,18 @@ obstacle_of_realtime(const MtCandidate *candidate, MtIdentity **key)
 							 psprintf("A crash empties it. Tag it batch or ignored, or run ALTER TABLE %s SET LOGGED first.",
 									  name));
 	*key = mt_identity_find(candidate->relid);
-	if (*key == NULL)
+	if (*key != NULL)
+		return NULL;
+	generated = mt_identity_generated(candidate->relid);
+	if (generated != NULL)
 		return make_obstacle(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-							 psprintf("table %s has no key", name),
-							 psprintf("A realtime table needs a primary key, or a unique index over NOT NULL columns chosen with ALTER TABLE %s REPLICA IDENTITY USING INDEX. Or tag it batch.",
+							 psprintf("the key of table %s contains generated column %s", name, quote_identifier(generated)),
+							 psprintf("Generated columns are not sent. Name a unique index over NOT NULL columns that are not generated with ALTER TABLE %s REPLICA IDENTITY USING INDEX. Or tag it batch.",
 									  name));
-	return NULL;
+	return make_obstacle(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						 psprintf("table %s has no key", name),
+						 psprintf("A realtime table needs a primary key, or a unique index over NOT NULL columns chosen with ALTER TABLE %s REPLICA IDENTITY USING INDEX. Or tag it batch.",
+								  name));
 }
 
 static bool

@@ -13,7 +13,9 @@ CREATE FUNCTION migrate_tiers.preflight_tables_tagged(m integer, source jsonb, t
            format('this %s of schema %I has no tier',
                   CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'table' END, n.nspname),
            format('Run SELECT migrate_tiers.tag(%L, %L), or choose another tier.', c.oid::regclass,
-                  CASE WHEN c.relpersistence = 'p' AND EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary)
+                  CASE WHEN c.relpersistence = 'p' AND EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary
+                                                         AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> ''
+                                                                            AND a.attnum = ANY (x.indkey::int2[])))
                        THEN 'realtime' ELSE 'batch' END)
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't'
@@ -58,10 +60,15 @@ CREATE FUNCTION migrate_tiers.preflight_source_key(m integer, source jsonb, targ
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid::regclass::text, 'failure',
-           format('the key (%s), under which the table was tagged, is not its key any more',
-                  (SELECT string_agg(quote_ident(k), ', ') FROM unnest(r.key_columns) k)),
-           format('Tag it again: SELECT migrate_tiers.tag(%L, ''realtime'').', c.oid::regclass)
+           format(CASE WHEN g."column" IS NULL THEN 'the key (%s), under which the table was tagged, is not its key any more'
+                       ELSE 'the key (%s) contains generated column %I, which is not sent' END,
+                  (SELECT string_agg(quote_ident(k), ', ') FROM unnest(r.key_columns) k), g."column"),
+           CASE WHEN g."column" IS NULL THEN format('Tag it again: SELECT migrate_tiers.tag(%L, ''realtime'').', c.oid::regclass)
+                ELSE format('Run ALTER TABLE %s REPLICA IDENTITY USING INDEX with a unique index without generated columns, and tag it again.',
+                            c.oid::regclass) END
       FROM migrate_tiers.relation r JOIN pg_class c ON c.oid = r.relation
+      LEFT JOIN LATERAL (SELECT min(a.attname::text) AS "column" FROM pg_attribute a
+                          WHERE a.attrelid = c.oid AND a.attname = ANY (r.key_columns) AND a.attgenerated <> '') g ON true
      WHERE r.migration = m AND r.tier = 'realtime'
        AND NOT EXISTS (
            SELECT FROM pg_index x
@@ -69,7 +76,7 @@ CREATE FUNCTION migrate_tiers.preflight_source_key(m integer, source jsonb, targ
               AND (x.indisprimary OR x.indisreplident AND c.relreplident = 'i')
               AND r.key_columns = ARRAY(SELECT a.attname
                       FROM unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) WITH ORDINALITY k(attnum, position)
-                      JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.attnum AND a.attnotnull
+                      JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.attnum AND a.attnotnull AND a.attgenerated = ''
                      ORDER BY k.position))
      ORDER BY 1
 $$;

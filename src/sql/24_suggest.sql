@@ -7,9 +7,17 @@ CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid, migration integer)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE candidate AS MATERIALIZED (
         SELECT c.oid, c.relname, c.relkind, c.relpersistence, w.*,
-               EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisunique AND x.indisvalid
-                          AND (x.indisprimary OR x.indisreplident AND c.relreplident = 'i')) AS has_key
+               x.has_key, x.has_generated_key
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         CROSS JOIN LATERAL (
+               SELECT count(*) FILTER (WHERE NOT g.generated) > 0 AS has_key,
+                      count(*) FILTER (WHERE g.generated) > 0 AS has_generated_key
+                 FROM pg_index x
+                CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_attribute a
+                                                    WHERE a.attrelid = x.indrelid AND a.attgenerated <> ''
+                                                      AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1])) AS generated) g
+                WHERE x.indrelid = c.oid AND x.indisunique AND x.indisvalid
+                  AND (x.indisprimary OR x.indisreplident AND c.relreplident = 'i')) x
          CROSS JOIN LATERAL (
                SELECT sum(greatest(k.relpages, 0)) AS pages, sum(pg_stat_get_tuples_inserted(k.oid)) AS inserted,
                       sum(pg_stat_get_tuples_updated(k.oid)) AS updated, sum(pg_stat_get_tuples_deleted(k.oid)) AS deleted,
@@ -32,6 +40,8 @@ CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid, migration integer)
         SELECT c.*, e.neighbours,
                CASE WHEN c.relkind = 'm' THEN 'it is a materialized view'
                     WHEN c.relpersistence = 'u' THEN 'it is unlogged: a crash may empty it, so nothing in it is the only copy'
+                    WHEN NOT c.has_key AND c.has_generated_key
+                    THEN 'its key contains a generated column; with another key it could be realtime'
                     WHEN NOT c.has_key THEN 'it has no key; with a primary key it could be realtime'
                END AS cannot,
                CASE WHEN e.neighbours > 0 THEN NULL

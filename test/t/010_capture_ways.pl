@@ -56,6 +56,9 @@ CREATE TABLE identity_key (a int NOT NULL, b text NOT NULL, v text);
 CREATE UNIQUE INDEX identity_key_idx ON identity_key (b, a);
 ALTER TABLE identity_key REPLICA IDENTITY USING INDEX identity_key_idx;
 CREATE TABLE always_id (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED, v text);
+CREATE TABLE generated_aside (a int, copy int GENERATED ALWAYS AS (a) STORED, b int NOT NULL, v text, PRIMARY KEY (copy, a));
+CREATE UNIQUE INDEX generated_aside_idx ON generated_aside (b);
+ALTER TABLE generated_aside REPLICA IDENTITY USING INDEX generated_aside_idx;
 CREATE TABLE dropped (gone int, id int PRIMARY KEY, gone2 text, v text);
 ALTER TABLE dropped DROP COLUMN gone, DROP COLUMN gone2;
 CREATE TABLE keys_only (a int, b int, PRIMARY KEY (a, b));
@@ -167,7 +170,7 @@ SQL
 # The rows that each pass begins with; a change like any other.
 my $tables = join ', ', qw(basic parent child_cascade grandchild child_null child_default child_key cut_a cut_b cut_c swap_now swap_late
   swap_part swap_null booking booking_late many wide_key citext_key numeric_key nocase_key float_key char_key interval_key odd_keys
-  composite_key identity_key always_id dropped keys_only mother audited audit late ruled ruled_log guarded toasted words
+  composite_key identity_key always_id generated_aside dropped keys_only mother audited audit late ruled ruled_log guarded toasted words
   by_range by_hash deep), qq{"$long"}, qq{"$odd_q"."Tâble 'q' ""d"" \\"}, qw(moved.plain moved.late_key moved.to_parts moved.from_parts);
 my $reset = <<"SQL";
 BEGIN;
@@ -203,6 +206,7 @@ INSERT INTO odd_keys VALUES ('low', 'inf', '', 'infinity', md5('i')::uuid, '::1'
 INSERT INTO composite_key SELECT i, 'b' || i % 3, date '2020-01-01' + i % 4, 'v' FROM generate_series(1, 30) i;
 INSERT INTO identity_key SELECT i, 'b' || i, 'v' FROM generate_series(1, 10) i;
 INSERT INTO always_id (a, v) SELECT i, 'v' FROM generate_series(1, 20) i;
+INSERT INTO generated_aside (a, b, v) SELECT i, i * 10, 'v' FROM generate_series(1, 20) i;
 INSERT INTO dropped SELECT i, 'v' FROM generate_series(1, 10) i;
 INSERT INTO keys_only SELECT i, i FROM generate_series(1, 10) i;
 INSERT INTO mother SELECT i, 'm' FROM generate_series(1, 10) i;
@@ -307,6 +311,7 @@ my @cases = (
 	'a deferred trigger that writes at commit' => q{BEGIN; INSERT INTO late VALUES (100, 'l'); UPDATE late SET v = 'l2' WHERE id = 1; COMMIT},
 	'rules' => q{INSERT INTO ruled VALUES (100, 'r'); DELETE FROM ruled WHERE id = 1},
 	'a procedure that commits and rolls back' => q{CALL in_steps(12)},
+	'a generated column in the primary key, another key' => q{INSERT INTO generated_aside (a, b) VALUES (50, 500); UPDATE generated_aside SET a = a + 100 WHERE a < 5; UPDATE generated_aside SET b = b + 1 WHERE a = 7; DELETE FROM generated_aside WHERE a = 8},
 	'generated columns and identity' => q{INSERT INTO always_id (a, v) VALUES (5, 'x'); INSERT INTO always_id (id, a) OVERRIDING SYSTEM VALUE VALUES (5000, 6); UPDATE always_id SET a = 100 WHERE id = 1; DELETE FROM always_id WHERE id = 2},
 	'dropped columns' => q{INSERT INTO dropped VALUES (100, 'x'); UPDATE dropped SET v = 'y' WHERE id = 1; UPDATE dropped SET id = 200 WHERE id = 2; DELETE FROM dropped WHERE id = 3},
 	'nothing but a key' => q{INSERT INTO keys_only VALUES (100, 1); UPDATE keys_only SET b = 5 WHERE a = 1; DELETE FROM keys_only WHERE a = 2; UPDATE keys_only SET b = b WHERE a = 3},
