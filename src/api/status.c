@@ -45,6 +45,10 @@ typedef struct MtPending
 	TimestampTz oldest;			/* of tables that have joined, 0: none */
 } MtPending;
 
+/* A worker that has not asked the target for so long does not know. */
+#define UNSEEN_MS 2000
+
+static void set_reverse(const MtMigration *migration, Datum *values, bool *nulls);
 static void read_pending(const MtMigration *migration, MtPending *pending);
 static MtMark *known_mark(const MtMigration *migration, MtQueueReader *reader, bool everything);
 static List *list_tables(int32 migration);
@@ -60,8 +64,8 @@ mt_sync_state(PG_FUNCTION_ARGS)
 	MtMigration *migration = mt_migration_by_id(PG_GETARG_INT32(0), false);
 	MtPending	pending = {NULL};
 	TupleDesc	tupdesc;
-	Datum		values[4];
-	bool		nulls[4] = {false};
+	Datum		values[6];
+	bool		nulls[6] = {false};
 	int64		bytes = 0;
 
 	mt_migration_check_owner(migration);
@@ -79,7 +83,33 @@ mt_sync_state(PG_FUNCTION_ARGS)
 	nulls[2] = !migration->syncing;
 	values[2] = Int64GetDatum(pending.entries);
 	values[3] = Int64GetDatum(bytes);
+	set_reverse(migration, values + 4, nulls + 4);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+}
+
+/* set_reverse sets lag and pending keys of the way back, as the worker has them. */
+static void
+set_reverse(const MtMigration *migration, Datum *values, bool *nulls)
+{
+	MtShared   *shared = migration->reversing ? mt_shared_attach(migration->worker_shared) : NULL;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz since = now;
+
+	nulls[0] = nulls[1] = true;
+	if (shared == NULL)
+		return;
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	if (shared->reverse_seen != 0)
+	{
+		nulls[0] = nulls[1] = false;
+		values[1] = Int64GetDatum(shared->reverse_pending);
+		if (shared->reverse_oldest != 0)
+			since = shared->reverse_oldest;
+		else if (TimestampDifferenceExceeds(shared->reverse_seen, now, UNSEEN_MS))
+			since = shared->reverse_seen;
+	}
+	LWLockRelease(&shared->lock);
+	values[0] = DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now), TimestampTzGetDatum(Min(since, now)));
 }
 
 /* mt_pending_entries returns the queue of a migration, decoded. */

@@ -83,6 +83,29 @@ mt_column_bytes(MtColumn *column, Datum value)
 	return bytes;
 }
 
+/* mt_column_value returns the value that bytes in the column's form stand for. */
+Datum
+mt_column_value(MtColumn *column, const char *data, int length)
+{
+	StringInfoData buffer;
+	char	   *text;
+	Datum		value;
+
+	if (column->binary)
+	{
+		initStringInfo(&buffer);
+		appendBinaryStringInfo(&buffer, data, length);
+		value = ReceiveFunctionCall(&column->receive, &buffer, column->io_param, -1);
+		if (buffer.cursor != buffer.len)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+					 errmsg("incorrect binary data format in column \"%s\"", column->name)));
+		return value;
+	}
+	text = pnstrdup(data, length);
+	return InputFunctionCall(&column->input, text, column->io_param, -1);
+}
+
 /* mt_columns_list lists the columns by name, each quoted and behind a prefix. */
 char *
 mt_columns_list(const MtColumns *columns, const char *prefix)
@@ -108,10 +131,14 @@ describe_column(MtColumn *column, Form_pg_attribute attribute)
 	column->binary = has_portable_binary(column->type);
 	getTypeOutputInfo(column->type, &function, &varlena);
 	fmgr_info(function, &column->output);
+	getTypeInputInfo(column->type, &function, &column->io_param);
+	fmgr_info(function, &column->input);
 	if (column->binary)
 	{
 		getTypeBinaryOutputInfo(column->type, &function, &varlena);
 		fmgr_info(function, &column->send);
+		getTypeBinaryInputInfo(column->type, &function, &column->io_param);
+		fmgr_info(function, &column->receive);
 	}
 }
 

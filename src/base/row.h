@@ -20,6 +20,9 @@ typedef struct MtColumn
 	bool		identity_always;
 	FmgrInfo	send;			/* where binary */
 	FmgrInfo	output;
+	FmgrInfo	receive;		/* where binary */
+	FmgrInfo	input;
+	Oid			io_param;
 } MtColumn;
 
 typedef struct MtColumns
@@ -37,6 +40,9 @@ extern MtColumns *mt_columns_of_result(const MtColumns *columns, int count, char
 
 /* The bytes of one value in the column's form; allocated in the current memory context. */
 extern bytea *mt_column_bytes(MtColumn *column, Datum value);
+
+/* The value that such bytes stand for. */
+extern Datum mt_column_value(MtColumn *column, const char *data, int length);
 
 /* "a, b, c", each quoted, each behind a prefix. */
 extern char *mt_columns_list(const MtColumns *columns, const char *prefix);

@@ -5,3 +5,4 @@
 #include "catalog/applying.h"
 
 bool		mt_capture_applying = false;
+bool		mt_fence_pass = false;

@@ -14,4 +14,7 @@
 
 extern bool mt_capture_applying;
 
+/* Whether the source's fence lets this backend pass, though what it writes is captured: a conflict is resolved. */
+extern bool mt_fence_pass;
+
 #endif							/* MT_APPLYING_H */

@@ -9,6 +9,7 @@
 
 #include "base/varint.h"
 
+static inline void append_value(const MtKeyColumn *column, Datum value, StringInfo to);
 static void append_variable(StringInfo to, const char *bytes, int length);
 
 /* mt_key_describe finds the key's columns by name in a relation's descriptor. */
@@ -56,25 +57,39 @@ mt_key_encode(const MtKeyDesc *desc, TupleTableSlot *slot, StringInfo to)
 			ereport(ERROR,
 					(errcode(ERRCODE_NOT_NULL_VIOLATION),
 					 errmsg("a key column of a migrated table is null")));
-		if (column->by_value)
-		{
-			enlargeStringInfo(to, sizeof(Datum));
-			store_att_byval(to->data + to->len, value, column->length);
-			to->len += column->length;
-		}
-		else if (column->length > 0)
-			appendBinaryStringInfo(to, DatumGetPointer(value), column->length);
-		else if (column->length == -1)
-		{
-			struct varlena *plain = PG_DETOAST_DATUM_PACKED(value);
-
-			append_variable(to, VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain));
-			if ((Pointer) plain != DatumGetPointer(value))
-				pfree(plain);
-		}
-		else
-			append_variable(to, DatumGetCString(value), strlen(DatumGetCString(value)));
+		append_value(column, value, to);
 	}
+}
+
+/* mt_key_encode_values appends a key that is given by its values. */
+void
+mt_key_encode_values(const MtKeyDesc *desc, const Datum *values, StringInfo to)
+{
+	for (int i = 0; i < desc->count; i++)
+		append_value(&desc->columns[i], values[i], to);
+}
+
+static inline void
+append_value(const MtKeyColumn *column, Datum value, StringInfo to)
+{
+	if (column->by_value)
+	{
+		enlargeStringInfo(to, sizeof(Datum));
+		store_att_byval(to->data + to->len, value, column->length);
+		to->len += column->length;
+	}
+	else if (column->length > 0)
+		appendBinaryStringInfo(to, DatumGetPointer(value), column->length);
+	else if (column->length == -1)
+	{
+		struct varlena *plain = PG_DETOAST_DATUM_PACKED(value);
+
+		append_variable(to, VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain));
+		if ((Pointer) plain != DatumGetPointer(value))
+			pfree(plain);
+	}
+	else
+		append_variable(to, DatumGetCString(value), strlen(DatumGetCString(value)));
 }
 
 /* mt_key_decode turns the bytes of a key into values. */

@@ -39,6 +39,9 @@ extern void mt_key_describe(MtKeyDesc *desc, TupleDesc tupdesc, int count, char 
 /* Appends the key of a row. */
 extern void mt_key_encode(const MtKeyDesc *desc, TupleTableSlot *slot, StringInfo to);
 
+/* The same of values, in the order of the key. */
+extern void mt_key_encode_values(const MtKeyDesc *desc, const Datum *values, StringInfo to);
+
 /* Turns bytes into values, which are allocated in the current memory context. */
 extern void mt_key_decode(const MtKeyDesc *desc, const char *bytes, int length, Datum *values);
 

@@ -24,7 +24,8 @@ static Oid	locked_class = InvalidOid;
 	"SELECT id, name, ident, token, owner, server, phase, syncing, paused," \
 	" coalesce(queue[1], 0), coalesce(queue[2], 0), coalesce(queue[3], 0)," \
 	" (extract(epoch FROM queue_retention) * 1000000)::pg_catalog.int8," \
-	" worker_pid, worker_shared, mark, transition, reversing, reverse_mark" \
+	" worker_pid, worker_shared, mark, transition, reversing," \
+	" (SELECT r.mark FROM migrate_tiers.reverse_mark AS r WHERE r.migration = migration.id ORDER BY r.tick DESC LIMIT 1)" \
 	" FROM migrate_tiers.migration "
 
 static const char *const phase_names[] = {

@@ -154,6 +154,22 @@ mt_relation_source_name(const MtRelation *relation)
 					quote_qualified_identifier(relation->schema, relation->name));
 }
 
+/* mt_relation_mirror returns the table with its sides exchanged. */
+MtRelation *
+mt_relation_mirror(const MtRelation *relation)
+{
+	MtRelation *mirror = palloc(sizeof(MtRelation));
+
+	*mirror = *relation;
+	mirror->schema = relation->target_schema;
+	mirror->name = relation->target_name;
+	mirror->partitioned = relation->target_partitioned;
+	mirror->target_schema = relation->schema;
+	mirror->target_name = relation->name;
+	mirror->target_partitioned = relation->partitioned;
+	return mirror;
+}
+
 /* mt_relation_target_name names the target's table. */
 char *
 mt_relation_target_name(const MtRelation *relation)

@@ -36,6 +36,9 @@ extern void mt_relation_set_state(int32 id, const char *state);
 /* Whether a table, or what it is a partition of, is the one of that number and key; whatever the snapshot. */
 extern bool mt_relation_covers(int32 id, int32 migration, Oid relid, int nkeys, char **key_columns);
 
+/* The same table as what goes the other way sees it: source and target exchanged. */
+extern MtRelation *mt_relation_mirror(const MtRelation *relation);
+
 /* The table with the ONLY that it needs: never children by inheritance, always partitions. */
 extern char *mt_relation_source_name(const MtRelation *relation);
 extern char *mt_relation_target_name(const MtRelation *relation);

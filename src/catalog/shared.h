@@ -55,10 +55,17 @@ typedef struct MtShared
 	MtPoint		point;
 	int			pid;
 	bool		complete;		/* every captured table has joined */
+	bool		acknowledged;	/* and the next says so */
+	bool		reversing;		/* ticks are those of both ways */
 	int64		ticks;
 	int64		rows;
 	int64		bytes;
 	TimestampTz mark_time;		/* everything committed before is on the target */
+	int64		reverse_ticks;
+	int64		reverse_rows;
+	int64		reverse_pending;	/* keys of the target that are not here, as last seen */
+	TimestampTz reverse_oldest;	/* commit time of the oldest of them, 0: none */
+	TimestampTz reverse_seen;	/* when the target was last asked */
 	BlockNumber low[MT_QUEUE_SEGMENTS];	/* of the queue, as its reader has them */
 	Oid			filenode[MT_QUEUE_SEGMENTS];
 	char		mark[MT_SHARED_MARK];	/* text; empty: none yet */

@@ -52,6 +52,23 @@ extern MtRows *mt_remote_query(MtRemote *remote, const char *sql, int nparams,
 /* One or more statements without parameters and results. */
 extern void mt_remote_run(MtRemote *remote, const char *sql);
 
+/*
+ * One statement with parameters in their own form, whose rows come in binary form and are
+ * given one by one, while they come: memory is bounded.  What is given is valid during the call only.
+ * Without a function rows are thrown away.  Returns the rows affected, or given.
+ */
+typedef struct MtField
+{
+	const char *data;			/* NULL: SQL NULL */
+	int			length;
+	bool		binary;
+} MtField;
+
+typedef void (*MtRowFn)(void *arg, const MtField *fields, int count);
+
+extern int64 mt_remote_stream(MtRemote *remote, const char *sql, int nparams, const MtField *params,
+							  MtRowFn row_function, void *arg);
+
 #define MT_PARAMS(...) lengthof(((const char *const[]) {__VA_ARGS__})), ((const char *const[]) {__VA_ARGS__})
 #define MT_NO_PARAMS   0, NULL
 
@@ -64,13 +81,6 @@ extern int64 mt_remote_copy_end(MtRemote *remote);	/* rows, as the command tag s
  * A pipeline: statements are queued, sent as the socket takes them, answers
  * read meanwhile.  mt_pipeline_finish waits for all; the first error is raised.
  */
-typedef struct MtField
-{
-	const char *data;			/* NULL: SQL NULL */
-	int			length;
-	bool		binary;
-} MtField;
-
 extern void mt_pipeline_begin(MtRemote *remote);
 extern void mt_pipeline_query(MtRemote *remote, const char *sql, int nparams, const MtField *params);
 extern void mt_pipeline_execute(MtRemote *remote, const char *statement, int nparams, const MtField *params);

@@ -15,14 +15,11 @@
 static bool is_key(const MtRelation *relation, const char *column);
 static const MtColumn *find_column(const MtColumns *columns, const char *name);
 static char *key_match(const MtRelation *relation, const char *left, const char *right);
-static char *key_match_params(const MtRelation *relation, const MtColumns *columns, const char *left);
-static char *qualified_type(Oid type);
 static char *key_list(const MtRelation *relation, const char *prefix);
 static char *insert_rows(const MtRelation *relation, const MtColumns *columns, int rows);
 static char *set_list(const MtColumns *columns, const char *from);
 static char *param_list(const MtColumns *columns, int rows);
 static const char *copy_options(const MtColumns *columns);
-static char *target_rows(const MtRelation *relation);
 
 /* mt_sql_can_update says whether no column that could differ refuses an UPDATE. */
 bool
@@ -39,7 +36,7 @@ char *
 mt_sql_read_row(const MtRelation *relation, const MtColumns *columns)
 {
 	return psprintf("SELECT %s FROM %s AS t WHERE %s", mt_columns_list(columns, "t."),
-					mt_relation_source_name(relation), key_match_params(relation, NULL, "t."));
+					mt_relation_source_name(relation), mt_sql_key_match(relation, NULL, "t.", 1));
 }
 
 /*
@@ -103,16 +100,8 @@ mt_sql_insert(const MtRelation *relation, const MtColumns *columns, int rows)
 char *
 mt_sql_delete(const MtRelation *relation, const MtColumns *columns)
 {
-	return psprintf("DELETE FROM %s AS t WHERE %s", target_rows(relation),
-					key_match_params(relation, columns, "t."));
-}
-
-/* mt_sql_delete_where deletes all rows, or those that meet a condition over plain column names. */
-char *
-mt_sql_delete_where(const MtRelation *relation, const char *condition)
-{
-	return psprintf("DELETE FROM %s%s%s", target_rows(relation),
-					condition ? " WHERE " : "", condition ? condition : "");
+	return psprintf("DELETE FROM %s AS t WHERE %s", mt_sql_receiver_rows(relation),
+					mt_sql_key_match(relation, columns, "t.", 1));
 }
 
 /* mt_sql_copy copies into the table itself. */
@@ -128,7 +117,7 @@ mt_sql_copy(const MtRelation *relation, const MtColumns *columns)
 char *
 mt_sql_stage_create(const MtRelation *relation, const MtColumns *columns)
 {
-	char	   *target = target_rows(relation);
+	char	   *target = mt_sql_receiver_rows(relation);
 
 	return psprintf("CREATE TEMP TABLE " MT_STAGE_ROWS " ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA;"
 					" CREATE TEMP TABLE " MT_STAGE_KEYS " ON COMMIT DROP AS SELECT %s FROM %s WITH NO DATA",
@@ -154,7 +143,7 @@ char *
 mt_sql_stage_delete_absent(const MtRelation *relation)
 {
 	return psprintf("DELETE FROM %s AS t USING pg_temp." MT_STAGE_KEYS " AS s WHERE %s",
-					target_rows(relation), key_match(relation, "t.", "s."));
+					mt_sql_receiver_rows(relation), key_match(relation, "t.", "s."));
 }
 
 /* mt_sql_stage_delete_present deletes what the stage of rows is about to bring. */
@@ -162,7 +151,7 @@ char *
 mt_sql_stage_delete_present(const MtRelation *relation)
 {
 	return psprintf("DELETE FROM %s AS t USING pg_temp." MT_STAGE_ROWS " AS s WHERE %s",
-					target_rows(relation), key_match(relation, "t.", "s."));
+					mt_sql_receiver_rows(relation), key_match(relation, "t.", "s."));
 }
 
 /* mt_sql_stage_update makes rows equal to those of the stage; NULL where there is nothing to set. */
@@ -175,7 +164,7 @@ mt_sql_stage_update(const MtRelation *relation, const MtColumns *columns)
 		return NULL;
 	return psprintf("UPDATE %s AS t SET %s FROM pg_temp." MT_STAGE_ROWS " AS s WHERE %s"
 					" AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
-					target_rows(relation), set, key_match(relation, "t.", "s."),
+					mt_sql_receiver_rows(relation), set, key_match(relation, "t.", "s."),
 					mt_columns_list(columns, "t."), mt_columns_list(columns, "s."));
 }
 
@@ -190,7 +179,7 @@ mt_sql_stage_insert(const MtRelation *relation, const MtColumns *columns, bool m
 	if (!missing_only)
 		return insert;
 	return psprintf("%s WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s)", insert,
-					target_rows(relation), key_match(relation, "t.", "s."));
+					mt_sql_receiver_rows(relation), key_match(relation, "t.", "s."));
 }
 
 /* mt_sql_stage_drop drops the stage, so that the next table of the tick has its own. */
@@ -235,9 +224,9 @@ key_match(const MtRelation *relation, const char *left, const char *right)
 	return text.data;
 }
 
-/* key_match_params compares the key with parameters, which a remote has to be told the types of. */
-static char *
-key_match_params(const MtRelation *relation, const MtColumns *columns, const char *left)
+/* mt_sql_key_match compares the key with parameters from number "first" on, typed where columns are given. */
+char *
+mt_sql_key_match(const MtRelation *relation, const MtColumns *columns, const char *left, int first)
 {
 	StringInfoData text;
 
@@ -245,17 +234,17 @@ key_match_params(const MtRelation *relation, const MtColumns *columns, const cha
 	for (int i = 0; i < relation->nkeys; i++)
 	{
 		appendStringInfo(&text, "%s%s%s %s $%d", i ? " AND " : "", left,
-						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
+						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], first + i);
 		if (columns != NULL)
 			appendStringInfo(&text, "::%s",
-							 qualified_type(find_column(columns, relation->key_columns[i])->type));
+							 mt_sql_type(find_column(columns, relation->key_columns[i])->type));
 	}
 	return text.data;
 }
 
-/* qualified_type names a type that takes values of any length: "character" would be character(1). */
-static char *
-qualified_type(Oid type)
+/* mt_sql_type names a type that takes values of any length: "character" would be character(1). */
+char *
+mt_sql_type(Oid type)
 {
 	return format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 }
@@ -319,9 +308,9 @@ copy_options(const MtColumns *columns)
 	return columns->all_binary ? " (FORMAT binary)" : "";
 }
 
-/* target_rows names the receiver's table with its partitions, but without children by inheritance. */
-static char *
-target_rows(const MtRelation *relation)
+/* mt_sql_receiver_rows names the receiver's table with its partitions, but without children by inheritance. */
+char *
+mt_sql_receiver_rows(const MtRelation *relation)
 {
 	return psprintf("%s%s", relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation));
 }

@@ -149,7 +149,7 @@ hint_of_neighbour(MtPhase phase, bool advance)
 	if (!advance && phase == MT_PLANNED)
 		return "There is no phase before planned; migrate_tiers.drop_migration() ends a migration.";
 	return psprintf(advance ? "The next phase is %s: CALL migrate_tiers.advance('%s')." :
-					"The phase before is %s: CALL migrate_tiers.revert('%s').",
+		"The phase before is %s: CALL migrate_tiers.revert('%s').",
 					mt_phase_name(advance ? phase + 1 : phase - 1), mt_phase_name(advance ? phase + 1 : phase - 1));
 }
 

@@ -21,8 +21,6 @@ CREATE TABLE migrate_tiers.migration (
     mark pg_snapshot,                                          -- the target's mark as last seen; the target's counts
     mark_time timestamptz,                                     -- when the snapshot of that mark was taken
     reversing boolean NOT NULL DEFAULT false,                  -- changes of the target are sent here, and conflicts are looked for
-    reverse_mark pg_snapshot,                                  -- the target's snapshot up to which all of it is here
-    reverse_mark_time timestamptz,                             -- when that snapshot was taken
     reverse_stopped text,                                      -- why sending from the target stopped, or null
     reverse_stopped_at timestamptz,
     floor pg_snapshot,                                         -- a mark of the target must not be older: what it needs is truncated
@@ -104,6 +102,15 @@ CREATE TABLE migrate_tiers.transition (
     error text
 );
 CREATE INDEX ON migrate_tiers.transition (migration);
+
+-- The target's snapshots up to which the source has everything: the newest counts (catalog/reverse.h).
+CREATE TABLE migrate_tiers.reverse_mark (
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    tick bigint NOT NULL,
+    mark pg_snapshot NOT NULL,
+    mark_time timestamptz NOT NULL,                            -- when that snapshot was taken
+    PRIMARY KEY (migration, tick)
+);
 
 -- Rows that both sides changed: what became of them, and the one that lost, whole.
 CREATE TABLE migrate_tiers.conflict (

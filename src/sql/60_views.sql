@@ -1,7 +1,8 @@
 -- Views.  Each shows a role the migrations that it may drive: those whose owner
 -- it is a member of.  The functions check that once more.
 
-CREATE FUNCTION migrate_tiers.sync_state(migration integer, OUT running boolean, OUT lag interval, OUT pending bigint, OUT queue_bytes bigint)
+CREATE FUNCTION migrate_tiers.sync_state(migration integer, OUT running boolean, OUT lag interval, OUT pending bigint, OUT queue_bytes bigint,
+    OUT reverse_lag interval, OUT reverse_pending bigint)
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'mt_sync_state';
 COMMENT ON FUNCTION migrate_tiers.sync_state(integer) IS
 'what the view status shows of a migration''s worker and queue. Errors: 42501 not its owner';
@@ -15,15 +16,18 @@ COMMENT ON FUNCTION migrate_tiers.pending_entries(integer) IS
 CREATE VIEW migrate_tiers.status WITH (security_barrier) AS
     SELECT m.name AS migration, m.phase, m.transition,
            s.running AS workers_running,
-           s.lag AS forward_lag, NULL::interval AS reverse_lag,
-           s.pending AS forward_pending, NULL::bigint AS reverse_pending,
+           s.lag AS forward_lag, s.reverse_lag,
+           s.pending AS forward_pending, s.reverse_pending,
            s.queue_bytes,
-           CASE WHEN m.stopped IS NOT NULL THEN 'forward: ' || m.stopped
+           CASE WHEN m.stopped IS NOT NULL AND m.reverse_stopped IS NOT NULL
+                THEN 'forward: ' || m.stopped || pg_catalog.chr(10) || 'reverse: ' || m.reverse_stopped
+                WHEN m.stopped IS NOT NULL THEN 'forward: ' || m.stopped
+                WHEN m.reverse_stopped IS NOT NULL THEN 'reverse: ' || m.reverse_stopped
                 WHEN m.copy_error IS NOT NULL THEN 'copy: ' || m.copy_error
                 WHEN EXISTS (SELECT FROM migrate_tiers.disarmed AS d WHERE d.migration = m.id)
                 THEN 'capture: the queue has reached queue_limit; tables in state recopy are not captured until they are copied again'
                 END AS stopped,
-           m.stopped_at, m.paused
+           coalesce(m.stopped_at, m.reverse_stopped_at) AS stopped_at, m.paused
       FROM migrate_tiers.migration AS m, migrate_tiers.sync_state(m.id) AS s
      WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
      ORDER BY m.name;
@@ -34,9 +38,9 @@ COMMENT ON COLUMN migrate_tiers.status.phase IS 'phase that it is in';
 COMMENT ON COLUMN migrate_tiers.status.transition IS 'step of a transition under way, or null; not null for long: cut off, to be finished or undone by advance or revert';
 COMMENT ON COLUMN migrate_tiers.status.workers_running IS 'whether the sync worker runs';
 COMMENT ON COLUMN migrate_tiers.status.forward_lag IS 'age of the oldest committed change that the target does not have; 0 when it has all, null when there is no sync';
-COMMENT ON COLUMN migrate_tiers.status.reverse_lag IS 'the same from target to source; null as long as there is no reverse sync';
+COMMENT ON COLUMN migrate_tiers.status.reverse_lag IS 'the same from target to source, as the worker saw it last; null where there is no reverse sync';
 COMMENT ON COLUMN migrate_tiers.status.forward_pending IS 'changed keys in the queue that the target does not have, those of tables being copied included';
-COMMENT ON COLUMN migrate_tiers.status.reverse_pending IS 'the same from target to source; null as long as there is no reverse sync';
+COMMENT ON COLUMN migrate_tiers.status.reverse_pending IS 'keys that the target has changed and the source could not take yet, as the worker saw it last; null where there is no reverse sync';
 COMMENT ON COLUMN migrate_tiers.status.queue_bytes IS 'size of the queue on disk in bytes, sent changes within queue_retention included';
 COMMENT ON COLUMN migrate_tiers.status.stopped IS 'null, or why sending, copying or capture stopped: SQLSTATE, message, detail; it is tried again by itself';
 COMMENT ON COLUMN migrate_tiers.status.stopped_at IS 'since when it is stopped';

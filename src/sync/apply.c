@@ -6,7 +6,7 @@
  * written after it, so its key is in the tick), then rows that are gone, then
  * rows that are there.
  */
-#include "sync/tick.h"
+#include "sync/merge.h"
 
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -26,8 +26,12 @@ static void prepare_table(MtSync *sync, MtTable *table, bool replace);
 static void queue_truncates(MtSync *sync, MtTable *table);
 static void queue_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
 
-/* mt_apply_small sends a tick as prepared statements in one pipeline: one round trip. */
-void
+/*
+ * mt_apply_small sends a tick as prepared statements in one pipeline: one round trip.
+ *
+ * While both sides are written, it stops for a look before it commits; false when it must be applied again.
+ */
+bool
 mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace)
 {
 	HASH_SEQ_STATUS status;
@@ -40,13 +44,24 @@ mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 	mt_remote_prepare(sync->remote, "mt_store_mark", mt_apply_mark_sql());
 	mt_pipeline_begin(sync->remote);
 	mt_pipeline_query(sync->remote, "BEGIN", 0, NULL);
+	if (sync->merge != NULL)
+		mt_pipeline_query(sync->remote, MT_MERGE_LOCK_TIMEOUT, 0, NULL);
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (mt_table_touched(table))
 			send_small(sync, table, replace);
+	if (sync->merge != NULL)
+	{
+		(void) mt_pipeline_finish(sync->remote);
+		if (!mt_merge_look(sync->merge))
+			return false;
+		mt_merge_record(sync->merge);
+		mt_pipeline_begin(sync->remote);
+	}
 	queue_mark(sync, new_mark, snapshot_time);
 	mt_pipeline_query(sync->remote, "COMMIT", 0, NULL);
 	(void) mt_pipeline_finish(sync->remote);
+	return true;
 }
 
 /* send_small reads and sends the rows of one table. */
@@ -73,6 +88,8 @@ send_small(MtSync *sync, MtTable *table, bool replace)
 		Datum		key[INDEX_MAX_KEYS];
 		MtField    *fields;
 
+		if (!mt_merge_keeps(table, bytes, length))
+			continue;
 		MemoryContextSwitchTo(sync->row_context);
 		fields = palloc(sizeof(MtField) * Max(Max(table->columns->count, table->key.count), 1));
 		mt_key_decode(&table->key, bytes, length, key);
@@ -109,6 +126,8 @@ send_deletes(MtSync *sync, MtTable *table)
 	{
 		Datum		key[INDEX_MAX_KEYS];
 
+		if (!mt_merge_keeps(table, bytes, length))
+			continue;
 		mt_key_decode(&table->key, bytes, length, key);
 		mt_table_key_fields(table, key, fields);
 		mt_pipeline_execute(sync->remote, table->delete, table->key.count, fields);
@@ -167,16 +186,22 @@ prepare_table(MtSync *sync, MtTable *table, bool replace)
 	sync->sending = NULL;
 }
 
+/* queue_truncates deletes what the sender truncated, but for rows that it does not concern. */
 static void
 queue_truncates(MtSync *sync, MtTable *table)
 {
 	ListCell   *cell;
+	MtField    *spared = NULL;
+	int			count = table->truncates.count > 0 ? mt_merge_spared(table, &spared) : 0;
 
 	if (table->truncated)
-		mt_pipeline_query(sync->remote, mt_sql_delete_where(table->relation, NULL), 0, NULL);
+		mt_pipeline_query(sync->remote, mt_sql_truncate(table->relation, table->columns, NULL, count),
+						  count * table->key.count, spared);
 	else
 		foreach(cell, table->truncated_where)
-			mt_pipeline_query(sync->remote, mt_sql_delete_where(table->relation, (char *) lfirst(cell)), 0, NULL);
+			mt_pipeline_query(sync->remote,
+							  mt_sql_truncate(table->relation, table->columns, (char *) lfirst(cell), count),
+							  count * table->key.count, spared);
 }
 
 /* queue_mark stores S as the target's mark, and what joins with it. */

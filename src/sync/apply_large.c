@@ -6,7 +6,7 @@
  * Memory is bounded: keys stand in a tuplestore that spills to disk, rows are
  * read through a cursor and sent in pieces.
  */
-#include "sync/tick.h"
+#include "sync/merge.h"
 
 #include "access/htup_details.h"
 #include "catalog/pg_type_d.h"
@@ -28,27 +28,37 @@
 
 static void apply_present(MtSync *sync, MtTable *table, int64 present, bool by_insert);
 static void send_large(MtSync *sync, MtTable *table, bool replace);
+static void empty_receiver(MtSync *sync, MtTable *table, const char *condition);
 static Tuplestorestate *register_keys(MtTable *table);
 static TupleDesc key_tupdesc(const MtTable *table);
 static int64 stream_query(MtSync *sync, const char *query, MtColumns *columns, const char *copy);
 static void send_piece(void *arg, const char *data, int length);
 static void store_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
 
-/* mt_apply_large sends a tick table by table. */
-void
+/* mt_apply_large sends a tick table by table; false when a look says that it must be applied again. */
+bool
 mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace)
 {
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
 
 	mt_remote_run(sync->remote, "BEGIN");
+	if (sync->merge != NULL)
+		mt_remote_run(sync->remote, MT_MERGE_LOCK_TIMEOUT);
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (mt_table_touched(table))
 			send_large(sync, table, replace);
 	sync->sending = NULL;
+	if (sync->merge != NULL)
+	{
+		if (!mt_merge_look(sync->merge))
+			return false;
+		mt_merge_record(sync->merge);
+	}
 	store_mark(sync, new_mark, snapshot_time);
 	mt_remote_run(sync->remote, "COMMIT");
+	return true;
 }
 
 static void
@@ -67,10 +77,10 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 
 	sync->sending = table;
 	if (table->truncated)
-		mt_remote_run(remote, mt_sql_delete_where(relation, NULL));
+		empty_receiver(sync, table, NULL);
 	else
 		foreach(cell, table->truncated_where)
-			mt_remote_run(remote, mt_sql_delete_where(relation, (char *) lfirst(cell)));
+			empty_receiver(sync, table, (char *) lfirst(cell));
 	if (table->keys == NULL)
 		return;
 	mt_remote_run(remote, mt_sql_stage_create(relation, table->columns));
@@ -91,6 +101,17 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 	if (present > 0)
 		apply_present(sync, table, present, by_insert);
 	mt_remote_run(remote, mt_sql_stage_drop());
+}
+
+/* empty_receiver deletes what the sender truncated, but for rows that it does not concern. */
+static void
+empty_receiver(MtSync *sync, MtTable *table, const char *condition)
+{
+	MtField    *spared = NULL;
+	int			count = table->truncates.count > 0 ? mt_merge_spared(table, &spared) : 0;
+
+	mt_remote_stream(sync->remote, mt_sql_truncate(table->relation, table->columns, condition, count),
+					 count * table->key.count, spared, NULL, NULL);
 }
 
 /* apply_present makes the table's rows equal to those of the stage. */
@@ -125,8 +146,11 @@ register_keys(MtTable *table)
 	while (mt_keys_next(table->keys, &cursor, &bytes, &length))
 	{
 		Datum		key[INDEX_MAX_KEYS];
-		MemoryContext previous = MemoryContextSwitchTo(scratch);
+		MemoryContext previous;
 
+		if (!mt_merge_keeps(table, bytes, length))
+			continue;
+		previous = MemoryContextSwitchTo(scratch);
 		mt_key_decode(&table->key, bytes, length, key);
 		tuplestore_putvalues(store, tupdesc, key, nulls);
 		MemoryContextSwitchTo(previous);

@@ -195,11 +195,11 @@ empty_table(MtLook *state)
 
 	mt_pipeline_begin(state->sync->remote);
 	if (table->truncated)
-		mt_pipeline_query(state->sync->remote, mt_sql_delete_where(table->relation, NULL), 0, NULL);
+		mt_pipeline_query(state->sync->remote, mt_sql_truncate(table->relation, table->columns, NULL, 0), 0, NULL);
 	else
 		foreach(cell, table->truncated_where)
 			mt_pipeline_query(state->sync->remote,
-							  mt_sql_delete_where(table->relation, (char *) lfirst(cell)), 0, NULL);
+							  mt_sql_truncate(table->relation, table->columns, (char *) lfirst(cell), 0), 0, NULL);
 	return end_window(state, &culprit);
 }
 

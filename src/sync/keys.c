@@ -87,6 +87,17 @@ mt_keys_add(MtKeySet *keys, const char *bytes, int length)
 	return true;
 }
 
+/* mt_keys_has says whether a key is there. */
+bool
+mt_keys_has(const MtKeySet *keys, const char *bytes, int length)
+{
+	uint64		hash = hash_bytes_extended((const unsigned char *) bytes, length, 0);
+	bool		found;
+
+	(void) find_slot(keys, hash, bytes, length, &found);
+	return found;
+}
+
 /* mt_keys_next gives the key at the cursor and moves it on. */
 bool
 mt_keys_next(const MtKeySet *keys, MtKeyCursor *cursor, const char **bytes, int *length)

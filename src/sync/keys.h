@@ -25,6 +25,7 @@ extern void mt_keys_free(MtKeySet *keys);
 
 /* Adds a key; false when it is there already. */
 extern bool mt_keys_add(MtKeySet *keys, const char *bytes, int length);
+extern bool mt_keys_has(const MtKeySet *keys, const char *bytes, int length);
 extern uint64 mt_keys_count(const MtKeySet *keys);
 
 /* Goes through all keys; a cursor starts at {0, 0}. */

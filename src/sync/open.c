@@ -20,6 +20,8 @@ static HTAB *open_relids = NULL;
 static bool declaration_changed = false;
 
 static void on_invalidation(Datum arg, Oid relid);
+static void reload_migration(MtSync *sync);
+static void take_reverse_mark(MtSync *sync);
 static void close_tables(MtSync *sync);
 static void read_mark(MtSync *sync);
 static void check_floor(MtSync *sync);
@@ -48,6 +50,7 @@ mt_sync_open(MtMigration *migration, MemoryContext parent)
 	sync->reader = mt_queue_reader_create(sync->migration);
 	read_mark(sync);
 	check_floor(sync);
+	take_reverse_mark(sync);
 	sync->tables_context = AllocSetContextCreate(context, "migrate_tiers tables", ALLOCSET_DEFAULT_SIZES);
 	open_tables(sync);
 	MemoryContextSwitchTo(previous);
@@ -65,9 +68,32 @@ mt_sync_reload(MtSync *sync)
 	mt_remote_unprepare(sync->remote);
 	mt_xact_begin();
 	close_tables(sync);
+	reload_migration(sync);
 	open_tables(sync);
 	mt_xact_commit();
 	MemoryContextSwitchTo(previous);
+}
+
+/* reload_migration reads the migration again: its phase and its way may have changed. */
+static void
+reload_migration(MtSync *sync)
+{
+	bool		was_reversing = sync->migration->reversing;
+
+	MemoryContextSwitchTo(sync->tables_context);
+	sync->migration = mt_migration_by_id(sync->migration->id, false);
+	if (!was_reversing)
+		take_reverse_mark(sync);
+}
+
+/* take_reverse_mark begins where the way back has ended, or begins. */
+static void
+take_reverse_mark(MtSync *sync)
+{
+	char	   *mark = sync->migration->reverse_mark;
+
+	sync->reverse_mark = mark ? MemoryContextStrdup(sync->context, mark) : NULL;
+	sync->conflicts_there = sync->migration->reversing;
 }
 
 /* mt_sync_close closes the connection and frees all. */
@@ -230,5 +256,5 @@ read_partitioned(MtSync *sync)
 		for (int row = 0; row < rows->count; row++)
 			if (strcmp(rows->values[row][0], table->relation->target_schema) == 0 &&
 				strcmp(rows->values[row][1], table->relation->target_name) == 0)
-				table->relation->target_partitioned = true;
+				table->relation->target_partitioned = table->mirror->partitioned = true;
 }

@@ -20,7 +20,6 @@
 
 static bool has_distinct_keys(Oid index);
 static void prepare_read(MtTable *table);
-static MtColumn *key_column(MtTable *table, int number);
 
 /* mt_table_open describes a table. */
 void
@@ -40,16 +39,23 @@ mt_table_open(MtTable *table, MtRelation *relation)
 		table->insert[batch] = psprintf("mt_insert_%d_%d", relation->id, batch);
 	}
 	table->delete = psprintf("mt_delete_%d", relation->id);
+	table->mirror = mt_relation_mirror(relation);
 	table_close(opened, AccessShareLock);
 }
 
-/* mt_table_close frees the plan of a table. */
+/* mt_table_close frees the plans of a table. */
 void
 mt_table_close(MtTable *table)
 {
 	if (table->read_row)
 		SPI_freeplan(table->read_row);
 	table->read_row = NULL;
+	for (int i = 0; i < MT_HERE_PLANS; i++)
+	{
+		if (table->here[i])
+			SPI_freeplan(table->here[i]);
+		table->here[i] = NULL;
+	}
 }
 
 /* mt_table_note takes an entry of the queue into the tick under way. */
@@ -86,9 +92,11 @@ mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext context)
 void
 mt_table_reset(MtTable *table)
 {
-	table->keys = NULL;
+	table->keys = table->skip = table->spare = NULL;
 	table->truncated = false;
 	table->truncated_where = NIL;
+	memset(&table->truncates, 0, sizeof(table->truncates));
+	table->cancelled = table->spare_by = table->unsent = table->known = NULL;
 }
 
 /* mt_table_touched says whether the tick under way has anything for a table. */
@@ -150,7 +158,7 @@ mt_table_key_fields(MtTable *table, const Datum *key, MtField *fields)
 {
 	for (int i = 0; i < table->key.count; i++)
 	{
-		MtColumn   *column = key_column(table, i);
+		MtColumn   *column = mt_table_key_column(table, i);
 		bytea	   *form = mt_column_bytes(column, key[i]);
 
 		fields[i].data = VARDATA(form);
@@ -170,7 +178,7 @@ mt_table_key_text(MtTable *table, const Datum *key)
 	initStringInfo(&values);
 	for (int i = 0; i < table->key.count; i++)
 	{
-		MtColumn   *column = key_column(table, i);
+		MtColumn   *column = mt_table_key_column(table, i);
 		char	   *value = OutputFunctionCall(&column->output, key[i]);
 		int			length = strlen(value);
 		int			shown = pg_mbcliplen(value, length, KEY_VALUE_SHOWN);
@@ -209,8 +217,9 @@ prepare_read(MtTable *table)
 		elog(ERROR, "could not keep the plan for the reading of rows");
 }
 
-static MtColumn *
-key_column(MtTable *table, int number)
+/* mt_table_key_column finds a column of the key among those that travel. */
+MtColumn *
+mt_table_key_column(MtTable *table, int number)
 {
 	for (int i = 0; i < table->columns->count; i++)
 		if (table->columns->columns[i].attnum == table->key.columns[number].attnum)

@@ -16,11 +16,15 @@
 #include "catalog/relation.h"
 #include "endpoint/endpoint.h"
 #include "sync/keys.h"
+#include "sync/unsent.h"
+
+/* Plans of statements that set rows here: delete, and insert or upsert of one row or MT_BATCH_ROWS. */
+#define MT_HERE_PLANS 5
 
 /* Rows that one statement takes where there are as many: what a statement costs by itself is shared. */
 #define MT_BATCH_ROWS 16
 
-typedef struct MtTable
+struct MtTable
 {
 	int32		id;				/* hash key */
 	MtRelation *relation;
@@ -39,11 +43,24 @@ typedef struct MtTable
 	bool		insert_prepared[2];
 	bool		upsert_prepared[2];
 
+	/* where changes of the target come here: the same with the sides exchanged, and its plans */
+	MtRelation *mirror;
+	SPIPlanPtr	here[MT_HERE_PLANS];
+
 	/* of the tick under way */
 	MtKeySet   *keys;
 	bool		truncated;
 	List	   *truncated_where;	/* char *, each once */
-} MtTable;
+
+	/* the same, while both sides are written */
+	MtWriters	truncates;		/* transactions of the sender that truncated */
+	MtUnsent   *cancelled;		/* keys that have void entries in our queue; data: List of MtMark */
+	MtUnsent   *spare_by;		/* the same of the target's queue, for its truncations */
+	MtUnsent   *unsent;			/* what the receiver's queue held when it was looked at */
+	MtUnsent   *known;			/* keys that both sides changed; data: MtDecision */
+	MtKeySet   *skip;			/* keys that leave the tick: the receiver's row has won */
+	MtKeySet   *spare;			/* keys that a TRUNCATE of the sender does not concern */
+};
 
 /* Describes a table in the current memory context, which has to outlive it. */
 extern void mt_table_open(MtTable *table, MtRelation *relation);
@@ -62,6 +79,9 @@ extern bool mt_table_touched(const MtTable *table);
 /* Runs as the owner of the migration, under the active snapshot: one row by its key.
  * fields (one a column) are NULL-data where absent or null; returns whether the row exists. */
 extern bool mt_table_read_row(MtTable *table, const Datum *key, MtField *fields, int64 *bytes);
+
+/* The column of the key's number. */
+extern MtColumn *mt_table_key_column(MtTable *table, int number);
 
 /* A key as parameters of a statement that finds rows by it. */
 extern void mt_table_key_fields(MtTable *table, const Datum *key, MtField *fields);

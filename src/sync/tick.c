@@ -11,7 +11,7 @@
  * A table joins with the tick that follows its copy: for it every row of the
  * queue counts that S0, the snapshot of its attachment, does not see.
  */
-#include "sync/tick.h"
+#include "sync/merge.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -24,11 +24,10 @@
 #include "catalog/disarmed.h"
 
 static void leave_disarmed(MtSync *sync, Snapshot snapshot);
+static void begin_merge(MtSync *sync, Snapshot snapshot);
 static bool any_joining(MtSync *sync);
 static void collect_row(void *arg, const MtQueueRow *row);
-static void apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
-static ErrorData *try_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
-static bool is_swap(int sqlerrcode);
+static void count_keys(MtSync *sync);
 static void finish_tick(MtSync *sync, Snapshot snapshot, TimestampTz snapshot_time, const char *stored);
 static void reset_tables(MtSync *sync);
 
@@ -56,12 +55,19 @@ mt_tick_run(MtSync *sync)
 	sync->oldest = 0;
 	reset_tables(sync);
 	leave_disarmed(sync, snapshot);
+	begin_merge(sync, snapshot);
 	joining = any_joining(sync);
 	mt_queue_read(sync->reader, snapshot, sync->mark, joining, collect_row, sync);
+	if (sync->cancelled)
+		mt_cancelled_spare(sync);
 	send = joining || sync->oldest != 0;
 	new_mark = mt_mark_format(mt_mark_from_snapshot(snapshot));
 	if (send)
-		apply(sync, new_mark, snapshot_time);
+	{
+		count_keys(sync);
+		mt_apply_run(sync, sync->keys <= (uint64) mt_small_tick ? mt_apply_small : mt_apply_large, new_mark,
+					 snapshot_time);
+	}
 	finish_tick(sync, snapshot, snapshot_time, send ? new_mark : NULL);
 	if (sync->at_mark != NULL)
 		sync->at_mark(sync, snapshot, snapshot_time, sync->at_mark_arg);
@@ -121,6 +127,10 @@ collect_row(void *arg, const MtQueueRow *row)
 			continue;
 		if (table->joined ? row->sent : mt_mark_sees(table->captured_from, row->xid))
 			continue;
+		if (entry.kind == MT_ENTRY_KEY && mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
+			continue;
+		if (entry.kind != MT_ENTRY_KEY && sync->merge != NULL)
+			mt_writers_add(&table->truncates, row->xid, row->committed, sync->tick_context);
 		mt_table_note(table, &entry, sync->tick_context);
 		used = true;
 	}
@@ -128,75 +138,27 @@ collect_row(void *arg, const MtQueueRow *row)
 		sync->oldest = row->committed;
 }
 
-/*
- * apply sends what was collected.
- *
- * Rows that exchange values of another unique key cannot be set one by one; the
- * same tick is then applied as "delete all that it touches, insert what is there".
- */
+/* begin_merge prepares for rows that both sides change, where applications may write the target. */
 static void
-apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
+begin_merge(MtSync *sync, Snapshot snapshot)
+{
+	sync->merge = NULL;
+	sync->cancelled = false;
+	if (!sync->migration->reversing)
+		return;
+	mt_cancelled_load(sync);
+	sync->merge = mt_merge_begin(sync, true, snapshot);
+}
+
+static void
+count_keys(MtSync *sync)
 {
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
-	ErrorData  *error;
-	bool		replace = false;
 
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		sync->keys += table->keys ? mt_keys_count(table->keys) : 0;
-	error = try_apply(sync, new_mark, snapshot_time, false);
-	if (error != NULL && is_swap(error->sqlerrcode) && mt_remote_usable(sync->remote))
-	{
-		FreeErrorData(error);
-		mt_remote_run(sync->remote, "ROLLBACK");
-		replace = true;
-		error = try_apply(sync, new_mark, snapshot_time, true);
-	}
-	if (error == NULL)
-		return;
-	mt_culprit_name(sync, error, replace);
-	ReThrowError(error);
-}
-
-/* try_apply sends what was collected, and returns the error if there was one. */
-static ErrorData *
-try_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-
-	sync->sending = NULL;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		if (sync->keys <= (uint64) mt_small_tick)
-			mt_apply_small(sync, new_mark, snapshot_time, replace);
-		else
-			mt_apply_large(sync, new_mark, snapshot_time, replace);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return error;
-}
-
-static bool
-is_swap(int sqlerrcode)
-{
-	/* Two keys that look different and are equal bring one row twice into a statement: cardinality. */
-	return sqlerrcode == ERRCODE_UNIQUE_VIOLATION || sqlerrcode == ERRCODE_EXCLUSION_VIOLATION ||
-		sqlerrcode == ERRCODE_CARDINALITY_VIOLATION;
 }
 
 /* finish_tick takes S as the mark; "stored" is its text where the target has it, too. */
@@ -209,6 +171,8 @@ finish_tick(MtSync *sync, Snapshot snapshot, TimestampTz snapshot_time, const ch
 	MtMark	   *old = sync->mark;
 
 	mt_queue_read_done(sync->reader);
+	sync->conflicts_there = sync->conflicts_there || (sync->merge != NULL && sync->merge->recorded);
+	sync->merge = NULL;
 	sync->mark = mt_mark_from_snapshot(snapshot);
 	sync->mark_time = snapshot_time;
 	pfree(old->xip);

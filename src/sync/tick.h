@@ -32,6 +32,17 @@ typedef struct MtSync
 	/* Called at the end of a forward tick, when both sides are equal, inside of its transaction; or NULL. */
 	void (*at_mark)(struct MtSync *sync, Snapshot snapshot, TimestampTz time, void *arg);
 	void	   *at_mark_arg;
+	/* while both sides are written; else merge is NULL */
+	struct MtMerge *merge;		/* of the tick under way */
+	char	   *reverse_mark;	/* the target's snapshot up to which we have all of it, as text */
+	TimestampTz reverse_mark_time;
+	bool		cancelled;		/* entries of our queue are void */
+	bool		conflicts_there;	/* conflicts may wait on the target to be brought here */
+
+	/* of the last reverse tick */
+	int64		reverse_rows;
+	TimestampTz reverse_oldest;	/* commit time of the oldest change of the target that is not here, or 0 */
+	TimestampTz reverse_seen;	/* when the target was last asked */
 
 	bool		disarmed;		/* a table was found disarmed that is not marked for a new copy yet */
 
@@ -57,10 +68,23 @@ extern void mt_sync_watch_catalog(void);
 /* Runs one tick.  Tables that are joining join with it.  Returns whether anything was sent. */
 extern bool mt_tick_run(MtSync *sync);
 
-/* Applies what a tick has collected; in apply.c. */
-extern void mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
-extern void mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+/*
+ * Ways to apply what a tick has collected, in the receiver's transaction; false: it has to be applied
+ * again (merge.h).  In apply.c, apply_large.c and reverse_apply.c.
+ */
+typedef bool (*MtApply)(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+
+/* Applies a tick, again and again where need be; what fails for good is raised.  In attempt.c. */
+extern void mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time);
+
+/* Applies what a tick has collected on the target. */
+extern bool mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+extern bool mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 extern char *mt_apply_mark_sql(void);
+
+/* One tick from the target to the source; returns whether anything was sent. */
+extern bool mt_reverse_run(MtSync *sync);
+extern bool mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 
 /* Adds to the error of a tick that was rolled back which row of which table it is about; in culprit.c. */
 extern void mt_culprit_name(MtSync *sync, ErrorData *error, bool replace);

@@ -28,8 +28,13 @@
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS	 60000
 
+/* Failures to get the lock of a row that an application is writing that are no news yet. */
+#define LOCK_FAILURES 50
+#define LOCK_WAIT_MS  20
+
 static MtWorker *begin_work(int32 migration_id);
 static void register_worker(MtWorker *worker);
+static void acknowledge(MtWorker *worker);
 static bool reload_migration(MtWorker *worker);
 static long try_step(MtWorker *worker);
 static long handle_error(MtWorker *worker, ErrorData *error);
@@ -61,6 +66,8 @@ mt_sync_worker_main(Datum arg)
 		wait = try_step(worker);
 		if (wait < 0)
 			break;
+		if (worker->migration->reversing)
+			wait = Min(wait, mt_worker_reverse(worker));
 		if (wait > 0)
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, PG_WAIT_EXTENSION);
 	}
@@ -87,7 +94,23 @@ begin_work(int32 migration_id)
 	mt_sync_watch_catalog();
 	register_worker(worker);
 	mt_xact_commit();
-	return reload_migration(worker) ? worker : NULL;
+	if (!reload_migration(worker))
+		return NULL;
+	acknowledge(worker);
+	return worker;
+}
+
+/* acknowledge tells which way the ticks go from here on: none is under way. */
+static void
+acknowledge(MtWorker *worker)
+{
+	if (worker->migration == NULL)
+		return;
+	LWLockAcquire(&worker->shared->lock, LW_EXCLUSIVE);
+	worker->shared->reversing = worker->migration->reversing;
+	worker->shared->acknowledged = true;
+	LWLockRelease(&worker->shared->lock);
+	ConditionVariableBroadcast(&worker->shared->progressed);
 }
 
 /* register_worker tells committing writers whom to wake, and others where to look. */
@@ -140,6 +163,7 @@ try_step(MtWorker *worker)
 			else if (worker->sync != NULL)
 				mt_sync_reload(worker->sync);
 			worker->unjoined = true;
+			acknowledge(worker);
 		}
 		if (wait == 0)
 			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker->retry);
@@ -149,7 +173,7 @@ try_step(MtWorker *worker)
 			/* What an earlier worker told of a stop is over with the first round of this one. */
 			if (worker->failures > 0 || !worker->succeeded)
 				set_stopped(worker, NULL);
-			worker->failures = 0;
+			worker->failures = worker->contention = 0;
 			worker->succeeded = true;
 		}
 	}
@@ -177,6 +201,15 @@ handle_error(MtWorker *worker, ErrorData *error)
 	long		wait = FIRST_BACKOFF_MS;
 	char	   *text = mt_error_text(error);
 
+	if (worker->migration != NULL && worker->migration->reversing && worker->sync != NULL &&
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && mt_remote_usable(worker->sync->remote) &&
+		worker->contention++ < LOCK_FAILURES)
+	{
+		/* An application has a row that the tick is about to set: it goes first. */
+		mt_remote_run(worker->sync->remote, "ROLLBACK");
+		worker->sync->merge = NULL;
+		return LOCK_WAIT_MS;
+	}
 	if (worker->sync != NULL)
 		mt_sync_close(worker->sync);
 	worker->sync = NULL;

@@ -31,6 +31,14 @@ typedef struct MtWorker
 	int			failures;		/* in a row, of ticks */
 	bool		succeeded;		/* a round went well in this process */
 	TimestampTz retry;			/* after a failure, not before this moment, whoever wakes us */
+	int			reverse_failures;	/* in a row, of reverse ticks */
+	bool		reverse_succeeded;
+	bool		reverse_told;	/* status says why the way back stopped */
+	TimestampTz reverse_retry;	/* not before this moment */
+	TimestampTz reverse_active;	/* when something last came from the target */
+	TimestampTz swept;			/* when the target's queues were last swept */
+	char	   *sweep_below;	/* and what they may be swept below next: a mark */
+	int			contention;		/* forward ticks in a row that met a locked row */
 	HTAB	   *copy_retries;	/* tables for which preparing a copy failed */
 	bool		copy_failed;	/* there are such tables */
 	bool		unjoined;		/* some captured table has not joined yet */
@@ -68,6 +76,12 @@ extern void mt_worker_rotate(MtWorker *worker);
 
 /* Gives a common point to a verification that asks for one; called by the tick. */
 extern void mt_worker_give_point(MtSync *sync, Snapshot snapshot, TimestampTz time, void *shared);
+
+/* A tick from the target, when it is due.  Returns the milliseconds to wait, unless woken; in reverse.c. */
+extern long mt_worker_reverse(MtWorker *worker);
+
+/* Deletes from the target's queues what was sent long ago; in sweep.c. */
+extern void mt_worker_sweep(MtWorker *worker);
 
 /* Brings copies forward; returns whether there is something left to do for them. */
 extern bool mt_worker_copies(MtWorker *worker);

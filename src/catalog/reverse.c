@@ -1,0 +1,54 @@
+/*
+ * reverse.c
+ *	  The reverse mark: see reverse.h.
+ */
+#include "catalog/reverse.h"
+
+#include "utils/timestamp.h"
+
+#include "base/spi.h"
+
+/* Marks that are kept to look back at. */
+#define MARKS_KEPT 1000
+
+/* mt_reverse_mark_store stores a mark. */
+void
+mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time)
+{
+	static SPIPlanPtr plan = NULL;
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_kept(&plan, SPI_OK_INSERT,
+					 "INSERT INTO migrate_tiers.reverse_mark (migration, tick, mark, mark_time)"
+					 " VALUES ($1, coalesce((SELECT max(tick) FROM migrate_tiers.reverse_mark WHERE migration = $1), 0) + 1,"
+					 " $2::pg_snapshot, $3)",
+					 MT_ARGS(MT_INT4(migration), MT_TEXT(mark), {TIMESTAMPTZOID, TimestampTzGetDatum(mark_time), false}));
+	mt_spi_end(&scope);
+}
+
+/* mt_reverse_mark_trim deletes old marks. */
+void
+mt_reverse_mark_trim(int32 migration)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_DELETE,
+				"DELETE FROM migrate_tiers.reverse_mark WHERE migration = $1 AND tick <="
+				" (SELECT max(tick) FROM migrate_tiers.reverse_mark WHERE migration = $1) - $2",
+				MT_ARGS(MT_INT4(migration), MT_INT4(MARKS_KEPT)));
+	mt_spi_end(&scope);
+}
+
+/* mt_reverse_mark_forget deletes all marks, and what is void in the queue by them. */
+void
+mt_reverse_mark_forget(int32 migration)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.reverse_mark WHERE migration = $1",
+				MT_ARGS(MT_INT4(migration)));
+	mt_spi_end(&scope);
+}

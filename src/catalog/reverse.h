@@ -1,0 +1,23 @@
+/*
+ * reverse.h
+ *	  The reverse mark: the target's snapshot up to which the source has
+ *	  everything; stored in the transaction that applied it.
+ *
+ * A row a tick that is only ever inserted, and the newest counts: so it is found
+ * at once, whatever old snapshots keep of the others.
+ */
+#ifndef MT_REVERSE_H
+#define MT_REVERSE_H
+
+#include "base/compat.h"
+
+#include "datatype/timestamp.h"
+
+/* Stores a mark (a pg_snapshot of the target, as text). */
+extern void mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time);
+
+/* Deletes old ones but for some; or all, when the migration goes back to one way. */
+extern void mt_reverse_mark_trim(int32 migration);
+extern void mt_reverse_mark_forget(int32 migration);
+
+#endif							/* MT_REVERSE_H */

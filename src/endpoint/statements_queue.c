@@ -1,0 +1,255 @@
+/*
+ * statements_queue.c
+ *	  The SQL of what only happens while both sides are written: reading the
+ *	  queue of the target, looking for rows that both sides changed, and keeping
+ *	  the one that lost.  See statements.h.
+ *
+ * A queue on the target has a table of its own for each table: xid, noted, kind,
+ * condition, and the key's columns k1, k2, ...  An entry is unsent where the mark
+ * does not see its transaction; the index on xid finds the few that can be.
+ */
+#include "endpoint/statements.h"
+
+#include "catalog/pg_type_d.h"
+#include "utils/builtins.h"
+
+/* Entries that the mark in parameter 1 does not see. */
+#define UNSENT \
+	"q.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($1::pg_catalog.pg_snapshot)" \
+	" AND NOT pg_catalog.pg_visible_in_snapshot(q.xid, $1::pg_catalog.pg_snapshot)"
+
+static const MtColumn *key_column(const MtRelation *relation, const MtColumns *columns, int number);
+static char *forms(const MtColumns *columns, const char *prefix);
+static char *key_forms(const MtRelation *relation, const MtColumns *columns);
+static char *queue_match(const MtRelation *relation, const char *row);
+static char *queue_params(const MtRelation *relation, const MtColumns *columns);
+
+/* mt_sql_queue_name names the queue of a table on the target. */
+char *
+mt_sql_queue_name(const MtMigration *migration, const MtRelation *relation)
+{
+	return psprintf("migrate_tiers.queue_%.8s_%d", migration->ident, relation->id);
+}
+
+/* mt_sql_writer_name names the table of the transactions that wrote a queue on the target. */
+char *
+mt_sql_writer_name(const MtMigration *migration)
+{
+	return psprintf("migrate_tiers.writer_%.8s", migration->ident);
+}
+
+/* mt_sql_writer_unsent returns a row where there is something unsent. */
+char *
+mt_sql_writer_unsent(const MtMigration *migration)
+{
+	return psprintf("SELECT 1 FROM %s AS q WHERE " UNSENT " LIMIT 1", mt_sql_writer_name(migration));
+}
+
+/*
+ * mt_sql_queues_unsent returns a row: the snapshot, its time, since when something is unsent, and the
+ * ids of the tables that it is of.
+ */
+char *
+mt_sql_queues_unsent(const MtMigration *migration, const List *relations)
+{
+	StringInfoData tables;
+	ListCell   *cell;
+
+	initStringInfo(&tables);
+	foreach(cell, relations)
+	{
+		const MtRelation *relation = (const MtRelation *) lfirst(cell);
+
+		appendStringInfo(&tables, "%sCASE WHEN EXISTS (SELECT FROM %s AS q WHERE " UNSENT ") THEN '%d ' ELSE '' END",
+						 tables.len ? " || " : "", mt_sql_queue_name(migration, relation), relation->id);
+	}
+	return psprintf("SELECT pg_catalog.pg_current_snapshot(), pg_catalog.clock_timestamp(),"
+					" (SELECT pg_catalog.min(q.committed) FROM %s AS q WHERE " UNSENT "), %s",
+					mt_sql_writer_name(migration), tables.len ? tables.data : "''");
+}
+
+/* mt_sql_queue_entries reads the entries that the mark does not see. */
+char *
+mt_sql_queue_entries(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns,
+					 bool times)
+{
+	const char *written = "NULL::pg_catalog.timestamptz";
+	const char *writers = "";
+
+	if (times)
+	{
+		written = "coalesce(w.committed, q.noted)";
+		writers = psprintf(" LEFT JOIN (SELECT q.xid, pg_catalog.max(q.committed) AS committed FROM %s AS q WHERE " UNSENT
+						   " GROUP BY q.xid) AS w ON w.xid OPERATOR(pg_catalog.=) q.xid",
+						   mt_sql_writer_name(migration));
+	}
+	return psprintf("SELECT q.kind::pg_catalog.int4, q.xid, %s, q.condition, %s FROM %s AS q%s WHERE " UNSENT,
+					written, key_forms(relation, columns), mt_sql_queue_name(migration, relation), writers);
+}
+
+/* mt_sql_queue_present reads the rows whose keys the queue holds, each once. */
+char *
+mt_sql_queue_present(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&names, "%sq.k%d", i ? ", " : "", i + 1);
+	return psprintf("SELECT %s FROM (SELECT DISTINCT %s FROM %s AS q WHERE q.kind = 0 AND " UNSENT ") AS q"
+					" JOIN %s%s AS t ON %s",
+					forms(columns, "t."), names.data, mt_sql_queue_name(migration, relation),
+					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation),
+					queue_match(relation, "t."));
+}
+
+/* mt_sql_queue_absent reads the keys of the queue that have no row. */
+char *
+mt_sql_queue_absent(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("SELECT %s FROM %s AS q WHERE q.kind = 0 AND " UNSENT
+					" AND NOT EXISTS (SELECT FROM %s%s AS t WHERE %s)",
+					key_forms(relation, columns), mt_sql_queue_name(migration, relation),
+					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation),
+					queue_match(relation, "t."));
+}
+
+/* mt_sql_queue_cancel deletes entries of a key, of named transactions. */
+char *
+mt_sql_queue_cancel(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("DELETE FROM %s AS q WHERE q.kind = 0 AND %s"
+					" AND q.xid OPERATOR(pg_catalog.=) ANY ($%d::pg_catalog.xid8[])",
+					mt_sql_queue_name(migration, relation), queue_params(relation, columns), relation->nkeys + 1);
+}
+
+/* mt_sql_queue_spare notes that truncations are not to concern a key. */
+char *
+mt_sql_queue_spare(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
+{
+	StringInfoData names;
+	StringInfoData params;
+
+	initStringInfo(&names);
+	initStringInfo(&params);
+	for (int i = 0; i < relation->nkeys; i++)
+	{
+		appendStringInfo(&names, ", k%d", i + 1);
+		appendStringInfo(&params, ", $%d::%s", i + 1, mt_sql_type(key_column(relation, columns, i)->type));
+	}
+	return psprintf("INSERT INTO %s (kind, condition%s) VALUES (3, $%d::pg_catalog.text%s)",
+					mt_sql_queue_name(migration, relation), names.data, relation->nkeys + 1, params.data);
+}
+
+/* mt_sql_target_row reads a row of the target by its key, in the columns' form. */
+char *
+mt_sql_target_row(const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("SELECT %s FROM %s%s AS t WHERE %s", forms(columns, "t."),
+					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation),
+					mt_sql_key_match(relation, columns, "t.", 1));
+}
+
+/*
+ * mt_sql_row_image reads a row by its key as jsonb; "table" is named with the ONLY that it needs.
+ *
+ * A json value is kept as its text: as jsonb it would lose its spaces and doubled keys.
+ */
+char *
+mt_sql_row_image(const char *table, const MtRelation *relation, const MtColumns *columns, bool typed)
+{
+	StringInfoData image;
+
+	initStringInfo(&image);
+	appendStringInfoString(&image, "pg_catalog.to_jsonb(t)");
+	for (int i = 0; i < columns->count; i++)
+		if (columns->columns[i].type == JSONOID)
+			appendStringInfo(&image, " || pg_catalog.jsonb_build_object(%s, t.%s::pg_catalog.text)",
+							 quote_literal_cstr(columns->columns[i].name), quote_identifier(columns->columns[i].name));
+	return psprintf("SELECT (%s)::pg_catalog.text FROM %s AS t WHERE %s", image.data, table,
+					mt_sql_key_match(relation, typed ? columns : NULL, "t.", 1));
+}
+
+/* mt_sql_row_meets reads whether the receiver's row of a key meets a condition. */
+char *
+mt_sql_row_meets(const MtRelation *relation, const MtColumns *columns, const char *condition, bool typed)
+{
+	return psprintf("SELECT 1 FROM %s AS t WHERE %s AND (%s)", mt_sql_receiver_rows(relation),
+					mt_sql_key_match(relation, typed ? columns : NULL, "t.", 1), condition);
+}
+
+/* mt_sql_truncate deletes all rows, or those that meet a condition over plain column names, but for some keys. */
+char *
+mt_sql_truncate(const MtRelation *relation, const MtColumns *columns, const char *condition, int spared)
+{
+	StringInfoData but;
+
+	if (spared == 0)
+		return psprintf("DELETE FROM %s%s%s", mt_sql_receiver_rows(relation),
+						condition ? " WHERE " : "", condition ? condition : "");
+	initStringInfo(&but);
+	for (int i = 0; i < spared; i++)
+		appendStringInfo(&but, "%s(%s)", i ? " OR " : "",
+						 mt_sql_key_match(relation, columns, "t.", 1 + i * relation->nkeys));
+	return psprintf("DELETE FROM %s AS t WHERE (%s) AND NOT (%s)", mt_sql_receiver_rows(relation),
+					condition ? condition : "true", but.data);
+}
+
+static const MtColumn *
+key_column(const MtRelation *relation, const MtColumns *columns, int number)
+{
+	for (int i = 0; i < columns->count; i++)
+		if (strcmp(columns->columns[i].name, relation->key_columns[number]) == 0)
+			return &columns->columns[i];
+	elog(ERROR, "key column \"%s\" is not among the columns", relation->key_columns[number]);
+	return NULL;
+}
+
+/* forms lists columns so that each comes in its form: what travels as text is made text there. */
+static char *
+forms(const MtColumns *columns, const char *prefix)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < columns->count; i++)
+		appendStringInfo(&list, "%s%s%s%s", i ? ", " : "", prefix, quote_identifier(columns->columns[i].name),
+						 columns->columns[i].binary ? "" : "::pg_catalog.text");
+	return list.data;
+}
+
+static char *
+key_forms(const MtRelation *relation, const MtColumns *columns)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&list, "%sq.k%d%s", i ? ", " : "", i + 1,
+						 key_column(relation, columns, i)->binary ? "" : "::pg_catalog.text");
+	return list.data;
+}
+
+static char *
+queue_match(const MtRelation *relation, const char *row)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, "%s%s%s %s q.k%d", i ? " AND " : "", row,
+						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
+	return text.data;
+}
+
+static char *
+queue_params(const MtRelation *relation, const MtColumns *columns)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, "%sq.k%d %s $%d::%s", i ? " AND " : "", i + 1, relation->key_operators[i], i + 1,
+						 mt_sql_type(key_column(relation, columns, i)->type));
+	return text.data;
+}

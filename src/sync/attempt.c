@@ -1,0 +1,92 @@
+/*
+ * attempt.c
+ *	  Applies a tick until it is applied.
+ *
+ * Rows that exchange values of another unique key cannot be set one by one; the
+ * same tick is then applied as "delete all that it touches, insert what is there".
+ * Where a look has found rows that the receiver has changed, too, it is applied again by
+ * what was decided of them.  Each attempt is a subtransaction here; on the
+ * target a transaction, which the attempt begins and the last one commits.
+ */
+#include "sync/merge.h"
+
+#include "access/xact.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+static ErrorData *attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time,
+						  bool replace, bool *done);
+static bool is_swap(int sqlerrcode);
+
+/* mt_apply_run applies what a tick has collected. */
+void
+mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time)
+{
+	bool		forward = way != mt_reverse_apply;
+	bool		replace = false;
+	bool		done;
+	int			attempts = 0;
+	ErrorData  *error;
+
+	for (;;)
+	{
+		sync->rows = sync->bytes = 0;
+		error = attempt(sync, way, new_mark, snapshot_time, replace, &done);
+		if (error == NULL && done)
+			return;
+		if (error != NULL && (replace || !is_swap(error->sqlerrcode) || !mt_remote_usable(sync->remote)))
+			break;
+		if (forward)
+			mt_remote_run(sync->remote, "ROLLBACK");
+		if (error == NULL)
+			mt_merge_decide_again(sync->merge, &attempts);
+		else
+		{
+			FreeErrorData(error);
+			replace = true;
+		}
+	}
+	if (forward)
+		mt_culprit_name(sync, error, replace);
+	ReThrowError(error);
+}
+
+/* attempt applies once, and returns the error if there was one. */
+static ErrorData *
+attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time, bool replace, bool *done)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	sync->sending = NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		*done = way(sync, new_mark, snapshot_time, replace);
+		if (*done)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+static bool
+is_swap(int sqlerrcode)
+{
+	/* Two keys that look different and are equal bring one row twice into a statement: cardinality. */
+	return sqlerrcode == ERRCODE_UNIQUE_VIOLATION || sqlerrcode == ERRCODE_EXCLUSION_VIOLATION ||
+		sqlerrcode == ERRCODE_CARDINALITY_VIOLATION;
+}

@@ -1,0 +1,126 @@
+/*
+ * cancelled.c
+ *	  Entries of our queue that are void, since the target's row of the key has
+ *	  won: see merge.h.
+ *
+ * A row of the queue holds many keys, so one of them cannot be taken out.  It is
+ * noted instead which key is meant, and the snapshot of the look that decided:
+ * entries of transactions that it sees are void, later ones count.  When the
+ * mark has passed that snapshot, the note is of no use any more.
+ */
+#include "sync/merge.h"
+
+#include "utils/builtins.h"
+
+#include "base/spi.h"
+#include "base/xact.h"
+
+static bool sees_all(const MtMark *mark, const MtWriters *writers);
+
+/* mt_cancelled_load reads what is void, under the tick's snapshot. */
+void
+mt_cancelled_load(MtSync *sync)
+{
+	static SPIPlanPtr plan = NULL;
+	MtSpiScope	scope;
+	uint64		count;
+	MemoryContext context = CurrentMemoryContext;
+
+	mt_spi_begin(&scope);
+	count = mt_spi_exec_kept(&plan, SPI_OK_SELECT,
+							 "SELECT c.relation, c.key, c.seen FROM migrate_tiers.cancelled AS c"
+							 " WHERE c.relation IN (SELECT r.id FROM migrate_tiers.relation AS r WHERE r.migration = $1)",
+							 MT_ARGS(MT_INT4(sync->migration->id)));
+	for (uint64 row = 0; row < count; row++)
+	{
+		int32		id = (int32) mt_spi_int8(row, 1);
+		MtTable    *table = hash_search(sync->tables, &id, HASH_FIND, NULL);
+		bool		isnull;
+		bytea	   *bytes = DatumGetByteaPP(mt_spi_datum(row, 2, &isnull));
+		MtUnsentKey *key;
+		MemoryContext spi;
+
+		if (table == NULL)
+			continue;
+		spi = MemoryContextSwitchTo(context);
+		if (table->cancelled == NULL)
+			table->cancelled = mt_unsent_create(table, context);
+		key = mt_unsent_enter(table->cancelled, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+		key->data = lappend((List *) key->data, mt_mark_parse(mt_spi_text(&scope, row, 3)));
+		sync->cancelled = true;
+		MemoryContextSwitchTo(spi);
+	}
+	mt_spi_end(&scope);
+}
+
+/* mt_cancelled_is says whether an entry of a key is void. */
+bool
+mt_cancelled_is(const MtTable *table, const char *bytes, int length, uint64 xid)
+{
+	MtUnsentKey *key;
+	ListCell   *cell;
+
+	if (table->cancelled == NULL)
+		return false;
+	key = mt_unsent_find(table->cancelled, bytes, length);
+	if (key != NULL)
+		foreach(cell, (List *) key->data)
+			if (mt_mark_sees((MtMark *) lfirst(cell), xid))
+				return true;
+	return false;
+}
+
+/* mt_cancelled_spare lists the keys that the truncations of a tick do not concern. */
+void
+mt_cancelled_spare(MtSync *sync)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	ListCell   *cell;
+	ListCell   *mark;
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+	{
+		if (table->cancelled == NULL || table->truncates.count == 0)
+			continue;
+		foreach(cell, table->cancelled->all)
+		{
+			MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
+
+			foreach(mark, (List *) key->data)
+				if (sees_all((MtMark *) lfirst(mark), &table->truncates))
+				{
+					if (table->spare == NULL)
+						table->spare = mt_keys_create(CurrentMemoryContext);
+					(void) mt_keys_add(table->spare, key->bytes, key->length);
+				}
+		}
+	}
+}
+
+static bool
+sees_all(const MtMark *mark, const MtWriters *writers)
+{
+	for (int i = 0; i < writers->count; i++)
+		if (!mt_mark_sees(mark, writers->xids[i]))
+			return false;
+	return true;
+}
+
+/* mt_cancelled_forget forgets what the mark has passed. */
+void
+mt_cancelled_forget(MtSync *sync)
+{
+	MtSpiScope	scope;
+
+	mt_xact_begin();
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_DELETE,
+				"DELETE FROM migrate_tiers.cancelled AS c USING migrate_tiers.relation AS r"
+				" WHERE r.id = c.relation AND r.migration = $1"
+				" AND pg_snapshot_xmax(c.seen) <= pg_snapshot_xmin($2::pg_snapshot)",
+				MT_ARGS(MT_INT4(sync->migration->id), MT_TEXT(mt_mark_format(sync->mark))));
+	mt_spi_end(&scope);
+	mt_xact_commit();
+}

@@ -1,0 +1,207 @@
+/*
+ * conflict.c
+ *	  Keeps what lost a conflict, and voids what must not be sent back: both in the
+ *	  transaction of the receiver that sets the row that has won.  See merge.h.
+ *
+ * A conflict that a forward tick finds is kept on the target and brought to
+ * the source's table later; its number there makes sure that it comes once.
+ */
+#include "sync/merge.h"
+
+#include "catalog/pg_type_d.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "base/spi.h"
+#include "base/xact.h"
+#include "endpoint/statements.h"
+#include "sync/side.h"
+
+#define VALUES_SQL \
+	" (SELECT pg_catalog.jsonb_object_agg(k, coalesce($3::pg_catalog.jsonb, $4::pg_catalog.jsonb) OPERATOR(pg_catalog.->) k)" \
+	" FROM pg_catalog.unnest($5::pg_catalog.text[]) AS k), $6, $7, $3::pg_catalog.jsonb, $4::pg_catalog.jsonb," \
+	" $8::pg_catalog.timestamptz, $9::pg_catalog.timestamptz"
+
+#define COLUMNS_SQL "key, winner, policy, source_row, target_row, source_written, target_written"
+
+typedef struct MtConflictRow
+{
+	const char *values[9];
+} MtConflictRow;
+
+static void describe(MtMerge *merge, const MtDecision *decision, MtConflictRow *row);
+static const char *time_text(TimestampTz time);
+static char *array_text(MtTable *table);
+static void record_there(MtMerge *merge, const MtDecision *decision);
+static void cancel_there(MtMerge *merge, MtDecision *decision);
+static void record_here(MtMerge *merge, const MtDecision *decision);
+static void cancel_here(MtMerge *merge, const MtDecision *decision);
+
+/* mt_merge_record keeps what lost, and voids entries. */
+void
+mt_merge_record(MtMerge *merge)
+{
+	MemoryContext previous = MemoryContextSwitchTo(merge->context);
+	ListCell   *cell;
+
+	foreach(cell, merge->decisions)
+	{
+		MtDecision *decision = (MtDecision *) lfirst(cell);
+
+		if (decision->conflict)
+		{
+			(merge->forward ? record_there : record_here)(merge, decision);
+			merge->recorded = true;
+		}
+		if (!decision->cancel)
+			continue;
+		if (merge->forward)
+			cancel_there(merge, decision);
+		else
+			cancel_here(merge, decision);
+	}
+	MemoryContextSwitchTo(previous);
+}
+
+/* describe gives a conflict as the parameters of VALUES_SQL; the first two are the caller's. */
+static void
+describe(MtMerge *merge, const MtDecision *decision, MtConflictRow *row)
+{
+	bool		source_won = decision->sender_wins == merge->forward;
+
+	row->values[2] = merge->forward ? decision->sender_row : decision->receiver_row;
+	row->values[3] = merge->forward ? decision->receiver_row : decision->sender_row;
+	row->values[4] = array_text(decision->table);
+	row->values[5] = source_won ? "source" : "target";
+	row->values[6] = merge->policy;
+	row->values[7] = time_text(merge->forward ? decision->sender_written : decision->writers.newest);
+	row->values[8] = time_text(merge->forward ? decision->writers.newest : decision->sender_written);
+}
+
+static const char *
+time_text(TimestampTz time)
+{
+	return time ? pstrdup(timestamptz_to_str(time)) : NULL;
+}
+
+/* array_text gives the names of the key's columns as text[]. */
+static char *
+array_text(MtTable *table)
+{
+	const MtRelation *relation = table->relation;
+	Datum	   *names = palloc(sizeof(Datum) * relation->nkeys);
+	Oid			output;
+	bool		varlena;
+
+	for (int i = 0; i < relation->nkeys; i++)
+		names[i] = CStringGetTextDatum(relation->key_columns[i]);
+	getTypeOutputInfo(TEXTARRAYOID, &output, &varlena);
+	return OidOutputFunctionCall(output, PointerGetDatum(construct_array(names, relation->nkeys, TEXTOID, -1, false, TYPALIGN_INT)));
+}
+
+static void
+record_there(MtMerge *merge, const MtDecision *decision)
+{
+	MtConflictRow row;
+
+	describe(merge, decision, &row);
+	row.values[0] = merge->sync->migration->ident;
+	row.values[1] = psprintf("%d", decision->table->id);
+	mt_remote_query(merge->sync->remote,
+					"INSERT INTO migrate_tiers.conflict (migration, relation, " COLUMNS_SQL ")"
+					" SELECT $1::pg_catalog.uuid, $2::pg_catalog.int4," VALUES_SQL,
+					lengthof(row.values), row.values);
+}
+
+/* cancel_there voids the target's entries of a key. */
+static void
+cancel_there(MtMerge *merge, MtDecision *decision)
+{
+	MtSync	   *sync = merge->sync;
+	MtTable    *table = decision->table;
+	int			nkeys = table->key.count;
+	char	   *xids = mt_writers_text(&decision->writers);
+	MtField    *fields = mt_side_key(table, decision->bytes, decision->length, 1);
+
+	fields[nkeys] = (MtField) {.data = xids, .length = strlen(xids), .binary = false};
+	mt_remote_stream(sync->remote,
+					 decision->by_truncate ?
+						 mt_sql_queue_spare(sync->migration, table->relation, table->columns) :
+						 mt_sql_queue_cancel(sync->migration, table->relation, table->columns),
+					 nkeys + 1, fields, NULL, NULL);
+}
+
+static void
+record_here(MtMerge *merge, const MtDecision *decision)
+{
+	MtConflictRow row;
+	MtArg		args[lengthof(row.values)];
+	MtSpiScope	scope;
+
+	describe(merge, decision, &row);
+	row.values[0] = psprintf("%d", merge->sync->migration->id);
+	row.values[1] = psprintf("%d", decision->table->id);
+	for (int i = 0; i < lengthof(row.values); i++)
+		args[i] = (MtArg) MT_TEXT(row.values[i]);
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_INSERT,
+				"INSERT INTO migrate_tiers.conflict (migration, relation, " COLUMNS_SQL ")"
+				" SELECT $1::pg_catalog.int4, $2::pg_catalog.int4," VALUES_SQL,
+				lengthof(args), args);
+	mt_spi_end(&scope);
+}
+
+/* cancel_here voids our entries of a key: those of transactions that the last look saw. */
+static void
+cancel_here(MtMerge *merge, const MtDecision *decision)
+{
+	bytea	   *key = palloc(decision->length + VARHDRSZ);
+	MtSpiScope	scope;
+
+	SET_VARSIZE(key, decision->length + VARHDRSZ);
+	memcpy(VARDATA(key), decision->bytes, decision->length);
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_INSERT,
+				"INSERT INTO migrate_tiers.cancelled (relation, key, seen) VALUES ($1, $2, $3::pg_catalog.pg_snapshot)",
+				MT_ARGS(MT_INT4(decision->table->id), {BYTEAOID, PointerGetDatum(key), false}, MT_TEXT(merge->look)));
+	mt_spi_end(&scope);
+	merge->sync->cancelled = true;
+}
+
+/* mt_merge_carry brings conflicts that were found on the target here. */
+void
+mt_merge_carry(MtSync *sync)
+{
+	MtRows	   *rows;
+	MtSpiScope	scope;
+
+	mt_xact_begin();
+	rows = mt_remote_query(sync->remote,
+						   "SELECT id, relation, key, winner, policy, source_row, target_row, source_written, target_written"
+						   " FROM migrate_tiers.conflict WHERE migration = $1 ORDER BY id LIMIT 1000",
+						   MT_PARAMS(sync->migration->ident));
+	mt_spi_begin(&scope);
+	for (int row = 0; row < rows->count; row++)
+	{
+		MtArg		args[10];
+
+		args[0] = (MtArg) MT_INT4(sync->migration->id);
+		for (int i = 0; i < 9; i++)
+			args[i + 1] = (MtArg) MT_TEXT(rows->values[row][i]);
+		mt_spi_exec(SPI_OK_INSERT,
+					"INSERT INTO migrate_tiers.conflict (migration, target_id, relation, " COLUMNS_SQL ")"
+					" SELECT $1, $2::pg_catalog.int8, r.id, $4::pg_catalog.jsonb, $5, $6, $7::pg_catalog.jsonb, $8::pg_catalog.jsonb,"
+					" $9::pg_catalog.timestamptz, $10::pg_catalog.timestamptz"
+					" FROM migrate_tiers.relation AS r WHERE r.id = $3::pg_catalog.int4"
+					" ON CONFLICT (migration, target_id) DO NOTHING",
+					lengthof(args), args);
+	}
+	mt_spi_end(&scope);
+	mt_xact_commit();
+	if (rows->count > 0)
+		mt_remote_query(sync->remote, "DELETE FROM migrate_tiers.conflict WHERE migration = $1 AND id <= $2",
+						MT_PARAMS(sync->migration->ident, rows->values[rows->count - 1][0]));
+	sync->conflicts_there = rows->count == 1000;
+}

@@ -1,0 +1,275 @@
+/*
+ * look.c
+ *	  Looks into the receiver's queue: see look.h.
+ */
+#include "sync/look.h"
+
+#include "port/pg_bswap.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/spi.h"
+#include "endpoint/statements.h"
+
+typedef struct MtEntryReader
+{
+	MtTable    *table;
+	MtTargetEntryFn function;
+	void	   *arg;
+	MemoryContext scratch;
+} MtEntryReader;
+
+static void read_entry(void *arg, const MtField *fields, int count);
+static uint64 read_uint64(const MtField *field);
+static const char *mark_text(MtSync *sync);
+static void take_any(void *arg, const MtField *fields, int count);
+static void take_target_entry(void *arg, MtTable *table, const MtTargetEntry *entry);
+static void take_source_row(void *arg, const MtQueueRow *row);
+static void take_source_time(void *arg, const MtQueueRow *row);
+static void take_target_time(void *arg, MtTable *table, const MtTargetEntry *entry);
+static void note_time(MtTable *table, const char *bytes, int length, TimestampTz written);
+static void note_time_of_all(MtMerge *merge, const MtTable *table, TimestampTz written);
+
+/* mt_look_target reads what the target's queues hold of the tables of the tick. */
+bool
+mt_look_target(MtMerge *merge)
+{
+	MtSync	   *sync = merge->sync;
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+
+	if (!mt_look_target_unsent(sync))
+		return false;
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+	{
+		table->unsent = NULL;
+		if (!mt_table_touched(table))
+			continue;
+		table->unsent = mt_unsent_create(table, merge->context);
+		mt_look_entries(sync, table, true, take_target_entry, NULL);
+	}
+	return true;
+}
+
+/* mt_look_source reads what our queue holds of all tables, as it is now. */
+bool
+mt_look_source(MtMerge *merge)
+{
+	MtSync	   *sync = merge->sync;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		table->unsent = NULL;
+	merge->look = mt_mark_format(mt_mark_from_snapshot(snapshot));
+	mt_queue_read(sync->reader, snapshot, sync->mark, false, take_source_row, merge);
+	UnregisterSnapshot(snapshot);
+	return true;
+}
+
+/* mt_look_sender_times asks when the sender wrote the keys that are to be decided. */
+void
+mt_look_sender_times(MtMerge *merge)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+
+	if (merge->forward)
+	{
+		mt_queue_read(merge->sync->reader, merge->snapshot, merge->sync->mark, false, take_source_time, merge);
+		return;
+	}
+	hash_seq_init(&status, merge->sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (table->known != NULL)
+			mt_look_entries(merge->sync, table, true, take_target_time, merge);
+}
+
+/* mt_look_entries reads a queue of the target. */
+void
+mt_look_entries(MtSync *sync, MtTable *table, bool times, MtTargetEntryFn function, void *arg)
+{
+	MtEntryReader reader = {
+		.table = table, .function = function, .arg = arg, .scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES)};
+	const char *mark = mark_text(sync);
+	MtField		param = {.data = mark, .length = strlen(mark), .binary = false};
+
+	mt_remote_stream(sync->remote,
+					 mt_sql_queue_entries(sync->migration, table->relation, table->columns, times),
+					 1, &param, read_entry, &reader);
+	MemoryContextDelete(reader.scratch);
+}
+
+/* read_entry decodes a row: kind, xid, time, condition, key columns. */
+static void
+read_entry(void *arg, const MtField *fields, int count)
+{
+	MtEntryReader *reader = (MtEntryReader *) arg;
+	MtTable    *table = reader->table;
+	MtTargetEntry entry = {0};
+	MemoryContext previous;
+	uint32		kind;
+
+	memcpy(&kind, fields[0].data, sizeof(kind));
+	entry.kind = (int) pg_ntoh32(kind);
+	entry.xid = read_uint64(&fields[1]);
+	entry.written = fields[2].data ? (TimestampTz) read_uint64(&fields[2]) : 0;
+	/* libpq puts a zero byte behind each value. */
+	entry.condition = fields[3].data;
+	previous = MemoryContextSwitchTo(reader->scratch);
+	if (fields[4].data != NULL)
+	{
+		Datum		key[INDEX_MAX_KEYS];
+		StringInfoData bytes;
+
+		for (int i = 0; i < table->key.count; i++)
+			key[i] = mt_column_value(mt_table_key_column(table, i), fields[4 + i].data, fields[4 + i].length);
+		initStringInfo(&bytes);
+		mt_key_encode_values(&table->key, key, &bytes);
+		entry.key = bytes.data;
+		entry.length = bytes.len;
+	}
+	MemoryContextSwitchTo(previous);
+	reader->function(reader->arg, table, &entry);
+	MemoryContextReset(reader->scratch);
+}
+
+static uint64
+read_uint64(const MtField *field)
+{
+	uint64		network;
+
+	memcpy(&network, field->data, sizeof(network));
+	return pg_ntoh64(network);
+}
+
+static const char *
+mark_text(MtSync *sync)
+{
+	return sync->reverse_mark ? sync->reverse_mark : "0:0:";
+}
+
+/* mt_look_target_unsent says whether any transaction of the target is not here yet. */
+bool
+mt_look_target_unsent(MtSync *sync)
+{
+	bool		any = false;
+	const char *mark = mark_text(sync);
+	MtField		param = {.data = mark, .length = strlen(mark), .binary = false};
+
+	mt_remote_stream(sync->remote, mt_sql_writer_unsent(sync->migration), 1, &param, take_any, &any);
+	return any;
+}
+
+static void
+take_any(void *arg, const MtField *fields, int count)
+{
+	*(bool *) arg = true;
+}
+
+static void
+take_target_entry(void *arg, MtTable *table, const MtTargetEntry *entry)
+{
+	switch (entry->kind)
+	{
+		case MT_ENTRY_KEY:
+			mt_unsent_add_key(table->unsent, entry->key, entry->length, entry->xid, entry->written);
+			break;
+		case MT_ENTRY_TRUNCATE:
+		case MT_ENTRY_TRUNCATE_WHERE:
+			mt_unsent_add_truncate(table->unsent, entry->condition, entry->xid, entry->written);
+			break;
+		default:				/* of ours */
+			break;
+	}
+}
+
+/* take_source_row takes the entries of a row of our queue that are not void. */
+static void
+take_source_row(void *arg, const MtQueueRow *row)
+{
+	MtMerge    *merge = (MtMerge *) arg;
+	const char *at = row->entries;
+	MtEntry		entry;
+
+	while (mt_entry_next(&at, row->entries + row->length, &entry))
+	{
+		MtTable    *table = hash_search(merge->sync->tables, &entry.relation, HASH_FIND, NULL);
+
+		if (table == NULL || !mt_table_touched(table))
+			continue;
+		if (table->unsent == NULL)
+			table->unsent = mt_unsent_create(table, merge->context);
+		if (entry.kind == MT_ENTRY_KEY)
+		{
+			if (!mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
+				mt_unsent_add_key(table->unsent, entry.bytes, entry.length, row->xid, row->committed);
+		}
+		else
+			mt_unsent_add_truncate(table->unsent,
+								   entry.kind == MT_ENTRY_TRUNCATE ? NULL : pnstrdup(entry.bytes, entry.length),
+								   row->xid, row->committed);
+	}
+}
+
+/* take_source_time notes when we wrote keys that are to be decided. */
+static void
+take_source_time(void *arg, const MtQueueRow *row)
+{
+	MtMerge    *merge = (MtMerge *) arg;
+	const char *at = row->entries;
+	MtEntry		entry;
+
+	while (mt_entry_next(&at, row->entries + row->length, &entry))
+	{
+		MtTable    *table = hash_search(merge->sync->tables, &entry.relation, HASH_FIND, NULL);
+
+		if (table == NULL || table->known == NULL)
+			continue;
+		if (entry.kind == MT_ENTRY_KEY)
+			note_time(table, entry.bytes, entry.length, row->committed);
+		else
+			note_time_of_all(merge, table, row->committed);
+	}
+}
+
+static void
+take_target_time(void *arg, MtTable *table, const MtTargetEntry *entry)
+{
+	if (entry->kind == MT_ENTRY_KEY)
+		note_time(table, entry->key, entry->length, entry->written);
+	else if (entry->kind != MT_TARGET_SPARE)
+		note_time_of_all((MtMerge *) arg, table, entry->written);
+}
+
+static void
+note_time(MtTable *table, const char *bytes, int length, TimestampTz written)
+{
+	MtUnsentKey *key = mt_unsent_find(table->known, bytes, length);
+
+	if (key != NULL)
+	{
+		MtDecision *decision = (MtDecision *) key->data;
+
+		decision->sender_written = Max(decision->sender_written, written);
+	}
+}
+
+/* note_time_of_all notes a TRUNCATE of the sender, which wrote every row of the table. */
+static void
+note_time_of_all(MtMerge *merge, const MtTable *table, TimestampTz written)
+{
+	ListCell   *cell;
+
+	foreach(cell, merge->decisions)
+	{
+		MtDecision *decision = (MtDecision *) lfirst(cell);
+
+		if (decision->table == table)
+			decision->sender_written = Max(decision->sender_written, written);
+	}
+}

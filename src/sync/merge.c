@@ -1,0 +1,313 @@
+/*
+ * merge.c
+ *	  Finds the keys that both sides changed, and decides: see merge.h.
+ */
+#include "sync/merge.h"
+
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/errors.h"
+#include "catalog/option.h"
+#include "endpoint/statements.h"
+#include "sync/look.h"
+#include "sync/side.h"
+
+/* How often one tick is applied again, since the receiver's applications have changed its rows. */
+#define MOST_ATTEMPTS 20
+
+static void consider_table(MtMerge *merge, MtTable *table);
+static void consider(MtMerge *merge, MtTable *table, const char *bytes, int length, MtWriters *writers,
+					 bool by_truncate);
+static void decide(MtMerge *merge, MtDecision *decision);
+static bool is_concerned(MtMerge *merge, MtDecision *decision, bool sender_present, bool receiver_present);
+static bool meets_any(MtMerge *merge, MtDecision *decision, MtSide side, const List *conditions);
+static bool equal_rows(const MtTable *table, const MtField *one, const MtField *other);
+static bool source_wins(MtMerge *merge, const MtDecision *decision);
+static void set_skipped(MtMerge *merge);
+
+/* mt_merge_begin begins to watch a tick. */
+MtMerge *
+mt_merge_begin(MtSync *sync, bool forward, Snapshot snapshot)
+{
+	MtMerge    *merge = palloc0(sizeof(MtMerge));
+
+	merge->sync = sync;
+	merge->forward = forward;
+	merge->context = CurrentMemoryContext;
+	merge->snapshot = snapshot;
+	return merge;
+}
+
+/* mt_merge_look looks into the receiver's queue for keys of the tick. */
+bool
+mt_merge_look(MtMerge *merge)
+{
+	MemoryContext previous = MemoryContextSwitchTo(merge->context);
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+
+	merge->undecided = false;
+	if (merge->forward ? mt_look_target(merge) : mt_look_source(merge))
+	{
+		hash_seq_init(&status, merge->sync->tables);
+		while ((table = hash_seq_search(&status)) != NULL)
+			if (table->unsent != NULL && mt_table_touched(table))
+				consider_table(merge, table);
+	}
+	MemoryContextSwitchTo(previous);
+	return !merge->undecided;
+}
+
+/* mt_merge_decide decides what was found. */
+void
+mt_merge_decide(MtMerge *merge)
+{
+	MemoryContext previous = MemoryContextSwitchTo(merge->context);
+	ListCell   *cell;
+
+	mt_look_sender_times(merge);
+	if (!merge->forward)
+		PushActiveSnapshot(GetLatestSnapshot());
+	foreach(cell, merge->decisions)
+		if (!((MtDecision *) lfirst(cell))->decided)
+			decide(merge, (MtDecision *) lfirst(cell));
+	if (!merge->forward)
+		PopActiveSnapshot();
+	set_skipped(merge);
+	MemoryContextSwitchTo(previous);
+}
+
+/* mt_merge_decide_again decides, unless the tick was applied too often already. */
+void
+mt_merge_decide_again(MtMerge *merge, int *attempts)
+{
+	if (++*attempts > MOST_ATTEMPTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the rows of a tick are changed on the other side faster than it can be applied")));
+	mt_merge_decide(merge);
+}
+
+/* consider_table compares the tick's keys of a table with what the receiver holds. */
+static void
+consider_table(MtMerge *merge, MtTable *table)
+{
+	MtUnsent   *unsent = table->unsent;
+	MtKeyCursor cursor = {0, 0};
+	const char *bytes;
+	int			length;
+	ListCell   *cell;
+
+	if (unsent->all == NIL && unsent->truncates.count == 0)
+		return;
+	while (table->keys != NULL && mt_keys_next(table->keys, &cursor, &bytes, &length))
+	{
+		MtUnsentKey *key = mt_unsent_find(unsent, bytes, length);
+
+		if (key != NULL)
+			consider(merge, table, bytes, length, &key->writers, false);
+		else if (unsent->truncates.count > 0)
+			consider(merge, table, bytes, length, &unsent->truncates, true);
+	}
+	/* A TRUNCATE of the sender concerns every row that the receiver has changed. */
+	if (table->truncated || table->truncated_where != NIL)
+		foreach(cell, unsent->all)
+		{
+			MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
+
+			consider(merge, table, key->bytes, key->length, &key->writers, false);
+		}
+}
+
+/* consider notes a key for decision, unless it was decided about the same transactions. */
+static void
+consider(MtMerge *merge, MtTable *table, const char *bytes, int length, MtWriters *writers, bool by_truncate)
+{
+	MtUnsentKey *known;
+	MtDecision *decision;
+
+	if (table->known == NULL)
+		table->known = mt_unsent_create(table, merge->context);
+	known = mt_unsent_enter(table->known, bytes, length);
+	decision = (MtDecision *) known->data;
+	if (decision != NULL && decision->by_truncate == by_truncate && mt_writers_equal(&decision->writers, writers))
+		return;
+	if (decision == NULL)
+	{
+		decision = palloc0(sizeof(MtDecision));
+		decision->table = table;
+		decision->bytes = known->bytes;
+		decision->length = length;
+		known->data = decision;
+		merge->decisions = lappend(merge->decisions, decision);
+	}
+	decision->by_truncate = by_truncate;
+	decision->decided = false;
+	memset(&decision->writers, 0, sizeof(MtWriters));
+	for (int i = 0; i < writers->count; i++)
+		mt_writers_add(&decision->writers, writers->xids[i], writers->newest, merge->context);
+	merge->undecided = true;
+}
+
+/* decide reads both rows of a key and says which one wins. */
+static void
+decide(MtMerge *merge, MtDecision *decision)
+{
+	MtSync	   *sync = merge->sync;
+	MtTable    *table = decision->table;
+	MtSide		sender = merge->forward ? MT_SIDE_SOURCE : MT_SIDE_TARGET;
+	MtSide		receiver = merge->forward ? MT_SIDE_TARGET : MT_SIDE_SOURCE;
+	MtField    *sent = mt_side_row(sync, table, sender, decision->bytes, decision->length);
+	MtField    *there = mt_side_row(sync, table, receiver, decision->bytes, decision->length);
+
+	decision->decided = true;
+	decision->conflict = decision->cancel = false;
+	decision->sender_wins = true;
+	if (!is_concerned(merge, decision, sent != NULL, there != NULL))
+		return;
+	decision->conflict = !equal_rows(table, sent, there);
+	if (decision->conflict)
+	{
+		decision->sender_wins = source_wins(merge, decision) == merge->forward;
+		decision->sender_row = mt_side_image(sync, table, sender, decision->bytes, decision->length);
+		decision->receiver_row = mt_side_image(sync, table, receiver, decision->bytes, decision->length);
+	}
+	decision->cancel = decision->sender_wins;
+}
+
+/*
+ * is_concerned says whether both sides have really changed a row, where a TRUNCATE leaves that open.
+ *
+ * One of the receiver has to do with rows that it does not have any more; one of the sender
+ * with rows that it would delete.
+ */
+static bool
+is_concerned(MtMerge *merge, MtDecision *decision, bool sender_present, bool receiver_present)
+{
+	MtTable    *table = decision->table;
+	MtSide		sender = merge->forward ? MT_SIDE_SOURCE : MT_SIDE_TARGET;
+	MtSide		receiver = merge->forward ? MT_SIDE_TARGET : MT_SIDE_SOURCE;
+
+	if (decision->by_truncate)
+		return !receiver_present && sender_present &&
+			(table->unsent->truncated || meets_any(merge, decision, sender, table->unsent->conditions));
+	if (sender_present || table->truncated ||
+		(table->keys != NULL && mt_keys_has(table->keys, decision->bytes, decision->length)))
+		return true;
+	return receiver_present && meets_any(merge, decision, receiver, table->truncated_where);
+}
+
+static bool
+meets_any(MtMerge *merge, MtDecision *decision, MtSide side, const List *conditions)
+{
+	ListCell   *cell;
+
+	foreach(cell, conditions)
+		if (mt_side_meets(merge->sync, decision->table, side, (char *) lfirst(cell), decision->bytes,
+						  decision->length))
+			return true;
+	return false;
+}
+
+/* equal_rows compares rows by their bytes: equal contents have equal ones. */
+static bool
+equal_rows(const MtTable *table, const MtField *one, const MtField *other)
+{
+	if (one == NULL || other == NULL)
+		return one == other;
+	for (int i = 0; i < table->columns->count; i++)
+		if ((one[i].data == NULL) != (other[i].data == NULL) ||
+			(one[i].data != NULL && (one[i].length != other[i].length || memcmp(one[i].data, other[i].data, one[i].length) != 0)))
+			return false;
+	return true;
+}
+
+/* source_wins applies the policy; whichever direction asks, the answer is the same. */
+static bool
+source_wins(MtMerge *merge, const MtDecision *decision)
+{
+	const MtMigration *migration = merge->sync->migration;
+	const char *policy;
+	TimestampTz source = merge->forward ? decision->sender_written : decision->writers.newest;
+	TimestampTz target = merge->forward ? decision->writers.newest : decision->sender_written;
+
+	if (merge->policy == NULL)
+		merge->policy = mt_option_text(migration->id, "conflict_policy");
+	policy = merge->policy;
+	if (strcmp(policy, "stop") == 0)
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_CONFLICT),
+				 errmsg("both sides changed one row of table %s",
+						quote_qualified_identifier(decision->table->relation->schema, decision->table->relation->name)),
+				 errdetail("Its key is %s, and option conflict_policy is \"stop\".",
+						   mt_side_key_text(decision->table, decision->bytes, decision->length)),
+				 errhint("Make the rows equal on both sides, or choose another policy with migrate_tiers.set_option('conflict_policy', ...).")));
+	if (strcmp(policy, "source") == 0)
+		return true;
+	if (strcmp(policy, "target") == 0)
+		return false;
+	if (strcmp(policy, "last_write") == 0)
+		return source >= target;
+	return migration->phase < MT_READ_TARGET;
+}
+
+/* set_skipped lists the keys that leave the tick. */
+static void
+set_skipped(MtMerge *merge)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	ListCell   *cell;
+
+	hash_seq_init(&status, merge->sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		table->skip = NULL;
+	foreach(cell, merge->decisions)
+	{
+		MtDecision *decision = (MtDecision *) lfirst(cell);
+
+		if (!decision->conflict || decision->sender_wins)
+			continue;
+		table = decision->table;
+		if (table->skip == NULL)
+			table->skip = mt_keys_create(merge->context);
+		(void) mt_keys_add(table->skip, decision->bytes, decision->length);
+	}
+}
+
+/* mt_merge_spared gives the keys that a TRUNCATE of the sender leaves alone. */
+int
+mt_merge_spared(MtTable *table, MtField **fields)
+{
+	MtKeySet   *sets[] = {table->skip, table->spare};
+	uint64		count = 0;
+	int			filled = 0;
+	const char *bytes;
+	int			length;
+
+	for (int i = 0; i < lengthof(sets); i++)
+		count += sets[i] ? mt_keys_count(sets[i]) : 0;
+	if (count * table->key.count > UINT16_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many rows of table %s were changed while the other side truncated it",
+						quote_qualified_identifier(table->relation->schema, table->relation->name)),
+				 errhint("Let one side win for a while: migrate_tiers.set_option('conflict_policy', ...).")));
+	*fields = palloc0(sizeof(MtField) * Max(count * table->key.count, 1));
+	for (int i = 0; i < lengthof(sets); i++)
+	{
+		MtKeyCursor cursor = {0, 0};
+
+		while (sets[i] && mt_keys_next(sets[i], &cursor, &bytes, &length))
+		{
+			Datum		key[INDEX_MAX_KEYS];
+
+			mt_key_decode(&table->key, bytes, length, key);
+			mt_table_key_fields(table, key, *fields + filled * table->key.count);
+			filled++;
+		}
+	}
+	return filled;
+}

@@ -1,0 +1,154 @@
+/*
+ * side.c
+ *	  One row of one side: see side.h.
+ */
+#include "sync/side.h"
+
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "base/spi.h"
+#include "endpoint/statements.h"
+
+typedef struct MtTaken
+{
+	MtField    *fields;			/* NULL: no row came */
+	int			count;
+} MtTaken;
+
+static void take_row(void *arg, const MtField *fields, int count);
+static char *query_here(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int length);
+static char *query_there(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int length);
+
+/* mt_side_row reads a row in the columns' forms. */
+MtField *
+mt_side_row(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length)
+{
+	MtTaken		taken = {NULL, 0};
+
+	if (side == MT_SIDE_SOURCE)
+	{
+		MtField    *fields = palloc0(sizeof(MtField) * Max(table->columns->count, 1));
+		Datum		key[INDEX_MAX_KEYS];
+		int64		ignored = 0;
+		MtSpiScope	scope;
+		bool		present;
+		MemoryContext context = CurrentMemoryContext;
+
+		mt_key_decode(&table->key, bytes, length, key);
+		mt_spi_begin_as(&scope, sync->migration->owner);
+		MemoryContextSwitchTo(context);
+		present = mt_table_read_row(table, key, fields, &ignored);
+		mt_spi_end(&scope);
+		return present ? fields : NULL;
+	}
+	mt_remote_stream(sync->remote, mt_sql_target_row(table->relation, table->columns), table->key.count,
+					 mt_side_key(table, bytes, length, 0), take_row, &taken);
+	return taken.fields;
+}
+
+/* mt_side_image reads a row as jsonb. */
+char *
+mt_side_image(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length)
+{
+	const MtRelation *relation = table->relation;
+
+	if (side == MT_SIDE_SOURCE)
+		return query_here(sync, table,
+						  mt_sql_row_image(mt_relation_source_name(relation), relation, table->columns, false),
+						  bytes, length);
+	return query_there(sync, table,
+					   mt_sql_row_image(mt_sql_receiver_rows(relation), relation, table->columns, true),
+					   bytes, length);
+}
+
+/* mt_side_meets says whether a row meets a condition. */
+bool
+mt_side_meets(MtSync *sync, MtTable *table, MtSide side, const char *condition, const char *bytes, int length)
+{
+	if (side == MT_SIDE_SOURCE)
+		return query_here(sync, table, mt_sql_row_meets(table->mirror, table->columns, condition, false),
+						  bytes, length) != NULL;
+	return query_there(sync, table, mt_sql_row_meets(table->relation, table->columns, condition, true),
+					   bytes, length) != NULL;
+}
+
+/* mt_side_key gives a key as parameters, with room for more. */
+MtField *
+mt_side_key(MtTable *table, const char *bytes, int length, int room)
+{
+	MtField    *fields = palloc0(sizeof(MtField) * (table->key.count + room));
+	Datum		key[INDEX_MAX_KEYS];
+
+	mt_key_decode(&table->key, bytes, length, key);
+	mt_table_key_fields(table, key, fields);
+	return fields;
+}
+
+/* mt_side_key_text shows a key. */
+char *
+mt_side_key_text(MtTable *table, const char *bytes, int length)
+{
+	Datum		key[INDEX_MAX_KEYS];
+	StringInfoData names;
+	StringInfoData values;
+
+	mt_key_decode(&table->key, bytes, length, key);
+	initStringInfo(&names);
+	initStringInfo(&values);
+	for (int i = 0; i < table->key.count; i++)
+	{
+		Oid			output;
+		bool		varlena;
+
+		getTypeOutputInfo(table->key.columns[i].type, &output, &varlena);
+		appendStringInfo(&names, "%s%s", i ? ", " : "", table->relation->key_columns[i]);
+		appendStringInfo(&values, "%s%s", i ? ", " : "", OidOutputFunctionCall(output, key[i]));
+	}
+	return psprintf("(%s)=(%s)", names.data, values.data);
+}
+
+static void
+take_row(void *arg, const MtField *fields, int count)
+{
+	MtTaken    *taken = (MtTaken *) arg;
+
+	taken->count = count;
+	taken->fields = palloc0(sizeof(MtField) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+		if (fields[i].data != NULL)
+		{
+			taken->fields[i].data = memcpy(palloc(fields[i].length + 1), fields[i].data, fields[i].length);
+			((char *) taken->fields[i].data)[fields[i].length] = '\0';
+			taken->fields[i].length = fields[i].length;
+		}
+}
+
+/* query_here returns the first column of the first row, as text; NULL where there is no row. */
+static char *
+query_here(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int length)
+{
+	MtArg		args[INDEX_MAX_KEYS];
+	Datum		key[INDEX_MAX_KEYS];
+	MtSpiScope	scope;
+	char	   *text = NULL;
+
+	mt_key_decode(&table->key, bytes, length, key);
+	for (int i = 0; i < table->key.count; i++)
+		args[i] = (MtArg) {table->key.columns[i].type, key[i], false};
+	mt_spi_begin_as(&scope, sync->migration->owner);
+	if (mt_spi_exec(SPI_OK_SELECT, sql, table->key.count, args) > 0)
+		text = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return text;
+}
+
+static char *
+query_there(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int length)
+{
+	MtTaken		taken = {NULL, 0};
+
+	mt_remote_stream(sync->remote, sql, table->key.count, mt_side_key(table, bytes, length, 0), take_row, &taken);
+	return taken.fields ? (char *) taken.fields[0].data : NULL;
+}

@@ -1,0 +1,33 @@
+/*
+ * side.h
+ *	  One row of one side of a migration, by its key: what the sender has in the
+ *	  snapshot of its tick, or what the receiver has now.
+ */
+#ifndef MT_SIDE_H
+#define MT_SIDE_H
+
+#include "sync/tick.h"
+
+typedef enum MtSide
+{
+	MT_SIDE_SOURCE,				/* here, under the active snapshot */
+	MT_SIDE_TARGET				/* there, in the transaction that the connection is in */
+} MtSide;
+
+/* Fields in the columns' forms, or NULL where the row is absent; in the current memory context. */
+extern MtField *mt_side_row(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length);
+
+/* The row as jsonb text, or NULL where it is absent. */
+extern char *mt_side_image(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length);
+
+/* Whether the row is there and meets a condition over its columns. */
+extern bool mt_side_meets(MtSync *sync, MtTable *table, MtSide side, const char *condition,
+						  const char *bytes, int length);
+
+/* The key as parameters for the target; in the current memory context. */
+extern MtField *mt_side_key(MtTable *table, const char *bytes, int length, int room);
+
+/* "(a)=(1)", for an error. */
+extern char *mt_side_key_text(MtTable *table, const char *bytes, int length);
+
+#endif							/* MT_SIDE_H */

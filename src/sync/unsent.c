@@ -1,0 +1,222 @@
+/*
+ * unsent.c
+ *	  Unsent keys of a table: see unsent.h.
+ *
+ * Where keys that look different can be equal (numeric, citext, a collation that
+ * is not deterministic), they are hashed and compared by the functions of their
+ * type; else by their bytes.
+ */
+#include "sync/unsent.h"
+
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+#include "utils/typcache.h"
+
+#include "sync/table.h"
+
+/* Keys of one hash value. */
+typedef struct MtUnsentSlot
+{
+	uint32		hash;			/* hash key */
+	List	   *keys;			/* MtUnsentKey */
+} MtUnsentSlot;
+
+static uint32 hash_key(const MtTable *table, const char *bytes, int length);
+static bool equal_keys(const MtTable *table, const MtUnsentKey *key, const char *bytes, int length);
+static int	compare_xids(const void *a, const void *b);
+
+/* mt_unsent_create makes an empty set. */
+MtUnsent *
+mt_unsent_create(MtTable *table, MemoryContext context)
+{
+	HASHCTL		control = {.keysize = sizeof(uint32), .entrysize = sizeof(MtUnsentSlot), .hcxt = context};
+	MtUnsent   *unsent = MemoryContextAllocZero(context, sizeof(MtUnsent));
+
+	unsent->table = table;
+	unsent->context = context;
+	unsent->keys = hash_create("migrate_tiers unsent keys", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	return unsent;
+}
+
+/* mt_unsent_enter finds a key, or adds it. */
+MtUnsentKey *
+mt_unsent_enter(MtUnsent *unsent, const char *bytes, int length)
+{
+	MtUnsentKey *key = mt_unsent_find(unsent, bytes, length);
+	uint32		hash;
+	MemoryContext previous;
+	MtUnsentSlot *slot;
+	bool		found;
+
+	if (key != NULL)
+		return key;
+	hash = hash_key(unsent->table, bytes, length);
+	previous = MemoryContextSwitchTo(unsent->context);
+	key = palloc0(sizeof(MtUnsentKey));
+	key->bytes = memcpy(palloc(Max(length, 1)), bytes, length);
+	key->length = length;
+	slot = hash_search(unsent->keys, &hash, HASH_ENTER, &found);
+	slot->keys = lappend(found ? slot->keys : NIL, key);
+	unsent->all = lappend(unsent->all, key);
+	MemoryContextSwitchTo(previous);
+	return key;
+}
+
+/* mt_unsent_add_key adds an entry of a key. */
+void
+mt_unsent_add_key(MtUnsent *unsent, const char *bytes, int length, uint64 xid, TimestampTz written)
+{
+	mt_writers_add(&mt_unsent_enter(unsent, bytes, length)->writers, xid, written, unsent->context);
+}
+
+/* mt_unsent_add_truncate adds a TRUNCATE of the table, or of what meets a condition. */
+void
+mt_unsent_add_truncate(MtUnsent *unsent, const char *condition, uint64 xid, TimestampTz written)
+{
+	MemoryContext previous = MemoryContextSwitchTo(unsent->context);
+
+	mt_writers_add(&unsent->truncates, xid, written, unsent->context);
+	if (condition == NULL)
+		unsent->truncated = true;
+	else
+		unsent->conditions = lappend(unsent->conditions, pstrdup(condition));
+	MemoryContextSwitchTo(previous);
+}
+
+/* mt_unsent_find finds a key. */
+MtUnsentKey *
+mt_unsent_find(const MtUnsent *unsent, const char *bytes, int length)
+{
+	uint32		hash = hash_key(unsent->table, bytes, length);
+	MtUnsentSlot *slot = hash_search(unsent->keys, &hash, HASH_FIND, NULL);
+	ListCell   *cell;
+
+	if (slot != NULL)
+		foreach(cell, slot->keys)
+			if (equal_keys(unsent->table, (MtUnsentKey *) lfirst(cell), bytes, length))
+				return (MtUnsentKey *) lfirst(cell);
+	return NULL;
+}
+
+/* mt_writers_add adds a transaction, once. */
+void
+mt_writers_add(MtWriters *writers, uint64 xid, TimestampTz written, MemoryContext context)
+{
+	writers->newest = Max(writers->newest, written);
+	if (mt_writers_has(writers, xid))
+		return;
+	if (writers->count == writers->room)
+	{
+		writers->room = Max(4, writers->room * 2);
+		writers->xids = writers->xids ? repalloc(writers->xids, sizeof(uint64) * writers->room) :
+			MemoryContextAlloc(context, sizeof(uint64) * writers->room);
+	}
+	writers->xids[writers->count++] = xid;
+}
+
+/* mt_writers_has says whether a transaction is among them; mostly it is the last. */
+bool
+mt_writers_has(const MtWriters *writers, uint64 xid)
+{
+	for (int i = writers->count - 1; i >= 0; i--)
+		if (writers->xids[i] == xid)
+			return true;
+	return false;
+}
+
+/* mt_writers_equal says whether two sets are the same; it sorts both. */
+bool
+mt_writers_equal(MtWriters *one, MtWriters *other)
+{
+	if (one->count != other->count)
+		return false;
+	if (one->count == 0)
+		return true;
+	qsort(one->xids, one->count, sizeof(uint64), compare_xids);
+	qsort(other->xids, other->count, sizeof(uint64), compare_xids);
+	return memcmp(one->xids, other->xids, sizeof(uint64) * one->count) == 0;
+}
+
+/* mt_writers_text gives them as an array of xid8. */
+char *
+mt_writers_text(const MtWriters *writers)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoChar(&text, '{');
+	for (int i = 0; i < writers->count; i++)
+		appendStringInfo(&text, "%s" UINT64_FORMAT, i ? "," : "", writers->xids[i]);
+	appendStringInfoChar(&text, '}');
+	return text.data;
+}
+
+/* mt_writers_parse reads what mt_writers_text gave. */
+void
+mt_writers_parse(MtWriters *writers, const char *text, MemoryContext context)
+{
+	char	   *at = (char *) text;
+
+	while (*at == '{' || *at == ',')
+	{
+		char	   *end;
+		uint64		xid = strtou64(at + 1, &end, 10);
+
+		if (end == at + 1)
+			break;
+		mt_writers_add(writers, xid, 0, context);
+		at = end;
+	}
+}
+
+static uint32
+hash_key(const MtTable *table, const char *bytes, int length)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	uint32		hash = 0;
+
+	if (table->distinct_keys)
+		return hash_bytes((const unsigned char *) bytes, length);
+	mt_key_decode(&table->key, bytes, length, values);
+	for (int i = 0; i < table->key.count; i++)
+	{
+		TypeCacheEntry *type = lookup_type_cache(table->key.columns[i].type, TYPECACHE_HASH_PROC_FINFO);
+
+		/* A type that cannot be hashed only makes the lists longer. */
+		if (OidIsValid(type->hash_proc))
+			hash = hash_combine(hash, DatumGetUInt32(FunctionCall1Coll(&type->hash_proc_finfo, table->key.columns[i].collation, values[i])));
+	}
+	return hash;
+}
+
+static bool
+equal_keys(const MtTable *table, const MtUnsentKey *key, const char *bytes, int length)
+{
+	Datum		one[INDEX_MAX_KEYS];
+	Datum		other[INDEX_MAX_KEYS];
+
+	if (key->length == length && memcmp(key->bytes, bytes, length) == 0)
+		return true;
+	if (table->distinct_keys)
+		return false;
+	mt_key_decode(&table->key, key->bytes, key->length, one);
+	mt_key_decode(&table->key, bytes, length, other);
+	for (int i = 0; i < table->key.count; i++)
+	{
+		TypeCacheEntry *type = lookup_type_cache(table->key.columns[i].type, TYPECACHE_EQ_OPR_FINFO);
+
+		if (!OidIsValid(type->eq_opr) ||
+			!DatumGetBool(FunctionCall2Coll(&type->eq_opr_finfo, table->key.columns[i].collation, one[i], other[i])))
+			return false;
+	}
+	return true;
+}
+
+static int
+compare_xids(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return (x > y) - (x < y);
+}

@@ -1,0 +1,193 @@
+/*
+ * reverse.c
+ *	  The way back, as the sync worker drives it: in turn with forward ticks.
+ *
+ * The target cannot set a latch of ours, so it is asked: often while something
+ * comes, seldom while nothing does.  What stops the way back does not stop the way
+ * forward, and the other way round.
+ */
+#include "worker/worker.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "base/spi.h"
+#include "base/xact.h"
+#include "catalog/reverse.h"
+#include "sync/merge.h"
+
+/* How long to wait before the target is asked again, in ms. */
+#define ASK_BUSY	5
+#define ASK_QUIET	20
+#define ASK_IDLE	100
+#define QUIET_AFTER 1000
+#define IDLE_AFTER	10000
+
+#define FIRST_BACKOFF_MS 1000
+#define LAST_BACKOFF_MS	 60000
+
+/* Failures to get a row's lock in a row that are no news yet: a transaction of the application may be long. */
+#define LOCK_FAILURES 50
+#define LOCK_WAIT_MS  20
+
+static void step(MtWorker *worker);
+static long handle_error(MtWorker *worker, ErrorData *error);
+static long next_question(const MtWorker *worker);
+static void publish(MtWorker *worker, bool failed);
+static void set_stopped(MtWorker *worker, const char *reason);
+static void act_as_replica(void);
+
+/* mt_worker_reverse runs a tick from the target, when it is due. */
+long
+mt_worker_reverse(MtWorker *worker)
+{
+	volatile long wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker->reverse_retry);
+
+	if (wait > 0)
+		return wait;
+	MemoryContextReset(worker->round_context);
+	MemoryContextSwitchTo(worker->round_context);
+	PG_TRY();
+	{
+		step(worker);
+		wait = next_question(worker);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(worker->round_context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(worker->round_context);
+		wait = handle_error(worker, error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(worker->context);
+	worker->reverse_retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	return wait;
+}
+
+static void
+step(MtWorker *worker)
+{
+	bool		sent;
+
+	act_as_replica();
+	if (worker->sync == NULL)
+	{
+		worker->sync = mt_sync_open(worker->migration, worker->context);
+		worker->unjoined = worker->foreign_keys_due = true;
+	}
+	sent = mt_reverse_run(worker->sync);
+	if (sent)
+		worker->reverse_active = GetCurrentTimestamp();
+	if (worker->sync->conflicts_there)
+		mt_merge_carry(worker->sync);
+	publish(worker, false);
+	if (worker->reverse_told || !worker->reverse_succeeded)
+		set_stopped(worker, NULL);
+	worker->reverse_failures = 0;
+	worker->reverse_succeeded = true;
+	mt_worker_sweep(worker);
+}
+
+/* handle_error tells what happened and says how long to wait. */
+static long
+handle_error(MtWorker *worker, ErrorData *error)
+{
+	long		wait = FIRST_BACKOFF_MS;
+	char	   *text = mt_error_text(error);
+	bool		locked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+
+	if (worker->sync != NULL)
+	{
+		worker->sync->merge = NULL;
+		publish(worker, true);
+		if (mt_remote_usable(worker->sync->remote))
+			mt_remote_run(worker->sync->remote, "ROLLBACK");
+		else
+		{
+			mt_sync_close(worker->sync);
+			worker->sync = NULL;
+		}
+	}
+	worker->reverse_failures++;
+	if (locked && worker->reverse_failures <= LOCK_FAILURES)
+		return LOCK_WAIT_MS;
+	for (int i = locked ? LOCK_FAILURES + 1 : 1; i < worker->reverse_failures && wait < LAST_BACKOFF_MS; i++)
+		wait *= 2;
+	wait = Min(wait, locked ? FIRST_BACKOFF_MS : LAST_BACKOFF_MS);
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("migration \"%s\": reverse sync stopped, next attempt in %ld ms", worker->migration->name, wait),
+			 errdetail_internal("%s", text)));
+	set_stopped(worker, text);
+	return wait;
+}
+
+/* next_question says when to ask the target again. */
+static long
+next_question(const MtWorker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!TimestampDifferenceExceeds(worker->reverse_active, now, QUIET_AFTER))
+		return ASK_BUSY;
+	return TimestampDifferenceExceeds(worker->reverse_active, now, IDLE_AFTER) ? ASK_IDLE : ASK_QUIET;
+}
+
+/* publish shows how far the way back is; when it failed, what is waiting. */
+static void
+publish(MtWorker *worker, bool failed)
+{
+	MtShared   *shared = worker->shared;
+	MtSync	   *sync = worker->sync;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->reverse_ticks += !failed && sync->reverse_rows > 0;
+	shared->reverse_rows += failed ? 0 : sync->reverse_rows;
+	shared->reverse_pending = failed ? (int64) sync->keys : 0;
+	shared->reverse_oldest = sync->reverse_oldest;
+	shared->reverse_seen = sync->reverse_seen;
+	LWLockRelease(&shared->lock);
+	ConditionVariableBroadcast(&shared->progressed);
+}
+
+/* set_stopped keeps the reason for status, or clears it. */
+static void
+set_stopped(MtWorker *worker, const char *reason)
+{
+	MtSpiScope	scope;
+
+	mt_xact_begin();
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.migration SET reverse_stopped = $2,"
+				" reverse_stopped_at = CASE WHEN $2 IS NULL THEN NULL ELSE coalesce(reverse_stopped_at, clock_timestamp()) END"
+				" WHERE id = $1 AND reverse_stopped IS DISTINCT FROM $2",
+				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(reason)));
+	mt_spi_end(&scope);
+	mt_xact_commit();
+	worker->reverse_told = reason != NULL;
+}
+
+/*
+ * act_as_replica keeps triggers and foreign keys of the source from acting a second time.
+ *
+ * Once for the process: each change of the setting would make the server forget every plan.
+ */
+static void
+act_as_replica(void)
+{
+	static bool done = false;
+
+	if (!done)
+		SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION);
+	done = true;
+}
