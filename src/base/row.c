@@ -18,6 +18,7 @@
 
 static void describe_column(MtColumn *column, Form_pg_attribute attribute);
 static bool has_portable_binary(Oid type);
+static bool has_plain_equality(Oid type);
 
 /* mt_columns_describe describes the columns of a table that travel. */
 MtColumns *
@@ -129,6 +130,7 @@ describe_column(MtColumn *column, Form_pg_attribute attribute)
 	column->type = attribute->atttypid;
 	column->identity_always = attribute->attidentity == ATTRIBUTE_IDENTITY_ALWAYS;
 	column->binary = has_portable_binary(column->type);
+	column->plain = has_plain_equality(column->type);
 	getTypeOutputInfo(column->type, &function, &varlena);
 	fmgr_info(function, &column->output);
 	getTypeInputInfo(column->type, &function, &column->io_param);
@@ -173,4 +175,34 @@ has_portable_binary(Oid type)
 		portable = !(type < FirstNormalObjectId && strncmp(NameStr(form->typname), "reg", 3) == 0);
 	ReleaseSysCache(tuple);
 	return portable;
+}
+
+/*
+ * has_plain_equality says whether the type's equality is that of the bytes.
+ *
+ * Only types are named of which it is certain: numeric, floats, character(n), json and
+ * whatever holds such do not have it.
+ */
+static bool
+has_plain_equality(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case DATEOID:
+		case TIMEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+		case UUIDOID:
+		case BYTEAOID:
+		case TEXTOID:
+		case VARCHAROID:
+			return true;
+		default:
+			return false;
+	}
 }

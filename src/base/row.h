@@ -17,6 +17,7 @@ typedef struct MtColumn
 	AttrNumber	attnum;
 	Oid			type;
 	bool		binary;			/* travels in the binary form of its type */
+	bool		plain;			/* values that "=" takes for equal (texts under C) are the same bytes */
 	bool		identity_always;
 	FmgrInfo	send;			/* where binary */
 	FmgrInfo	output;

@@ -2,19 +2,24 @@
  * statements.c
  *	  The SQL of sync and copy: see statements.h.
  *
- * Rows are compared by their image (*<>), which needs no equality of the types
- * and takes no two different contents for equal.  Keys are compared by the
- * equality of the key's own index.  The key's columns are set, too: a value can
- * change its form and stay equal (citext, numeric).  The casts to record are needed:
- * without them the parser compares two ROW()s column by column.
+ * Rows are compared by their image, which takes no two different contents for
+ * equal: column by column where the equality of the type is that of the bytes,
+ * the other columns as a row (*<>), which costs more: it is formed anew, with all
+ * that is stored out of line.  The casts to record are needed: without them the
+ * parser compares two ROW()s column by column.  Keys are compared by the equality
+ * of the key's own index, and are set, too: a value can change its form and stay
+ * equal (citext, numeric).
  */
 #include "endpoint/statements.h"
 
+#include "catalog/pg_type_d.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
 static bool is_key(const MtRelation *relation, const char *column);
 static const MtColumn *find_column(const MtColumns *columns, const char *name);
 static char *key_match(const MtRelation *relation, const char *left, const char *right);
+static char *differs(const MtRelation *relation, const MtColumns *columns, const char *left, const char *right);
 static char *key_list(const MtRelation *relation, const char *prefix);
 static char *insert_rows(const MtRelation *relation, const MtColumns *columns, int rows);
 static char *set_list(const MtColumns *columns, const char *from);
@@ -81,9 +86,8 @@ mt_sql_upsert(const MtRelation *relation, const MtColumns *columns, int rows)
 
 	if (set[0] == '\0')
 		return mt_sql_insert(relation, columns, rows);
-	return psprintf("%s ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
-					insert_rows(relation, columns, rows), key_list(relation, ""), set,
-					mt_columns_list(columns, "t."), mt_columns_list(columns, "excluded."));
+	return psprintf("%s ON CONFLICT (%s) DO UPDATE SET %s WHERE %s", insert_rows(relation, columns, rows),
+					key_list(relation, ""), set, differs(relation, columns, "t.", "excluded."));
 }
 
 /*
@@ -162,10 +166,9 @@ mt_sql_stage_update(const MtRelation *relation, const MtColumns *columns)
 
 	if (set[0] == '\0')
 		return NULL;
-	return psprintf("UPDATE %s AS t SET %s FROM pg_temp." MT_STAGE_ROWS " AS s WHERE %s"
-					" AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
+	return psprintf("UPDATE %s AS t SET %s FROM pg_temp." MT_STAGE_ROWS " AS s WHERE %s AND (%s)",
 					mt_sql_receiver_rows(relation), set, key_match(relation, "t.", "s."),
-					mt_columns_list(columns, "t."), mt_columns_list(columns, "s."));
+					differs(relation, columns, "t.", "s."));
 }
 
 /* mt_sql_stage_insert inserts the rows of the stage, all or those that are missing. */
@@ -222,6 +225,32 @@ key_match(const MtRelation *relation, const char *left, const char *right)
 						 relation->key_operators[i], right, column);
 	}
 	return text.data;
+}
+
+/* differs compares two rows of one key by their image; a key whose equality is that of the bytes cannot differ. */
+static char *
+differs(const MtRelation *relation, const MtColumns *columns, const char *left, const char *right)
+{
+	StringInfoData text;
+	MtColumns	others = {.columns = palloc(sizeof(MtColumn) * Max(columns->count, 1))};
+
+	initStringInfo(&text);
+	for (int i = 0; i < columns->count; i++)
+	{
+		const MtColumn *column = &columns->columns[i];
+		const char *name = quote_identifier(column->name);
+		const char *collate = column->type == TEXTOID || column->type == VARCHAROID ? " COLLATE pg_catalog.\"C\"" : "";
+
+		if (!column->plain)
+			others.columns[others.count++] = *column;
+		else if (!is_key(relation, column->name) || collate[0] != '\0')
+			appendStringInfo(&text, "%s%s%s%s IS DISTINCT FROM %s%s%s", text.len ? " OR " : "",
+							 left, name, collate, right, name, collate);
+	}
+	if (others.count > 0)
+		appendStringInfo(&text, "%sROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record", text.len ? " OR " : "",
+						 mt_columns_list(&others, left), mt_columns_list(&others, right));
+	return text.len ? text.data : pstrdup("false");
 }
 
 /* mt_sql_key_match compares the key with parameters from number "first" on, typed where columns are given. */
