@@ -46,11 +46,15 @@ extern int	mt_remote_version(const MtRemote *remote);	/* server_version_num */
 extern int	mt_remote_socket(const MtRemote *remote);	/* for a wait that watches it */
 
 /* One statement with text parameters (NULL element: SQL NULL). */
-extern MtRows *mt_remote_query(MtRemote *remote, const char *sql, int nparams,
-							   const char *const *params);
+extern MtRows *mt_remote_query(MtRemote *remote, const char *sql, int nparams, const char *const *params);
 
 /* One or more statements without parameters and results. */
 extern void mt_remote_run(MtRemote *remote, const char *sql);
+
+/* One statement now, its outcome later: is it there, wait for it.  The text has to live until then. */
+extern void mt_remote_send(MtRemote *remote, const char *sql);
+extern bool mt_remote_answered(MtRemote *remote);
+extern int64 mt_remote_collect(MtRemote *remote);	/* rows affected */
 
 /*
  * One statement with parameters in their own form, whose rows come in binary form and are
@@ -91,8 +95,6 @@ extern int64 mt_pipeline_failed(MtRemote *remote, int *sqlerrcode);
 
 /* Prepares a statement once a session; the name is what mt_pipeline_execute takes. */
 extern void mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql);
-
-/* Forgets all of them, since what they were made for has changed. */
-extern void mt_remote_unprepare(MtRemote *remote);
+extern void mt_remote_unprepare(MtRemote *remote);	/* forgets all: what they were made for has changed */
 
 #endif							/* MT_ENDPOINT_H */

@@ -59,6 +59,38 @@ mt_remote_run(MtRemote *remote, const char *sql)
 	PQclear(result);
 }
 
+/* mt_remote_send sends a statement and does not wait for its outcome. */
+void
+mt_remote_send(MtRemote *remote, const char *sql)
+{
+	mt_remote_start(remote);
+	remote->sent_sql = sql;
+	if (!PQsendQuery(remote->conn, sql))
+		mt_remote_raise(remote, NULL, sql);
+}
+
+/* mt_remote_answered says whether the outcome of what was sent can be had without waiting. */
+bool
+mt_remote_answered(MtRemote *remote)
+{
+	if (!PQconsumeInput(remote->conn))
+		mt_remote_raise(remote, NULL, remote->sent_sql);
+	return !PQisBusy(remote->conn);
+}
+
+/* mt_remote_collect waits for the outcome of what was sent and returns the rows affected. */
+int64
+mt_remote_collect(MtRemote *remote)
+{
+	PGresult   *result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	int64		affected;
+
+	check_result(remote, result, remote->sent_sql);
+	affected = strtoll(PQcmdTuples(result), NULL, 10);
+	PQclear(result);
+	return affected;
+}
+
 /* mt_remote_prepare prepares a statement, once a session. */
 void
 mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql)
@@ -92,7 +124,7 @@ mt_remote_unprepare(MtRemote *remote)
 	remote->prepared = NIL;
 }
 
-/* mt_remote_copy_begin starts a COPY ... FROM STDIN. */
+/* mt_remote_copy_begin starts a COPY ... FROM STDIN, which other statements may stand before. */
 void
 mt_remote_copy_begin(MtRemote *remote, const char *sql)
 {
@@ -101,7 +133,8 @@ mt_remote_copy_begin(MtRemote *remote, const char *sql)
 	mt_remote_start(remote);
 	if (!PQsendQuery(remote->conn, sql))
 		mt_remote_raise(remote, NULL, sql);
-	result = libpqsrv_get_result(remote->conn, PG_WAIT_EXTENSION);
+	while (PQresultStatus(result = libpqsrv_get_result(remote->conn, PG_WAIT_EXTENSION)) == PGRES_COMMAND_OK)
+		PQclear(result);
 	if (PQresultStatus(result) != PGRES_COPY_IN)
 		mt_remote_raise(remote, result, sql);
 	PQclear(result);

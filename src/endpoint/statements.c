@@ -128,11 +128,12 @@ mt_sql_stage_create(const MtRelation *relation, const MtColumns *columns)
 					mt_columns_list(columns, ""), target, key_list(relation, ""), target);
 }
 
-/* mt_sql_stage_copy_rows copies into the stage of rows. */
+/* mt_sql_stage_copy_rows copies into the stage of rows, in place of what it held before. */
 char *
 mt_sql_stage_copy_rows(const MtColumns *columns)
 {
-	return psprintf("COPY pg_temp." MT_STAGE_ROWS " FROM STDIN%s", copy_options(columns));
+	return psprintf("TRUNCATE pg_temp." MT_STAGE_ROWS "; COPY pg_temp." MT_STAGE_ROWS " FROM STDIN%s",
+					copy_options(columns));
 }
 
 /* mt_sql_stage_copy_keys copies into the stage of keys. */

@@ -4,7 +4,9 @@
  *	  target's session, and a few statements make the table equal to them.
  *
  * Memory is bounded: keys stand in a tuplestore that spills to disk, rows are
- * read through a cursor and sent in pieces.
+ * read through a cursor and sent in pieces.  Rows that are gone go last, since
+ * then it is known for nothing whether there are any; but first where another
+ * unique index could refuse a row for one of theirs.
  */
 #include "sync/merge.h"
 
@@ -20,19 +22,21 @@
 
 #include "base/spi.h"
 #include "endpoint/statements.h"
+#include "sync/stage.h"
 
 #define FETCH_ROWS 500
 
 /* A stage of so many rows is worth statistics. */
 #define ANALYZE_ROWS 5000
 
-static void apply_present(MtSync *sync, MtTable *table, int64 present, bool by_insert);
-static void send_large(MtSync *sync, MtTable *table, bool replace);
+static void send_large(MtSync *sync, MtTable *table, bool by_insert);
 static void empty_receiver(MtSync *sync, MtTable *table, const char *condition);
+static int64 delete_absent(MtSync *sync, MtTable *table);
+static int64 set_present(MtSync *sync, MtTable *table);
+static int64 replace_present(MtSync *sync, MtTable *table);
 static Tuplestorestate *register_keys(MtTable *table);
 static TupleDesc key_tupdesc(const MtTable *table);
-static int64 stream_query(MtSync *sync, const char *query, MtColumns *columns, const char *copy);
-static void send_piece(void *arg, const char *data, int length);
+static void stream_query(MtSync *sync, const char *query, MtStage *stage);
 static void store_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
 
 /* mt_apply_large sends a tick table by table; false when a look says that it must be applied again. */
@@ -48,7 +52,7 @@ mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (mt_table_touched(table))
-			send_large(sync, table, replace);
+			send_large(sync, table, replace || !table->can_update);
 	sync->sending = NULL;
 	if (sync->merge != NULL)
 	{
@@ -62,18 +66,16 @@ mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 }
 
 static void
-send_large(MtSync *sync, MtTable *table, bool replace)
+send_large(MtSync *sync, MtTable *table, bool by_insert)
 {
 	MtRelation *relation = table->relation;
 	MtRemote   *remote = sync->remote;
-	MtColumns  *rows = mt_columns_of_result(table->columns, 0, NULL);
-	MtColumns  *keys = mt_columns_of_result(table->columns, relation->nkeys, relation->key_columns);
-	bool		by_insert = replace || !table->can_update;
-	int64		present;
-	int64		absent = 0;
+	bool		deletes_first = by_insert || table->other_unique;
 	Tuplestorestate *store;
 	MtSpiScope	scope;
 	ListCell   *cell;
+	int64		absent = 0;
+	int64		present;
 
 	sync->sending = table;
 	if (table->truncated)
@@ -86,20 +88,18 @@ send_large(MtSync *sync, MtTable *table, bool replace)
 	mt_remote_run(remote, mt_sql_stage_create(relation, table->columns));
 	mt_spi_begin_as(&scope, sync->migration->owner);
 	store = register_keys(table);
-	present = stream_query(sync, mt_sql_read_present(relation, table->columns, table->distinct_keys), rows,
-						   mt_sql_stage_copy_rows(rows));
+	if (deletes_first)
+		absent = delete_absent(sync, table);
+	if (by_insert)
+		present = replace_present(sync, table);
+	else
+		present = set_present(sync, table);
 	/* As many rows as keys: none is gone, and the table need not be asked which. */
-	if ((uint64) present < mt_keys_count(table->keys))
-		absent = stream_query(sync, mt_sql_read_absent(relation), keys, mt_sql_stage_copy_keys(relation, keys));
+	if (!deletes_first && (uint64) present < mt_keys_count(table->keys))
+		absent = delete_absent(sync, table);
 	sync->rows += present + absent;
 	tuplestore_end(store);
 	mt_spi_end(&scope);
-	if (present > ANALYZE_ROWS)
-		mt_remote_run(remote, "ANALYZE pg_temp." MT_STAGE_ROWS);
-	if (absent > 0)
-		mt_remote_run(remote, mt_sql_stage_delete_absent(relation));
-	if (present > 0)
-		apply_present(sync, table, present, by_insert);
 	mt_remote_run(remote, mt_sql_stage_drop());
 }
 
@@ -114,20 +114,56 @@ empty_receiver(MtSync *sync, MtTable *table, const char *condition)
 					 count * table->key.count, spared, NULL, NULL);
 }
 
-/* apply_present makes the table's rows equal to those of the stage. */
-static void
-apply_present(MtSync *sync, MtTable *table, int64 present, bool by_insert)
+/* delete_absent deletes the rows that are gone, and counts them. */
+static int64
+delete_absent(MtSync *sync, MtTable *table)
 {
-	char	   *update = mt_sql_stage_update(table->relation, table->columns);
-	int64		updated = 0;
+	MtRelation *relation = table->relation;
+	MtColumns  *keys = mt_columns_of_result(table->columns, relation->nkeys, relation->key_columns);
+	MtStage		stage = {.remote = sync->remote, .columns = keys, .copy = mt_sql_stage_copy_keys(relation, keys)};
 
-	if (by_insert)
+	stream_query(sync, mt_sql_read_absent(relation), &stage);
+	if (stage.rows > 0)
+		mt_remote_run(sync->remote, mt_sql_stage_delete_absent(relation));
+	return stage.rows;
+}
+
+/* set_present makes rows equal to what is read, piece by piece, and counts them. */
+static int64
+set_present(MtSync *sync, MtTable *table)
+{
+	MtColumns  *rows = mt_columns_of_result(table->columns, 0, NULL);
+	MtStage		stage = {
+		.remote = sync->remote,
+		.columns = rows,
+		.copy = mt_sql_stage_copy_rows(rows),
+		.update = mt_sql_stage_update(table->relation, table->columns),
+		.insert = mt_sql_stage_insert(table->relation, table->columns, true),
+	};
+
+	/* A piece is small beside the table, or else beside the tick: its rows are looked up one by one. */
+	mt_remote_run(sync->remote, "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off");
+	stream_query(sync, mt_sql_read_present(table->relation, table->columns, table->distinct_keys), &stage);
+	mt_remote_run(sync->remote, "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on");
+	return stage.rows;
+}
+
+/* replace_present deletes what is there of all rows that are read before it inserts the first, and counts them. */
+static int64
+replace_present(MtSync *sync, MtTable *table)
+{
+	MtColumns  *rows = mt_columns_of_result(table->columns, 0, NULL);
+	MtStage		stage = {.remote = sync->remote, .columns = rows, .copy = mt_sql_stage_copy_rows(rows)};
+
+	stream_query(sync, mt_sql_read_present(table->relation, table->columns, table->distinct_keys), &stage);
+	if (stage.rows > ANALYZE_ROWS)
+		mt_remote_run(sync->remote, "ANALYZE pg_temp." MT_STAGE_ROWS);
+	if (stage.rows > 0)
+	{
 		mt_remote_run(sync->remote, mt_sql_stage_delete_present(table->relation));
-	else if (update != NULL)
-		updated = mt_remote_query(sync->remote, update, MT_NO_PARAMS)->affected;
-	/* Where every row of the stage was there, and differed, none is missing. */
-	if (updated < present)
-		mt_remote_run(sync->remote, mt_sql_stage_insert(table->relation, table->columns, !by_insert));
+		mt_remote_run(sync->remote, mt_sql_stage_insert(table->relation, table->columns, false));
+	}
+	return stage.rows;
 }
 
 /* register_keys gives the keys of the tick to queries of this SPI connection, as relation mt_keys. */
@@ -183,16 +219,15 @@ key_tupdesc(const MtTable *table)
 	return tupdesc;
 }
 
-/* stream_query streams the result of a local query into a COPY on the target, and counts its rows. */
-static int64
-stream_query(MtSync *sync, const char *query, MtColumns *columns, const char *copy)
+/* stream_query reads the result of a local query into a stage. */
+static void
+stream_query(MtSync *sync, const char *query, MtStage *stage)
 {
 	int			guc_level = NewGUCNestLevel();
 	SPIPlanPtr	plan = SPI_prepare(query, 0, NULL);
 	Portal		portal;
-	MtCopyStream stream;
-	Datum	   *values = palloc(sizeof(Datum) * Max(columns->count, 1));
-	bool	   *nulls = palloc(sizeof(bool) * Max(columns->count, 1));
+	Datum	   *values = palloc(sizeof(Datum) * Max(stage->columns->count, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(stage->columns->count, 1));
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", query, SPI_result_code_string(SPI_result));
@@ -200,8 +235,6 @@ stream_query(MtSync *sync, const char *query, MtColumns *columns, const char *co
 	(void) set_config_option("enable_seqscan", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 	AtEOXact_GUC(true, guc_level);
-	mt_remote_copy_begin(sync->remote, copy);
-	mt_copy_stream_begin(&stream, columns, send_piece, sync->remote);
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, FETCH_ROWS);
@@ -210,22 +243,15 @@ stream_query(MtSync *sync, const char *query, MtColumns *columns, const char *co
 		for (uint64 row = 0; row < SPI_processed; row++)
 		{
 			heap_deform_tuple(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, values, nulls);
-			mt_copy_stream_put(&stream, values, nulls);
+			mt_stage_put(stage, values, nulls);
 		}
 		SPI_freetuptable(SPI_tuptable);
 		CHECK_FOR_INTERRUPTS();
 	}
-	mt_copy_stream_end(&stream);
 	SPI_cursor_close(portal);
 	SPI_freeplan(plan);
-	sync->bytes += stream.bytes;
-	return mt_remote_copy_end(sync->remote);
-}
-
-static void
-send_piece(void *arg, const char *data, int length)
-{
-	mt_remote_copy_send((MtRemote *) arg, data, length);
+	mt_stage_end(stage);
+	sync->bytes += stage->bytes;
 }
 
 /* store_mark stores S as the target's mark, and what joins with it. */

@@ -46,7 +46,7 @@ mt_sync_open(MtMigration *migration, MemoryContext parent)
 	sync->row_context = AllocSetContextCreate(context, "migrate_tiers rows", ALLOCSET_DEFAULT_SIZES);
 	sync->migration = mt_migration_by_id(migration->id, false);
 	sync->remote = mt_remote_open(sync->migration);
-	mt_remote_run(sync->remote, "SET session_replication_role = replica; SET work_mem = '64MB'; SET jit = off");
+	mt_remote_run(sync->remote, "SET session_replication_role = replica; SET work_mem = '64MB'; SET temp_buffers = '16MB'; SET jit = off");
 	sync->reader = mt_queue_reader_create(sync->migration);
 	read_mark(sync);
 	check_floor(sync);

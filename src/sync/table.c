@@ -8,9 +8,11 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "catalog/pg_am_d.h"
+#include "catalog/pg_index.h"
 #include "mb/pg_wchar.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "base/spi.h"
 #include "endpoint/statements.h"
@@ -19,6 +21,7 @@
 #define KEY_VALUE_SHOWN 200
 
 static bool has_distinct_keys(Oid index);
+static bool has_other_unique(Relation table, Oid key_index);
 static void prepare_read(MtTable *table);
 
 /* mt_table_open describes a table. */
@@ -33,6 +36,7 @@ mt_table_open(MtTable *table, MtRelation *relation)
 	table->captured_from = relation->captured_from ? mt_mark_parse(relation->captured_from) : NULL;
 	table->can_update = mt_sql_can_update(relation, table->columns);
 	table->distinct_keys = has_distinct_keys(relation->key_index);
+	table->other_unique = has_other_unique(opened, relation->key_index);
 	for (int batch = 0; batch < 2; batch++)
 	{
 		table->upsert[batch] = psprintf("mt_upsert_%d_%d", relation->id, batch);
@@ -201,6 +205,29 @@ has_distinct_keys(Oid index)
 	distinct = opened->rd_rel->relam == BTREE_AM_OID && _bt_allequalimage(opened, false);
 	relation_close(opened, AccessShareLock);
 	return distinct;
+}
+
+/* has_other_unique says whether the table has an index besides the key's that refuses rows. */
+static bool
+has_other_unique(Relation table, Oid key_index)
+{
+	List	   *indexes = RelationGetIndexList(table);
+	ListCell   *cell;
+	bool		found = false;
+
+	foreach(cell, indexes)
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_index form;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		form = (Form_pg_index) GETSTRUCT(tuple);
+		found = found || (form->indexrelid != key_index && (form->indisunique || form->indisexclusion));
+		ReleaseSysCache(tuple);
+	}
+	list_free(indexes);
+	return found;
 }
 
 static void

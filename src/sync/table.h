@@ -32,6 +32,7 @@ struct MtTable
 	bool		joining;		/* will, with the next tick */
 	bool		can_update;
 	bool		distinct_keys;	/* keys that look different are different */
+	bool		other_unique;	/* an index besides the key's refuses rows, too */
 	MtMark	   *captured_from;	/* S0 */
 	MtKeyDesc	key;
 	MtColumns  *columns;
