@@ -49,7 +49,11 @@ COMMENT ON COLUMN migrate_tiers.status.paused IS 'whether pause was called';
 CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
     SELECT m.name AS migration, r.relation::regclass AS relation,
            pg_catalog.format('%I.%I', r.target_schema, r.target_name) AS target, r.tier,
-           CASE WHEN d.disarmed THEN 'recopy'
+           CASE WHEN r.tier = 'batch'
+                THEN (SELECT CASE WHEN f.pushing THEN 'pushing' WHEN f.fresh IS NULL THEN 'waiting'
+                                  WHEN f.fresh THEN 'fresh' ELSE 'stale' END
+                        FROM migrate_tiers.freshness AS f WHERE f.relation = r.id)
+                WHEN d.disarmed THEN 'recopy'
                 WHEN r.state = 'syncing' AND m.stopped IS NOT NULL THEN 'stopped' ELSE r.state END AS state,
            c.rows AS copied_rows,
            CASE WHEN r.tier = 'realtime' THEN greatest(r.estimated_rows, c.rows) END AS estimated_rows,

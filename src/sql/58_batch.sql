@@ -1,0 +1,107 @@
+-- The batch tier: derived tables follow as snapshots, pushed on a schedule.
+
+-- How a batch table is pushed; one that has no row is pushed in mode diff, when somebody asks.
+CREATE TABLE migrate_tiers.policy (
+    relation integer PRIMARY KEY REFERENCES migrate_tiers.relation ON DELETE CASCADE,
+    every interval CHECK (every > '0'),                        -- null: when asked only
+    mode text NOT NULL DEFAULT 'diff' CHECK (mode IN ('diff', 'replace', 'append')),
+    max_age interval CHECK (max_age > '0'),                    -- null: option max_age
+    watermark name,                                            -- of append: the column
+    cron_job text                                              -- name of the pg_cron job, or null
+);
+
+-- A push: written when it begins and when it ends, whatever becomes of it.
+CREATE TABLE migrate_tiers.batch (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
+    direction text NOT NULL CHECK (direction IN ('forward', 'reverse')),
+    mode text NOT NULL CHECK (mode IN ('diff', 'replace', 'append', 'refresh')),
+    scheduled boolean NOT NULL,                                -- by our own interval; else somebody asked for it
+    started timestamptz NOT NULL DEFAULT clock_timestamp(),
+    snapshot_time timestamptz,                                 -- when the snapshot was taken that was sent
+    finished timestamptz,
+    source_rows bigint,                                        -- present after it, in the snapshot
+    target_rows bigint,
+    inserted bigint,
+    updated bigint,
+    deleted bigint,
+    bytes bigint,                                              -- of rows and digests, sent either way
+    ranges integer,                                            -- of keys
+    ranges_sent integer,                                       -- those whose digests differed
+    note text,
+    error text                                                 -- null and finished: it was applied
+);
+CREATE INDEX ON migrate_tiers.batch (relation, started);
+
+-- How fresh the receiver of each batch table is: for the view tables, the schedule and the gates.
+-- What was read until the direction turned is as fresh as that moment.
+CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
+    SELECT f.*, f.fresh_at + f.max_age > pg_catalog.clock_timestamp() AS fresh
+      FROM (SELECT r.id AS relation, r.migration, r.relation AS relid, d.direction, p.every, p.mode,
+                   coalesce(p.max_age, o.value::interval, '24h') AS max_age,
+                   greatest(b.snapshot_time, t.turned) AS fresh_at,
+                   EXISTS (SELECT FROM pg_catalog.pg_locks AS l
+                            WHERE l.locktype = 'object' AND l.granted AND l.objid = r.id::text::oid AND l.objsubid = 1
+                              AND l.classid = 'migrate_tiers.relation'::regclass
+                              AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                                                 WHERE datname = pg_catalog.current_database())) AS pushing
+              FROM migrate_tiers.relation AS r
+              JOIN migrate_tiers.migration AS m ON m.id = r.migration
+              LEFT JOIN migrate_tiers.policy AS p ON p.relation = r.id
+              LEFT JOIN migrate_tiers.option_value AS o ON o.migration = m.id AND o.name = 'max_age'
+             CROSS JOIN LATERAL (SELECT CASE WHEN m.phase IN ('planned', 'syncing', 'dual_write')
+                                             THEN 'forward' ELSE 'reverse' END AS direction) AS d
+             CROSS JOIN LATERAL (
+                   SELECT max(x.started) FILTER (WHERE x.from_phase = 'planned') AS began,
+                          max(x.finished) FILTER (WHERE x.outcome = 'done' AND x.from_phase IN ('dual_write', 'read_target')
+                                                    AND x.to_phase IN ('dual_write', 'read_target')) AS turned
+                     FROM migrate_tiers.transition AS x WHERE x.migration = m.id) AS t
+             CROSS JOIN LATERAL (
+                   SELECT max(x.snapshot_time) AS snapshot_time
+                     FROM migrate_tiers.batch AS x
+                    WHERE x.relation = r.id AND x.direction = d.direction AND x.started > t.began
+                      AND x.finished IS NOT NULL AND x.error IS NULL) AS b
+             WHERE r.tier = 'batch') AS f;
+COMMENT ON VIEW migrate_tiers.freshness IS 'how fresh the receiver of each batch table is; for the other views and the gates';
+COMMENT ON COLUMN migrate_tiers.freshness.relation IS 'number of the table';
+COMMENT ON COLUMN migrate_tiers.freshness.migration IS 'number of the migration';
+COMMENT ON COLUMN migrate_tiers.freshness.relid IS 'table on the source';
+COMMENT ON COLUMN migrate_tiers.freshness.direction IS 'way of pushes in this phase';
+COMMENT ON COLUMN migrate_tiers.freshness.every IS 'interval of batch_policy';
+COMMENT ON COLUMN migrate_tiers.freshness.mode IS 'mode of batch_policy, null: diff';
+COMMENT ON COLUMN migrate_tiers.freshness.max_age IS 'age above which it is stale';
+COMMENT ON COLUMN migrate_tiers.freshness.fresh_at IS 'what the receiver shows is as of this moment; null: never pushed';
+COMMENT ON COLUMN migrate_tiers.freshness.pushing IS 'whether a push is under way';
+COMMENT ON COLUMN migrate_tiers.freshness.fresh IS 'whether it is younger than max_age; null: never pushed';
+
+CREATE VIEW migrate_tiers.batches WITH (security_barrier) AS
+    SELECT b.id, m.name AS migration, r.relation::regclass AS relation, b.direction, b.mode,
+           b.source_rows, b.target_rows, b.inserted, b.updated, b.deleted, b.bytes, b.started, b.finished, b.error,
+           b.finished - b.started AS duration, b.snapshot_time, b.ranges, b.ranges_sent, b.scheduled, b.note
+      FROM migrate_tiers.batch AS b
+      JOIN migrate_tiers.relation AS r ON r.id = b.relation
+      JOIN migrate_tiers.migration AS m ON m.id = r.migration
+     WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
+     ORDER BY b.id;
+GRANT SELECT ON migrate_tiers.batches TO PUBLIC;
+COMMENT ON VIEW migrate_tiers.batches IS 'a line a push of a batch table';
+COMMENT ON COLUMN migrate_tiers.batches.id IS 'number of the push';
+COMMENT ON COLUMN migrate_tiers.batches.migration IS 'name of the migration';
+COMMENT ON COLUMN migrate_tiers.batches.relation IS 'table on the source';
+COMMENT ON COLUMN migrate_tiers.batches.direction IS 'forward (from the source), or reverse';
+COMMENT ON COLUMN migrate_tiers.batches.mode IS 'diff, replace or append; refresh: a materialized view of the receiver was refreshed';
+COMMENT ON COLUMN migrate_tiers.batches.source_rows IS 'rows of the source after the push, in its snapshot';
+COMMENT ON COLUMN migrate_tiers.batches.target_rows IS 'rows of the target after the push';
+COMMENT ON COLUMN migrate_tiers.batches.inserted IS 'rows that the push inserted';
+COMMENT ON COLUMN migrate_tiers.batches.updated IS 'rows that it updated';
+COMMENT ON COLUMN migrate_tiers.batches.deleted IS 'rows that it deleted';
+COMMENT ON COLUMN migrate_tiers.batches.bytes IS 'bytes of rows and digests that went over the network';
+COMMENT ON COLUMN migrate_tiers.batches.started IS 'when it began';
+COMMENT ON COLUMN migrate_tiers.batches.finished IS 'when it ended; null: under way, or cut off';
+COMMENT ON COLUMN migrate_tiers.batches.error IS 'why it was not applied: SQLSTATE, message, detail; the snapshot before it stays';
+COMMENT ON COLUMN migrate_tiers.batches.duration IS 'how long it took';
+COMMENT ON COLUMN migrate_tiers.batches.snapshot_time IS 'when the snapshot was taken that it sent';
+COMMENT ON COLUMN migrate_tiers.batches.ranges IS 'ranges of keys that were compared';
+COMMENT ON COLUMN migrate_tiers.batches.ranges_sent IS 'ranges whose digests differed, whose rows were sent';
+COMMENT ON COLUMN migrate_tiers.batches.scheduled IS 'whether the interval of batch_policy was the reason';
+COMMENT ON COLUMN migrate_tiers.batches.note IS 'what else is to be known of it: an empty source, or a postponement';
