@@ -14,6 +14,7 @@
 
 #include "base/settings.h"
 #include "endpoint/target.h"
+#include "endpoint/target_sequence.h"
 
 /* Waits on other installations are no waits on a user's table. */
 #define INSTALL_TIMEOUT "30s"
@@ -49,6 +50,13 @@ static const char *const install_body =
 	"  state text NOT NULL DEFAULT 'aside' CHECK (state IN ('aside', 'built', 'added', 'violated')),\n"
 	"  error text,\n"
 	"  PRIMARY KEY (migration, relation, kind, table_oid, name));\n"
+	/* What sequences were before they took turns with the source's: sequence.h. */
+	"CREATE TABLE migrate_tiers.sequence (\n"
+	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
+	"  sequence oid NOT NULL UNIQUE, relation integer NOT NULL, source oid NOT NULL,\n"
+	"  start bigint NOT NULL, increment bigint NOT NULL, minimum bigint NOT NULL, maximum bigint NOT NULL,\n"
+	"  cache bigint NOT NULL, cycle boolean NOT NULL, last_value bigint NOT NULL, is_called boolean NOT NULL,\n"
+	"  begun bigint NOT NULL, restored boolean NOT NULL DEFAULT false, handed bigint, lapped boolean);\n"
 	"CREATE FUNCTION migrate_tiers.refuse_write() RETURNS trigger LANGUAGE plpgsql AS $f$\n"
 	"BEGIN\n"
 	"  RAISE EXCEPTION USING ERRCODE = 'MT005',\n"
@@ -77,7 +85,7 @@ static const char *const uninstall_body =
 	"IF pg_catalog.to_regclass('migrate_tiers.set_aside') IS NULL THEN RETURN; END IF;\n"
 	"DELETE FROM migrate_tiers.migration WHERE ident = %s;\n"
 	"IF EXISTS (SELECT FROM migrate_tiers.migration) THEN RETURN; END IF;\n"
-	"DROP TABLE migrate_tiers.set_aside, migrate_tiers.joined, migrate_tiers.chunk, migrate_tiers.migration;\n"
+	"DROP TABLE migrate_tiers.sequence, migrate_tiers.set_aside, migrate_tiers.joined, migrate_tiers.chunk, migrate_tiers.migration;\n"
 	"DROP FUNCTION migrate_tiers.refuse_write();\n"
 	"DROP FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text);\n"
 	"DROP SCHEMA migrate_tiers;\n"
@@ -141,6 +149,7 @@ mt_target_uninstall(MtRemote *remote, const MtMigration *migration)
 	if (!mt_target_installed(remote))
 		return;
 	mt_target_unfence_all(remote, migration);
+	mt_target_sequences_leave(remote, migration);
 	mt_target_restore_leftovers(remote, migration);
 	mt_target_block(remote, psprintf(uninstall_body, quote_literal_cstr(migration->ident)),
 					INSTALL_TIMEOUT);

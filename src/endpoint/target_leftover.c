@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 
 #include "endpoint/target.h"
+#include "endpoint/target_sequence.h"
 
 /* Builds may take a while for the lock: see target_aside.c. */
 #define LEFTOVER_LOCK_TIMEOUT "5s"
@@ -52,6 +53,7 @@ static const char *const uninstall_body =
 	" WHERE tgname ~ '^migrate_tiers_fence_%2$.8s_' LOOP\n"
 	"  EXECUTE statement;\n"
 	"END LOOP;\n"
+	"%3$s;\n"
 	"DELETE FROM migrate_tiers.migration WHERE ident = %1$s;\n"
 	"IF NOT EXISTS (SELECT FROM migrate_tiers.migration) THEN DROP SCHEMA migrate_tiers CASCADE; END IF;\n"
 	"END";
@@ -83,7 +85,8 @@ char *
 mt_target_uninstall_sql(const MtMigration *migration)
 {
 	return psprintf("DO $migrate_tiers$%s$migrate_tiers$",
-					psprintf(uninstall_body, quote_literal_cstr(migration->ident), migration->ident));
+					psprintf(uninstall_body, quote_literal_cstr(migration->ident), migration->ident,
+							 mt_target_sequences_leave_sql(migration)));
 }
 
 static void

@@ -22,19 +22,16 @@
  * Between target_only and finished: when the source is fenced and before the
  * target is uninstalled.
  */
+/* clang-format off */
 #define MT_STEPS_INTERLEAVE \
 	{"forget_sequences", false, "target", NULL, mt_step_forget_sequences, mt_step_describe_forget}, \
-		{"interleave_source", true, "source", mt_step_interleave_source, mt_step_restore_source, mt_step_describe_source}, \
-	{ \
-		"interleave_target", true, "target", mt_step_interleave_target, mt_step_reset_target, mt_step_describe_target \
-	}
+	{"interleave_source", true, "source", mt_step_interleave_source, mt_step_restore_source, mt_step_describe_source}, \
+	{"interleave_target", true, "target", mt_step_interleave_target, mt_step_reset_target, mt_step_describe_target}
 
 #define MT_STEPS_FINISH_SEQUENCES \
-	{"pass_target", true, "source", NULL, mt_step_pass_target, mt_step_describe_pass}, \
-		{"finish_target", true, "target", mt_step_finish_target, mt_step_interleave_target, mt_step_describe_finish_target}, \
-	{ \
-		"finish_source", true, "source", mt_step_finish_source, mt_step_interleave_source, mt_step_describe_finish_source \
-	}
+	{"finish_target", true, "target", mt_step_finish_target, NULL, mt_step_describe_finish_target}, \
+	{"finish_source", true, "source", mt_step_finish_source, NULL, mt_step_describe_finish_source}
+/* clang-format on */
 
 extern void mt_step_interleave_source(MtTransition *transition, MtRelation *relation);
 extern void mt_step_interleave_target(MtTransition *transition, MtRelation *relation);
@@ -43,11 +40,9 @@ extern void mt_step_restore_source(MtTransition *transition, MtRelation *relatio
 extern void mt_step_forget_sequences(MtTransition *transition, MtRelation *relation);
 extern void mt_step_finish_target(MtTransition *transition, MtRelation *relation);
 extern void mt_step_finish_source(MtTransition *transition, MtRelation *relation);
-extern void mt_step_pass_target(MtTransition *transition, MtRelation *relation);
 extern char *mt_step_describe_source(const MtMigration *migration, const MtRelation *relation, bool inverse);
 extern char *mt_step_describe_target(const MtMigration *migration, const MtRelation *relation, bool inverse);
 extern char *mt_step_describe_forget(const MtMigration *migration, const MtRelation *relation, bool inverse);
-extern char *mt_step_describe_pass(const MtMigration *migration, const MtRelation *relation, bool inverse);
 extern char *mt_step_describe_finish_target(const MtMigration *migration, const MtRelation *relation, bool inverse);
 extern char *mt_step_describe_finish_source(const MtMigration *migration, const MtRelation *relation, bool inverse);
 

@@ -140,3 +140,23 @@ CREATE TABLE migrate_tiers.cancelled (
     seen pg_snapshot NOT NULL
 );
 CREATE INDEX ON migrate_tiers.cancelled (relation, key);
+
+-- Sequences that take turns with those of the target, as they were before (endpoint/sequence.h).
+CREATE TABLE migrate_tiers.sequence (
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    sequence oid NOT NULL UNIQUE,
+    relation integer NOT NULL,                                 -- the table whose step altered it
+    source oid NOT NULL,                                       -- itself; on the target the one it takes turns with
+    start bigint NOT NULL,
+    increment bigint NOT NULL,
+    minimum bigint NOT NULL,
+    maximum bigint NOT NULL,
+    cache bigint NOT NULL,
+    cycle boolean NOT NULL,
+    last_value bigint NOT NULL,
+    is_called boolean NOT NULL,
+    begun bigint NOT NULL,                                     -- the first value of its turn
+    restored boolean NOT NULL DEFAULT false,                   -- it is what it was
+    handed bigint,                                             -- the furthest value of its turn, when it is restored
+    lapped boolean                                             -- it cycled in its turn
+);

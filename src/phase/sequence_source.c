@@ -1,0 +1,247 @@
+/*
+ * sequence_source.c
+ *	  Alters sequences of the source.
+ *
+ * A lock on a sequence waits for every transaction that drew a number from it,
+ * and who draws one queues behind.  So those of one table are locked together
+ * within one lock_timeout, in a transaction that asks the target for nothing
+ * once it has them.
+ */
+#include "phase/sequence_source.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "base/lock.h"
+#include "base/spi.h"
+
+/* The sequences behind the columns of table $1; $2 is the owner of the migration. */
+static const char uses_query[] =
+	"WITH tree(id, oid) AS (SELECT 0, $1 UNION SELECT 0, p.relid::oid FROM pg_partition_tree($1) p)," MT_SQL_SEQUENCE_USES
+	" named AS (SELECT u.attname, c.oid, c.relname, c.relowner,"
+	"  max(" MT_SQL_LOWEST("u.atttypid") ") AS lowest, min(" MT_SQL_HIGHEST("u.atttypid") ") AS highest"
+																						  "  FROM uses u JOIN pg_class c ON c.oid = u.sequence GROUP BY 1, 2, 3, 4),"
+																						  " own AS (SELECT q.seqrelid, coalesce(m.start, q.seqstart)::numeric AS start,"
+																						  "  coalesce(m.increment, q.seqincrement)::numeric AS increment, coalesce(m.cycle, q.seqcycle) AS cycle"
+																						  "  FROM pg_sequence q LEFT JOIN migrate_tiers.sequence m ON m.sequence = q.seqrelid)"
+																						  " SELECT n.attname::text, n.oid, n.relname::text, n.oid::regclass::text, pg_has_role($2, n.relowner, 'USAGE'),"
+																						  " o.increment < 0, o.cycle, o.increment::text, (2 * o.increment)::text, o.start::text, (o.start + o.increment)::text,"
+																						  " n.lowest::text, n.highest::text FROM named n JOIN own o ON o.seqrelid = n.oid ORDER BY n.oid, n.attname";
+
+/* The sequences that table $1 has let take turns; gone: it was dropped. */
+static const char turns_query[] =
+	"SELECT q.sequence, c.oid IS NULL FROM migrate_tiers.sequence q"
+	" LEFT JOIN pg_class c ON c.oid = q.sequence AND c.relkind = 'S' WHERE q.relation = $1 ORDER BY q.sequence";
+
+/* Whether column $2 of table $1 holds integers and leads an index that tells its ends. */
+static const char indexed_query[] =
+	"SELECT EXISTS (SELECT FROM pg_attribute a JOIN pg_index x ON x.indrelid = a.attrelid AND x.indkey[0] = a.attnum"
+	" JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam"
+	" WHERE a.attrelid = $1 AND a.attname = $2::name AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)"
+	" AND x.indisvalid AND x.indpred IS NULL AND m.amname = 'btree')";
+
+static void run_block(MtSpiScope *scope, const char *body);
+static void check_owned(const MtMigration *migration, const MtSourceSequence *sequence);
+static bool has_ends(const MtRelation *relation, const char *column);
+
+/* mt_source_sequences lists what is behind the columns of a table, whatever the transaction's snapshot. */
+List *
+mt_source_sequences(const MtMigration *migration, const MtRelation *relation)
+{
+	List	   *sequences = NIL;
+	MtSpiScope	scope;
+	uint64		count;
+
+	mt_spi_begin(&scope);
+	count = mt_spi_exec_latest(SPI_OK_SELECT, uses_query, MT_ARGS(MT_OID(relation->relid), MT_OID(migration->owner)));
+	for (uint64 row = 0; row < count; row++)
+	{
+		MtSourceSequence *sequence = MemoryContextAlloc(scope.caller, sizeof(MtSourceSequence));
+		MemoryContext spi;
+
+		sequence->use.column = mt_spi_text(&scope, row, 1);
+		sequence->use.sequence = (Oid) mt_spi_int8(row, 2);
+		sequence->use.name = mt_spi_text(&scope, row, 3);
+		sequence->use.full_name = mt_spi_text(&scope, row, 4);
+		sequence->owned = mt_spi_bool(row, 5);
+		sequence->descending = mt_spi_bool(row, 6);
+		sequence->cycle = mt_spi_bool(row, 7);
+		sequence->increment = mt_spi_text(&scope, row, 8);
+		sequence->step = mt_spi_text(&scope, row, 9);
+		sequence->begin = mt_spi_text(&scope, row, 10);
+		sequence->target_begin = mt_spi_text(&scope, row, 11);
+		sequence->lowest = mt_spi_text(&scope, row, 12);
+		sequence->highest = mt_spi_text(&scope, row, 13);
+		spi = MemoryContextSwitchTo(scope.caller);
+		sequences = lappend(sequences, sequence);
+		MemoryContextSwitchTo(spi);
+	}
+	mt_spi_end(&scope);
+	return sequences;
+}
+
+/* mt_source_sequences_interleave has the sequences of a table take turns; what they are is read under the lock. */
+void
+mt_source_sequences_interleave(const MtMigration *migration, const MtRelation *relation)
+{
+	List	   *oids = NIL;
+	ListCell   *cell;
+	MtSpiScope	scope;
+
+	foreach(cell, mt_source_sequences(migration, relation))
+	{
+		check_owned(migration, (MtSourceSequence *) lfirst(cell));
+		oids = list_append_unique_oid(oids, ((MtSourceSequence *) lfirst(cell))->use.sequence);
+	}
+	mt_lock_tables(oids, ShareRowExclusiveLock);
+	foreach(cell, mt_source_sequences(migration, relation))
+	{
+		const MtSourceSequence *sequence = (MtSourceSequence *) lfirst(cell);
+		MtTurn		turn = {
+			.migration = psprintf("%d", migration->id),
+			.relation = relation->id,
+			.sequence = sequence->use.sequence,
+			.source = sequence->use.sequence,
+			.begin = sequence->begin,
+			.step = sequence->step,
+			.lowest = sequence->lowest,
+			.highest = sequence->highest,
+		};
+
+		/* One that came behind a column after the lock is left to the target's step, which misses its row. */
+		if (list_member_oid(oids, turn.sequence))
+			run_block(&scope, mt_sequence_interleave_sql(&turn));
+	}
+}
+
+static void
+check_owned(const MtMigration *migration, const MtSourceSequence *sequence)
+{
+	if (!sequence->owned)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\", which owns migration \"%s\", does not own sequence %s",
+						GetUserNameFromId(migration->owner, false), migration->name, sequence->use.full_name),
+				 errhint("Run ALTER SEQUENCE %s OWNER TO %s.", sequence->use.full_name,
+						 quote_identifier(GetUserNameFromId(migration->owner, false)))));
+}
+
+/* mt_source_sequences_restore gives the sequences of a table their settings again, and forgets what they were. */
+void
+mt_source_sequences_restore(const MtMigration *migration, const MtRelation *relation, MtRemote *remote)
+{
+	List	   *turns = NIL;
+	List	   *present = NIL;
+	List	   *blocks = NIL;
+	ListCell   *cell;
+	MtSpiScope	scope;
+	uint64		count;
+
+	mt_spi_begin(&scope);
+	count = mt_spi_exec_latest(SPI_OK_SELECT, turns_query, MT_ARGS(MT_INT4(relation->id)));
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
+
+		turns = lappend_oid(turns, (Oid) mt_spi_int8(row, 1));
+		if (!mt_spi_bool(row, 2))
+			present = lappend_oid(present, (Oid) mt_spi_int8(row, 1));
+		MemoryContextSwitchTo(spi);
+	}
+	mt_spi_end(&scope);
+	foreach(cell, turns)
+	{
+		char	   *lapped = NULL;
+		char	   *given = remote ? mt_target_sequence_given(remote, migration, lfirst_oid(cell), &lapped) : NULL;
+
+		blocks = lappend(blocks, mt_sequence_restore_sql(psprintf("q.sequence = %u", lfirst_oid(cell)), true, given, lapped, true));
+	}
+	mt_lock_tables(present, ShareRowExclusiveLock);
+	foreach(cell, blocks)
+		run_block(&scope, (char *) lfirst(cell));
+}
+
+/*
+ * mt_source_sequence_beyond returns the value that the target's sequence has to
+ * begin after: the last that the source's gave out or a session holds, or the
+ * furthest row that is there.  Rows that leave less than half of what is left
+ * are no such bound: some applications keep rows with ids of their own far out.
+ */
+char *
+mt_source_sequence_beyond(const MtRelation *relation, const MtSourceSequence *sequence)
+{
+	const char *column = quote_identifier(sequence->use.column);
+	bool		rows = !sequence->cycle && has_ends(relation, sequence->use.column);
+	char	   *beyond;
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT,
+					   psprintf("WITH s AS (SELECT p.last_value::numeric - CASE WHEN p.is_called THEN 0 ELSE %2$d END AS last,"
+								" CASE WHEN %2$d > 0 THEN least(q.seqmax, %3$s) ELSE greatest(q.seqmin, %4$s) END::numeric AS bound"
+								" FROM %1$s p, pg_sequence q WHERE q.seqrelid = %5$u),"
+								" r AS (SELECT %6$s::numeric AS last)"
+								" SELECT CASE WHEN %2$d * r.last > %2$d * s.last AND abs(s.bound - s.last) <= 2 * %2$d * (s.bound - r.last)"
+								" THEN r.last ELSE s.last END::text FROM s, r",
+								sequence->use.full_name, sequence->descending ? -1 : 1, sequence->highest, sequence->lowest,
+								sequence->use.sequence,
+								rows ? psprintf("(SELECT %s(%s) FROM %s)", sequence->descending ? "min" : "max", column,
+												mt_relation_source_name(relation)) :
+									   "NULL"),
+					   MT_NO_ARGS);
+	beyond = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return beyond;
+}
+
+static bool
+has_ends(const MtRelation *relation, const char *column)
+{
+	MtSpiScope	scope;
+	bool		indexed;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT, indexed_query, MT_ARGS(MT_OID(relation->relid), MT_TEXT(column)));
+	indexed = mt_spi_bool(0, 1);
+	mt_spi_end(&scope);
+	return indexed;
+}
+
+/* mt_source_sequence_given returns the furthest value that a sequence gave out, in its turn or before it. */
+char *
+mt_source_sequence_given(Oid sequence, char **lapped)
+{
+	char	   *given = NULL;
+	char	   *name = NULL;
+	MtSpiScope	scope;
+
+	*lapped = NULL;
+	mt_spi_begin(&scope);
+	if (mt_spi_exec_latest(SPI_OK_SELECT, "SELECT oid::regclass::text FROM pg_class WHERE oid = $1 AND relkind = 'S'",
+						   MT_ARGS(MT_OID(sequence))) > 0)
+		name = mt_spi_text(&scope, 0, 1);
+	if (name != NULL &&
+		mt_spi_exec_latest(SPI_OK_SELECT,
+						   psprintf("SELECT CASE WHEN p.is_called THEN p.last_value"
+									" WHEN p.last_value <> q.begun THEN p.last_value - sign(q.increment)::bigint"
+									" WHEN q.is_called THEN q.last_value END::text,"
+									" (q.cycle AND sign(q.increment) * p.last_value < sign(q.increment) * q.begun)::text"
+									" FROM %s p, migrate_tiers.sequence q WHERE q.sequence = $1",
+									name),
+						   MT_ARGS(MT_OID(sequence))) > 0)
+	{
+		given = mt_spi_text(&scope, 0, 1);
+		*lapped = mt_spi_text(&scope, 0, 2);
+	}
+	mt_spi_end(&scope);
+	return given;
+}
+
+/* run_block runs a block as the extension's owner, to whom our tables belong. */
+static void
+run_block(MtSpiScope *scope, const char *body)
+{
+	mt_spi_begin(scope);
+	mt_spi_exec(SPI_OK_UTILITY, psprintf("DO %s", quote_literal_cstr(body)), MT_NO_ARGS);
+	mt_spi_end(scope);
+}
