@@ -81,18 +81,6 @@ extern void mt_remote_copy_begin(MtRemote *remote, const char *sql);
 extern void mt_remote_copy_send(MtRemote *remote, const char *data, int length);
 extern int64 mt_remote_copy_end(MtRemote *remote);	/* rows, as the command tag says */
 
-/*
- * A pipeline: statements are queued, sent as the socket takes them, answers
- * read meanwhile.  mt_pipeline_finish waits for all; the first error is raised.
- */
-extern void mt_pipeline_begin(MtRemote *remote);
-extern void mt_pipeline_query(MtRemote *remote, const char *sql, int nparams, const MtField *params);
-extern void mt_pipeline_execute(MtRemote *remote, const char *statement, int nparams, const MtField *params);
-extern int64 mt_pipeline_finish(MtRemote *remote);	/* rows affected, together */
-
-/* Ends a pipeline, too: which statement failed first, counted from 0, and how; -1 where none did. */
-extern int64 mt_pipeline_failed(MtRemote *remote, int *sqlerrcode);
-
 /* Prepares a statement once a session; the name is what mt_pipeline_execute takes. */
 extern void mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql);
 extern void mt_remote_unprepare(MtRemote *remote);	/* forgets all: what they were made for has changed */

@@ -6,9 +6,11 @@
  * otherwise both ends could come to wait for the other to read.  What fails
  * first is what is raised; the statements behind it were not run.
  */
-#include "endpoint/remote.h"
+#include "endpoint/pipeline.h"
 
 #include "miscadmin.h"
+
+#include "endpoint/remote.h"
 
 /* Statements that may be queued in libpq before it has to hand them on. */
 #define PIPELINE_BATCH 32

@@ -2,16 +2,18 @@
  * statements_queue.c
  *	  The SQL of what only happens while both sides are written: reading the
  *	  queue of the target, looking for rows that both sides changed, and keeping
- *	  the one that lost.  See statements.h.
+ *	  the one that lost.  See statements_queue.h.
  *
  * A queue on the target has a table of its own for each table: xid, noted, kind,
  * condition, and the key's columns k1, k2, ...  An entry is unsent where the mark
  * does not see its transaction; the index on xid finds the few that can be.
  */
-#include "endpoint/statements.h"
+#include "endpoint/statements_queue.h"
 
 #include "catalog/pg_type_d.h"
 #include "utils/builtins.h"
+
+#include "endpoint/statements.h"
 
 /* Entries that the mark in parameter 1 does not see. */
 #define UNSENT \

@@ -14,7 +14,9 @@
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
+#include "endpoint/pipeline.h"
 #include "endpoint/statements.h"
+#include "sync/apply.h"
 
 /* Rows are collected up to this many bytes, so that deletions can go before them. */
 #define SMALL_TICK_BYTES (8 * 1024 * 1024)
@@ -192,7 +194,7 @@ queue_truncates(MtSync *sync, MtTable *table)
 {
 	ListCell   *cell;
 	MtField    *spared = NULL;
-	int			count = table->truncates.count > 0 ? mt_merge_spared(table, &spared) : 0;
+	int			count = table->both.truncates.count > 0 ? mt_merge_spared(table, &spared) : 0;
 
 	if (table->truncated)
 		mt_pipeline_query(sync->remote, mt_sql_truncate(table->relation, table->columns, NULL, count),

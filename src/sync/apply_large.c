@@ -8,7 +8,7 @@
  * then it is known for nothing whether there are any; but first where another
  * unique index could refuse a row for one of theirs.
  */
-#include "sync/merge.h"
+#include "sync/apply.h"
 
 #include "access/htup_details.h"
 #include "catalog/pg_type_d.h"
@@ -22,6 +22,7 @@
 
 #include "base/spi.h"
 #include "endpoint/statements.h"
+#include "sync/merge.h"
 #include "sync/stage.h"
 
 #define FETCH_ROWS 500
@@ -108,7 +109,7 @@ static void
 empty_receiver(MtSync *sync, MtTable *table, const char *condition)
 {
 	MtField    *spared = NULL;
-	int			count = table->truncates.count > 0 ? mt_merge_spared(table, &spared) : 0;
+	int			count = table->both.truncates.count > 0 ? mt_merge_spared(table, &spared) : 0;
 
 	mt_remote_stream(sync->remote, mt_sql_truncate(table->relation, table->columns, condition, count),
 					 count * table->key.count, spared, NULL, NULL);

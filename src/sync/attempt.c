@@ -8,11 +8,13 @@
  * what was decided of them.  Each attempt is a subtransaction here; on the
  * target a transaction, which the attempt begins and the last one commits.
  */
-#include "sync/merge.h"
+#include "sync/apply.h"
 
 #include "access/xact.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+
+#include "sync/merge.h"
 
 static ErrorData *attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time,
 						  bool replace, bool *done);
@@ -24,7 +26,7 @@ mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapsh
 {
 	bool		forward = way != mt_reverse_apply;
 	bool		replace = false;
-	bool		done;
+	bool		done = false;
 	int			attempts = 0;
 	ErrorData  *error;
 

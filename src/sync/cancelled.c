@@ -8,7 +8,7 @@
  * entries of transactions that it sees are void, later ones count.  When the
  * mark has passed that snapshot, the note is of no use any more.
  */
-#include "sync/merge.h"
+#include "sync/cancelled.h"
 
 #include "utils/builtins.h"
 
@@ -43,9 +43,9 @@ mt_cancelled_load(MtSync *sync)
 		if (table == NULL)
 			continue;
 		spi = MemoryContextSwitchTo(context);
-		if (table->cancelled == NULL)
-			table->cancelled = mt_unsent_create(table, context);
-		key = mt_unsent_enter(table->cancelled, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+		if (table->both.cancelled == NULL)
+			table->both.cancelled = mt_unsent_create(table, context);
+		key = mt_unsent_enter(table->both.cancelled, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 		key->data = lappend((List *) key->data, mt_mark_parse(mt_spi_text(&scope, row, 3)));
 		sync->cancelled = true;
 		MemoryContextSwitchTo(spi);
@@ -60,9 +60,9 @@ mt_cancelled_is(const MtTable *table, const char *bytes, int length, uint64 xid)
 	MtUnsentKey *key;
 	ListCell   *cell;
 
-	if (table->cancelled == NULL)
+	if (table->both.cancelled == NULL)
 		return false;
-	key = mt_unsent_find(table->cancelled, bytes, length);
+	key = mt_unsent_find(table->both.cancelled, bytes, length);
 	if (key != NULL)
 		foreach(cell, (List *) key->data)
 			if (mt_mark_sees((MtMark *) lfirst(cell), xid))
@@ -82,18 +82,18 @@ mt_cancelled_spare(MtSync *sync)
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 	{
-		if (table->cancelled == NULL || table->truncates.count == 0)
+		if (table->both.cancelled == NULL || table->both.truncates.count == 0)
 			continue;
-		foreach(cell, table->cancelled->all)
+		foreach(cell, table->both.cancelled->all)
 		{
 			MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
 
 			foreach(mark, (List *) key->data)
-				if (sees_all((MtMark *) lfirst(mark), &table->truncates))
+				if (sees_all((MtMark *) lfirst(mark), &table->both.truncates))
 				{
-					if (table->spare == NULL)
-						table->spare = mt_keys_create(CurrentMemoryContext);
-					(void) mt_keys_add(table->spare, key->bytes, key->length);
+					if (table->both.spare == NULL)
+						table->both.spare = mt_keys_create(CurrentMemoryContext);
+					(void) mt_keys_add(table->both.spare, key->bytes, key->length);
 				}
 		}
 	}

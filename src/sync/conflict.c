@@ -16,7 +16,7 @@
 
 #include "base/spi.h"
 #include "base/xact.h"
-#include "endpoint/statements.h"
+#include "endpoint/statements_queue.h"
 #include "sync/side.h"
 
 #define VALUES_SQL \

@@ -11,7 +11,7 @@
  *
  * The look costs more than the tick did, so it ends after a while.
  */
-#include "sync/tick.h"
+#include "sync/apply.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
+#include "endpoint/pipeline.h"
 #include "endpoint/statements.h"
 
 /* What goes out before answers are asked for. */

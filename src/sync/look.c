@@ -10,7 +10,8 @@
 #include "utils/snapmgr.h"
 
 #include "base/spi.h"
-#include "endpoint/statements.h"
+#include "endpoint/statements_queue.h"
+#include "sync/cancelled.h"
 
 typedef struct MtEntryReader
 {
@@ -44,10 +45,10 @@ mt_look_target(MtMerge *merge)
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 	{
-		table->unsent = NULL;
+		table->both.unsent = NULL;
 		if (!mt_table_touched(table))
 			continue;
-		table->unsent = mt_unsent_create(table, merge->context);
+		table->both.unsent = mt_unsent_create(table, merge->context);
 		mt_look_entries(sync, table, true, take_target_entry, NULL);
 	}
 	return true;
@@ -64,7 +65,7 @@ mt_look_source(MtMerge *merge)
 
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
-		table->unsent = NULL;
+		table->both.unsent = NULL;
 	merge->look = mt_mark_format(mt_mark_from_snapshot(snapshot));
 	mt_queue_read(sync->reader, snapshot, sync->mark, false, take_source_row, merge);
 	UnregisterSnapshot(snapshot);
@@ -85,7 +86,7 @@ mt_look_sender_times(MtMerge *merge)
 	}
 	hash_seq_init(&status, merge->sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
-		if (table->known != NULL)
+		if (table->both.known != NULL)
 			mt_look_entries(merge->sync, table, true, take_target_time, merge);
 }
 
@@ -93,11 +94,11 @@ mt_look_sender_times(MtMerge *merge)
 void
 mt_look_entries(MtSync *sync, MtTable *table, bool times, MtTargetEntryFn function, void *arg)
 {
-	MtEntryReader reader = {
-		.table = table, .function = function, .arg = arg, .scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES)};
+	MtEntryReader reader = {.table = table, .function = function, .arg = arg};
 	const char *mark = mark_text(sync);
 	MtField		param = {.data = mark, .length = strlen(mark), .binary = false};
 
+	reader.scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES);
 	mt_remote_stream(sync->remote,
 					 mt_sql_queue_entries(sync->migration, table->relation, table->columns, times),
 					 1, &param, read_entry, &reader);
@@ -177,11 +178,11 @@ take_target_entry(void *arg, MtTable *table, const MtTargetEntry *entry)
 	switch (entry->kind)
 	{
 		case MT_ENTRY_KEY:
-			mt_unsent_add_key(table->unsent, entry->key, entry->length, entry->xid, entry->written);
+			mt_unsent_add_key(table->both.unsent, entry->key, entry->length, entry->xid, entry->written);
 			break;
 		case MT_ENTRY_TRUNCATE:
 		case MT_ENTRY_TRUNCATE_WHERE:
-			mt_unsent_add_truncate(table->unsent, entry->condition, entry->xid, entry->written);
+			mt_unsent_add_truncate(table->both.unsent, entry->condition, entry->xid, entry->written);
 			break;
 		default:				/* of ours */
 			break;
@@ -202,15 +203,15 @@ take_source_row(void *arg, const MtQueueRow *row)
 
 		if (table == NULL || !mt_table_touched(table))
 			continue;
-		if (table->unsent == NULL)
-			table->unsent = mt_unsent_create(table, merge->context);
+		if (table->both.unsent == NULL)
+			table->both.unsent = mt_unsent_create(table, merge->context);
 		if (entry.kind == MT_ENTRY_KEY)
 		{
 			if (!mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
-				mt_unsent_add_key(table->unsent, entry.bytes, entry.length, row->xid, row->committed);
+				mt_unsent_add_key(table->both.unsent, entry.bytes, entry.length, row->xid, row->committed);
 		}
 		else
-			mt_unsent_add_truncate(table->unsent,
+			mt_unsent_add_truncate(table->both.unsent,
 								   entry.kind == MT_ENTRY_TRUNCATE ? NULL : pnstrdup(entry.bytes, entry.length),
 								   row->xid, row->committed);
 	}
@@ -228,7 +229,7 @@ take_source_time(void *arg, const MtQueueRow *row)
 	{
 		MtTable    *table = hash_search(merge->sync->tables, &entry.relation, HASH_FIND, NULL);
 
-		if (table == NULL || table->known == NULL)
+		if (table == NULL || table->both.known == NULL)
 			continue;
 		if (entry.kind == MT_ENTRY_KEY)
 			note_time(table, entry.bytes, entry.length, row->committed);
@@ -249,7 +250,7 @@ take_target_time(void *arg, MtTable *table, const MtTargetEntry *entry)
 static void
 note_time(MtTable *table, const char *bytes, int length, TimestampTz written)
 {
-	MtUnsentKey *key = mt_unsent_find(table->known, bytes, length);
+	MtUnsentKey *key = mt_unsent_find(table->both.known, bytes, length);
 
 	if (key != NULL)
 	{

@@ -53,7 +53,7 @@ mt_merge_look(MtMerge *merge)
 	{
 		hash_seq_init(&status, merge->sync->tables);
 		while ((table = hash_seq_search(&status)) != NULL)
-			if (table->unsent != NULL && mt_table_touched(table))
+			if (table->both.unsent != NULL && mt_table_touched(table))
 				consider_table(merge, table);
 	}
 	MemoryContextSwitchTo(previous);
@@ -94,7 +94,7 @@ mt_merge_decide_again(MtMerge *merge, int *attempts)
 static void
 consider_table(MtMerge *merge, MtTable *table)
 {
-	MtUnsent   *unsent = table->unsent;
+	MtUnsent   *unsent = table->both.unsent;
 	MtKeyCursor cursor = {0, 0};
 	const char *bytes;
 	int			length;
@@ -128,9 +128,9 @@ consider(MtMerge *merge, MtTable *table, const char *bytes, int length, MtWriter
 	MtUnsentKey *known;
 	MtDecision *decision;
 
-	if (table->known == NULL)
-		table->known = mt_unsent_create(table, merge->context);
-	known = mt_unsent_enter(table->known, bytes, length);
+	if (table->both.known == NULL)
+		table->both.known = mt_unsent_create(table, merge->context);
+	known = mt_unsent_enter(table->both.known, bytes, length);
 	decision = (MtDecision *) known->data;
 	if (decision != NULL && decision->by_truncate == by_truncate && mt_writers_equal(&decision->writers, writers))
 		return;
@@ -192,7 +192,7 @@ is_concerned(MtMerge *merge, MtDecision *decision, bool sender_present, bool rec
 
 	if (decision->by_truncate)
 		return !receiver_present && sender_present &&
-			(table->unsent->truncated || meets_any(merge, decision, sender, table->unsent->conditions));
+			(table->both.unsent->truncated || meets_any(merge, decision, sender, table->both.unsent->conditions));
 	if (sender_present || table->truncated ||
 		(table->keys != NULL && mt_keys_has(table->keys, decision->bytes, decision->length)))
 		return true;
@@ -218,9 +218,13 @@ equal_rows(const MtTable *table, const MtField *one, const MtField *other)
 	if (one == NULL || other == NULL)
 		return one == other;
 	for (int i = 0; i < table->columns->count; i++)
-		if ((one[i].data == NULL) != (other[i].data == NULL) ||
-			(one[i].data != NULL && (one[i].length != other[i].length || memcmp(one[i].data, other[i].data, one[i].length) != 0)))
+	{
+		if ((one[i].data == NULL) != (other[i].data == NULL))
 			return false;
+		if (one[i].data != NULL &&
+			(one[i].length != other[i].length || memcmp(one[i].data, other[i].data, one[i].length) != 0))
+			return false;
+	}
 	return true;
 }
 
@@ -263,7 +267,7 @@ set_skipped(MtMerge *merge)
 
 	hash_seq_init(&status, merge->sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
-		table->skip = NULL;
+		table->both.skip = NULL;
 	foreach(cell, merge->decisions)
 	{
 		MtDecision *decision = (MtDecision *) lfirst(cell);
@@ -271,9 +275,9 @@ set_skipped(MtMerge *merge)
 		if (!decision->conflict || decision->sender_wins)
 			continue;
 		table = decision->table;
-		if (table->skip == NULL)
-			table->skip = mt_keys_create(merge->context);
-		(void) mt_keys_add(table->skip, decision->bytes, decision->length);
+		if (table->both.skip == NULL)
+			table->both.skip = mt_keys_create(merge->context);
+		(void) mt_keys_add(table->both.skip, decision->bytes, decision->length);
 	}
 }
 
@@ -281,7 +285,7 @@ set_skipped(MtMerge *merge)
 int
 mt_merge_spared(MtTable *table, MtField **fields)
 {
-	MtKeySet   *sets[] = {table->skip, table->spare};
+	MtKeySet   *sets[] = {table->both.skip, table->both.spare};
 	uint64		count = 0;
 	int			filled = 0;
 	const char *bytes;

@@ -71,7 +71,7 @@ extern void mt_merge_record(MtMerge *merge);
 static inline bool
 mt_merge_keeps(const MtTable *table, const char *bytes, int length)
 {
-	MtUnsentKey *key = table->skip ? mt_unsent_find(table->known, bytes, length) : NULL;
+	MtUnsentKey *key = table->both.skip ? mt_unsent_find(table->both.known, bytes, length) : NULL;
 
 	return key == NULL || ((MtDecision *) key->data)->sender_wins;
 }
@@ -81,11 +81,5 @@ extern int	mt_merge_spared(MtTable *table, MtField **fields);
 
 /* Brings conflicts that were found on the target into migrate_tiers.conflict. */
 extern void mt_merge_carry(MtSync *sync);
-
-/* Reads which entries of our queue are void, and forgets those that the mark has passed. */
-extern void mt_cancelled_load(MtSync *sync);
-extern void mt_cancelled_forget(MtSync *sync);
-extern bool mt_cancelled_is(const MtTable *table, const char *bytes, int length, uint64 xid);
-extern void mt_cancelled_spare(MtSync *sync);
 
 #endif							/* MT_MERGE_H */

@@ -18,7 +18,9 @@
 #include "utils/timestamp.h"
 
 #include "base/settings.h"
-#include "endpoint/statements.h"
+#include "endpoint/statements_queue.h"
+#include "sync/apply.h"
+#include "sync/cancelled.h"
 #include "sync/look.h"
 
 /* Few keys are looked up one by one, whatever the target's planner thinks of its queue. */
@@ -27,6 +29,7 @@
 	" SET LOCAL max_parallel_workers_per_gather = 0"
 
 static bool begin_target(MtSync *sync, char **new_mark, TimestampTz *snapshot_time, char **touched);
+static TimestampTz parse_time(const char *text);
 static List *table_relations(MtSync *sync);
 static void collect(MtSync *sync, char *touched);
 static void collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry);
@@ -83,14 +86,18 @@ begin_target(MtSync *sync, char **new_mark, TimestampTz *snapshot_time, char **t
 	rows = mt_remote_query(sync->remote, mt_sql_queues_unsent(sync->migration, table_relations(sync)),
 						   MT_PARAMS(mark));
 	*new_mark = rows->values[0][0];
-	*snapshot_time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(rows->values[0][1]),
-															 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	*snapshot_time = parse_time(rows->values[0][1]);
 	if (rows->values[0][2] != NULL)
-		sync->reverse_oldest = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
-																	   CStringGetDatum(rows->values[0][2]),
-																	   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+		sync->reverse_oldest = parse_time(rows->values[0][2]);
 	*touched = rows->values[0][3];
 	return true;
+}
+
+static TimestampTz
+parse_time(const char *text)
+{
+	return DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(text),
+												   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 }
 
 static List *
@@ -119,7 +126,7 @@ collect(MtSync *sync, char *touched)
 		MtTable    *table = hash_search(sync->tables, &id, HASH_FIND, NULL);
 
 		mt_look_entries(sync, table, false, collect_entry, sync);
-		if (table->spare_by != NULL)
+		if (table->both.spare_by != NULL)
 			spare_keys(table);
 		sync->keys += table->keys ? mt_keys_count(table->keys) : 0;
 		at = *end == ' ' ? end + 1 : end;
@@ -144,12 +151,12 @@ collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry)
 		case MT_ENTRY_TRUNCATE_WHERE:
 			local.bytes = entry->condition;
 			local.length = entry->condition ? strlen(entry->condition) : 0;
-			mt_writers_add(&table->truncates, entry->xid, entry->written, sync->tick_context);
+			mt_writers_add(&table->both.truncates, entry->xid, entry->written, sync->tick_context);
 			break;
 		case MT_TARGET_SPARE:
-			if (table->spare_by == NULL)
-				table->spare_by = mt_unsent_create(table, sync->tick_context);
-			mt_writers_parse(&mt_unsent_enter(table->spare_by, entry->key, entry->length)->writers, entry->condition,
+			if (table->both.spare_by == NULL)
+				table->both.spare_by = mt_unsent_create(table, sync->tick_context);
+			mt_writers_parse(&mt_unsent_enter(table->both.spare_by, entry->key, entry->length)->writers, entry->condition,
 							 sync->tick_context);
 			return;
 		default:
@@ -164,18 +171,18 @@ spare_keys(MtTable *table)
 {
 	ListCell   *cell;
 
-	foreach(cell, table->spare_by->all)
+	foreach(cell, table->both.spare_by->all)
 	{
 		MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
-		bool		all = table->truncates.count > 0;
+		bool		all = table->both.truncates.count > 0;
 
-		for (int i = 0; i < table->truncates.count && all; i++)
-			all = mt_writers_has(&key->writers, table->truncates.xids[i]);
+		for (int i = 0; i < table->both.truncates.count && all; i++)
+			all = mt_writers_has(&key->writers, table->both.truncates.xids[i]);
 		if (!all)
 			continue;
-		if (table->spare == NULL)
-			table->spare = mt_keys_create(CurrentMemoryContext);
-		(void) mt_keys_add(table->spare, key->bytes, key->length);
+		if (table->both.spare == NULL)
+			table->both.spare = mt_keys_create(CurrentMemoryContext);
+		(void) mt_keys_add(table->both.spare, key->bytes, key->length);
 	}
 }
 

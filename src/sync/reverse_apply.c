@@ -17,6 +17,8 @@
 #include "catalog/applying.h"
 #include "catalog/reverse.h"
 #include "endpoint/statements.h"
+#include "endpoint/statements_queue.h"
+#include "sync/apply.h"
 
 /* Rows are gathered up to this many bytes. */
 #define GATHER_BYTES (8 * 1024 * 1024)
@@ -211,7 +213,7 @@ take_row(void *arg, const MtField *fields, int count)
 			row->values[i] = mt_column_value(column, fields[i].data, fields[i].length);
 		gathered->bytes += fields[i].length;
 	}
-	if (table->skip != NULL && !keeps(table, row, gathered->keys_only))
+	if (table->both.skip != NULL && !keeps(table, row, gathered->keys_only))
 		return;
 	gathered->rows = lappend(gathered->rows, row);
 	gathered->sync->rows++;

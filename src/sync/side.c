@@ -10,6 +10,7 @@
 
 #include "base/spi.h"
 #include "endpoint/statements.h"
+#include "endpoint/statements_queue.h"
 
 typedef struct MtTaken
 {

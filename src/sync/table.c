@@ -96,11 +96,10 @@ mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext context)
 void
 mt_table_reset(MtTable *table)
 {
-	table->keys = table->skip = table->spare = NULL;
+	table->keys = NULL;
 	table->truncated = false;
 	table->truncated_where = NIL;
-	memset(&table->truncates, 0, sizeof(table->truncates));
-	table->cancelled = table->spare_by = table->unsent = table->known = NULL;
+	memset(&table->both, 0, sizeof(table->both));
 }
 
 /* mt_table_touched says whether the tick under way has anything for a table. */

@@ -53,14 +53,7 @@ struct MtTable
 	bool		truncated;
 	List	   *truncated_where;	/* char *, each once */
 
-	/* the same, while both sides are written */
-	MtWriters	truncates;		/* transactions of the sender that truncated */
-	MtUnsent   *cancelled;		/* keys that have void entries in our queue; data: List of MtMark */
-	MtUnsent   *spare_by;		/* the same of the target's queue, for its truncations */
-	MtUnsent   *unsent;			/* what the receiver's queue held when it was looked at */
-	MtUnsent   *known;			/* keys that both sides changed; data: MtDecision */
-	MtKeySet   *skip;			/* keys that leave the tick: the receiver's row has won */
-	MtKeySet   *spare;			/* keys that a TRUNCATE of the sender does not concern */
+	MtBothSides both;			/* the same, while both sides are written */
 };
 
 /* Describes a table in the current memory context, which has to outlive it. */

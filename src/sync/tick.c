@@ -22,6 +22,8 @@
 #include "base/errors.h"
 #include "base/settings.h"
 #include "catalog/disarmed.h"
+#include "sync/apply.h"
+#include "sync/cancelled.h"
 
 static void leave_disarmed(MtSync *sync, Snapshot snapshot);
 static void begin_merge(MtSync *sync, Snapshot snapshot);
@@ -130,7 +132,7 @@ collect_row(void *arg, const MtQueueRow *row)
 		if (entry.kind == MT_ENTRY_KEY && mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
 			continue;
 		if (entry.kind != MT_ENTRY_KEY && sync->merge != NULL)
-			mt_writers_add(&table->truncates, row->xid, row->committed, sync->tick_context);
+			mt_writers_add(&table->both.truncates, row->xid, row->committed, sync->tick_context);
 		mt_table_note(table, &entry, sync->tick_context);
 		used = true;
 	}

@@ -68,25 +68,7 @@ extern void mt_sync_watch_catalog(void);
 /* Runs one tick.  Tables that are joining join with it.  Returns whether anything was sent. */
 extern bool mt_tick_run(MtSync *sync);
 
-/*
- * Ways to apply what a tick has collected, in the receiver's transaction; false: it has to be applied
- * again (merge.h).  In apply.c, apply_large.c and reverse_apply.c.
- */
-typedef bool (*MtApply)(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
-
-/* Applies a tick, again and again where need be; what fails for good is raised.  In attempt.c. */
-extern void mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time);
-
-/* Applies what a tick has collected on the target. */
-extern bool mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
-extern bool mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
-extern char *mt_apply_mark_sql(void);
-
 /* One tick from the target to the source; returns whether anything was sent. */
 extern bool mt_reverse_run(MtSync *sync);
-extern bool mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
-
-/* Adds to the error of a tick that was rolled back which row of which table it is about; in culprit.c. */
-extern void mt_culprit_name(MtSync *sync, ErrorData *error, bool replace);
 
 #endif							/* MT_TICK_H */

@@ -183,8 +183,9 @@ hash_key(const MtTable *table, const char *bytes, int length)
 		TypeCacheEntry *type = lookup_type_cache(table->key.columns[i].type, TYPECACHE_HASH_PROC_FINFO);
 
 		/* A type that cannot be hashed only makes the lists longer. */
-		if (OidIsValid(type->hash_proc))
-			hash = hash_combine(hash, DatumGetUInt32(FunctionCall1Coll(&type->hash_proc_finfo, table->key.columns[i].collation, values[i])));
+		if (!OidIsValid(type->hash_proc))
+			continue;
+		hash = hash_combine(hash, DatumGetUInt32(FunctionCall1Coll(&type->hash_proc_finfo, table->key.columns[i].collation, values[i])));
 	}
 	return hash;
 }

@@ -2,7 +2,7 @@
  * copiers.c
  *	  How the sync worker sees to it that copy workers run.
  */
-#include "worker/worker.h"
+#include "worker/copies.h"
 
 #include "miscadmin.h"
 #include "utils/timestamp.h"

@@ -7,7 +7,7 @@
  * back and joins with the next tick.  Each step is a transaction of its own and
  * can be repeated.  What fails for one table holds up neither another nor the ticks.
  */
-#include "worker/worker.h"
+#include "worker/copies.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"

@@ -11,6 +11,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "endpoint/target.h"
+#include "worker/copies.h"
 
 /* How long to wait for something to do, in ms: with nothing known, while transactions that
  * wrote to the queue are in progress (a prepared one commits without a word), while tables are copied. */

@@ -14,8 +14,8 @@
 
 #include "base/xact.h"
 #include "catalog/reverse.h"
-#include "endpoint/statements.h"
-#include "sync/merge.h"
+#include "endpoint/statements_queue.h"
+#include "sync/cancelled.h"
 
 static void sweep_target(MtWorker *worker);
 

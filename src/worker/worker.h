@@ -83,11 +83,4 @@ extern long mt_worker_reverse(MtWorker *worker);
 /* Deletes from the target's queues what was sent long ago; in sweep.c. */
 extern void mt_worker_sweep(MtWorker *worker);
 
-/* Brings copies forward; returns whether there is something left to do for them. */
-extern bool mt_worker_copies(MtWorker *worker);
-
-/* Sees to it that copy workers run; keeps (or clears) an error of the copy for status. */
-extern void mt_worker_launch_copiers(MtWorker *worker);
-extern void mt_worker_note_copy_error(MtWorker *worker, const char *error);
-
 #endif							/* MT_WORKERS_H */
