@@ -225,6 +225,8 @@ take_row(void *arg, const MtQueueRow *row)
 		if (table == NULL ||
 			(table->joined ? row->sent : mt_mark_sees(table->captured_from, row->xid)))
 			continue;
+		if (entry.kind == MT_ENTRY_TRUNCATE_PART)
+			continue;			/* no change by itself */
 		pending->entries++;
 		if (table->joined && (pending->oldest == 0 || row->committed < pending->oldest))
 			pending->oldest = row->committed;

@@ -166,8 +166,13 @@ note_truncate(const MtCaptured *captured, Relation relation)
 	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && relation->rd_rel->relispartition)
 		return;					/* its leaves are truncated with it, and say so themselves */
 	if (!relation->rd_rel->relispartition)
+	{
 		mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE, "", 0);
-	else if (has_hash_bound(RelationGetRelid(relation)))
+		return;
+	}
+	mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE_PART,
+				   (char *) &RelationGetRelid(relation), sizeof(Oid));
+	if (has_hash_bound(RelationGetRelid(relation)))
 		note_every_key(captured, relation);
 	else
 	{

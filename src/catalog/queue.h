@@ -30,7 +30,8 @@ typedef enum MtEntryKind
 {
 	MT_ENTRY_KEY = 0,			/* bytes: the key (key.h) */
 	MT_ENTRY_TRUNCATE = 1,		/* no bytes: every row of the table went */
-	MT_ENTRY_TRUNCATE_WHERE = 2	/* bytes: a condition; every row that meets it went */
+	MT_ENTRY_TRUNCATE_WHERE = 2,	/* bytes: a condition; every row that meets it went */
+	MT_ENTRY_TRUNCATE_PART = 3	/* bytes: OID of a leaf partition that was emptied; what went is told by others */
 } MtEntryKind;
 
 typedef struct MtEntry

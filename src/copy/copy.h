@@ -8,6 +8,10 @@
  * snapshot is held for longer than a chunk, no row is copied twice, and rows go
  * by COPY straight into the target's table, which nobody else writes.
  *
+ * Blocks are those of the file that was cut into chunks.  A table that has another
+ * file now was rewritten, and is copied again, or truncated, and has nothing left
+ * to copy: sync replays the TRUNCATE and brings every row that came after it.
+ *
  * A chunk's rows and its row in the target's table of chunks are committed
  * together; what the source notes of it may lag, and is only for progress.
  */
@@ -40,6 +44,9 @@ extern void mt_copy_forget_target(const MtMigration *migration, MtRemote *remote
 
 /* Runs one task, in transactions of its own; false when there is none.  Pauses as copy_rate asks. */
 extern bool mt_copy_run_next(const MtMigration *migration, MtRemote *remote);
+
+/* Whether a table or leaf partition was truncated since S0: what it holds now is noted, and not to be copied. */
+extern bool mt_copy_is_emptied(const MtMigration *migration, const MtRelation *relation, Oid table);
 
 /*
  * Copies one chunk, in the current transaction of the source; returns rows, adds

@@ -27,6 +27,7 @@ static bool run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask 
 static void keep_noted(const MtCopyTask *task);
 static bool is_rewritten(const MtCopyTask *task);
 static void finish(const MtCopyTask *task, int64 rows, int64 bytes);
+static void finish_table(const MtCopyTask *task);
 static void throttle(int32 migration, int64 bytes, TimestampTz started);
 
 /* mt_copy_run_next runs one task; false when none is left. */
@@ -143,7 +144,10 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 	mt_lock_tables(list_make1_oid(task->table), AccessShareLock);
 	if (is_rewritten(task))
 	{
-		mt_relation_set_state(task->relation, "recopy");
+		if (mt_copy_is_emptied(migration, relation, task->table))
+			finish_table(task);
+		else
+			mt_relation_set_state(task->relation, "recopy");
 		return false;
 	}
 	mt_remote_run(remote, "BEGIN");
@@ -197,6 +201,22 @@ finish(const MtCopyTask *task, int64 rows, int64 bytes)
 				"UPDATE migrate_tiers.copy_task SET state = 'done', rows = $3, bytes = $4, finished = clock_timestamp()"
 				" WHERE relation = $1 AND task = $2",
 				MT_ARGS(MT_INT4(task->relation), MT_INT4(task->task), MT_INT8(rows), MT_INT8(bytes)));
+	mt_spi_end(&scope);
+}
+
+/* finish_table ends all chunks of a truncated table; those of other workers are theirs to end. */
+static void
+finish_table(const MtCopyTask *task)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.copy_task AS u SET state = 'done', finished = clock_timestamp()"
+				" FROM (SELECT task FROM migrate_tiers.copy_task WHERE relation = $1 AND kind = 'chunk'"
+				"   AND source_table = $2 AND state <> 'done' FOR UPDATE SKIP LOCKED) AS n"
+				" WHERE u.relation = $1 AND u.task = n.task",
+				MT_ARGS(MT_INT4(task->relation), MT_OID(task->table)));
 	mt_spi_end(&scope);
 }
 

@@ -89,6 +89,8 @@ mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext context)
 			table->truncated_where = lappend(table->truncated_where, pstrdup(condition));
 			MemoryContextSwitchTo(previous);
 			break;
+		case MT_ENTRY_TRUNCATE_PART:
+			break;				/* for the copy (copy/emptied.c) */
 	}
 }
 
