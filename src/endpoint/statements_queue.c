@@ -20,6 +20,18 @@
 	"q.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($1::pg_catalog.pg_snapshot)" \
 	" AND NOT pg_catalog.pg_visible_in_snapshot(q.xid, $1::pg_catalog.pg_snapshot)"
 
+/*
+ * Where the log ends; a place right behind a page's header means the end of the page before, which
+ * is all that a flush ever reaches.
+ */
+#define LOG_END \
+	"(SELECT CASE WHEN l.at OPERATOR(pg_catalog.%%) l.page = 24 OR l.at OPERATOR(pg_catalog.%%) l.segment = 40" \
+	" THEN l.lsn OPERATOR(pg_catalog.-) (l.at OPERATOR(pg_catalog.%%) l.page) ELSE l.lsn END" \
+	" FROM (SELECT i.lsn, i.lsn OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn AS at," \
+	" pg_catalog.current_setting('wal_block_size')::pg_catalog.numeric AS page," \
+	" pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))::pg_catalog.numeric AS segment" \
+	" FROM pg_catalog.pg_current_wal_insert_lsn() AS i(lsn)) AS l)"
+
 static const MtColumn *key_column(const MtRelation *relation, const MtColumns *columns, int number);
 static char *forms(const MtColumns *columns, const char *prefix);
 static char *key_forms(const MtRelation *relation, const MtColumns *columns);
@@ -48,8 +60,8 @@ mt_sql_writer_unsent(const MtMigration *migration)
 }
 
 /*
- * mt_sql_queues_unsent returns a row: the snapshot, its time, since when something is unsent, and the
- * ids of the tables that it is of.
+ * mt_sql_queues_unsent returns a row: the snapshot, its time, since when something is unsent, the ids of
+ * the tables that it is of, and a place in the log behind all that the snapshot sees.
  */
 char *
 mt_sql_queues_unsent(const MtMigration *migration, const List *relations)
@@ -66,7 +78,7 @@ mt_sql_queues_unsent(const MtMigration *migration, const List *relations)
 						 tables.len ? " || " : "", mt_sql_queue_name(migration, relation), relation->id);
 	}
 	return psprintf("SELECT pg_catalog.pg_current_snapshot(), pg_catalog.clock_timestamp(),"
-					" (SELECT pg_catalog.min(q.committed) FROM %s AS q WHERE " UNSENT "), %s",
+					" (SELECT pg_catalog.min(q.committed) FROM %s AS q WHERE " UNSENT "), %s, " LOG_END,
 					mt_sql_writer_name(migration), tables.len ? tables.data : "''");
 }
 

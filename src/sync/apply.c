@@ -60,6 +60,7 @@ mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 		mt_merge_record(sync->merge);
 		mt_pipeline_begin(sync->remote);
 	}
+	mt_apply_flush(sync);
 	queue_mark(sync, new_mark, snapshot_time);
 	mt_pipeline_query(sync->remote, "COMMIT", 0, NULL);
 	(void) mt_pipeline_finish(sync->remote);

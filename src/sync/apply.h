@@ -21,6 +21,10 @@ extern bool mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snaps
 extern bool mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 extern char *mt_apply_mark_sql(void);
 
+/* Waits until what the tick has read survives a crash of the source. */
+extern void mt_apply_flush(MtSync *sync);
+extern void mt_reverse_flush(MtSync *sync); /* of the target */
+
 /* Writes a tick of the target here. */
 extern bool mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 

@@ -61,6 +61,7 @@ mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 			return false;
 		mt_merge_record(sync->merge);
 	}
+	mt_apply_flush(sync);
 	store_mark(sync, new_mark, snapshot_time);
 	mt_remote_run(sync->remote, "COMMIT");
 	return true;

@@ -11,6 +11,8 @@
 #include "sync/apply.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -51,6 +53,25 @@ mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapsh
 	if (forward)
 		mt_culprit_name(sync, error, replace);
 	ReThrowError(error);
+}
+
+/*
+ * mt_apply_flush writes the log up to where the tick's snapshot was taken.
+ *
+ * A transaction with synchronous_commit off is seen before it is on disk.  Were it lost in a
+ * crash after the target has it, its number would be given again, and the mark would count
+ * the other one as sent.  Mostly the log is there already.
+ */
+void
+mt_apply_flush(MtSync *sync)
+{
+	XLogRecPtr	lsn = sync->visible_lsn;
+	uint32		at = lsn % XLOG_BLCKSZ;
+
+	/* A place right behind a page's header is the end of the page before, which is all that can be flushed. */
+	if (at == SizeOfXLogShortPHD || XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
+		lsn -= at;
+	XLogFlush(lsn);
 }
 
 /* attempt applies once, and returns the error if there was one. */

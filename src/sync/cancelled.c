@@ -108,19 +108,21 @@ sees_all(const MtMark *mark, const MtWriters *writers)
 	return true;
 }
 
-/* mt_cancelled_forget forgets what the mark has passed. */
+/* mt_cancelled_forget forgets what the mark has passed: the one that is stored, which is read again after a crash. */
 void
 mt_cancelled_forget(MtSync *sync)
 {
 	MtSpiScope	scope;
 
+	if (sync->stored_mark == NULL)
+		return;
 	mt_xact_begin();
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_DELETE,
 				"DELETE FROM migrate_tiers.cancelled AS c USING migrate_tiers.relation AS r"
 				" WHERE r.id = c.relation AND r.migration = $1"
 				" AND pg_snapshot_xmax(c.seen) <= pg_snapshot_xmin($2::pg_snapshot)",
-				MT_ARGS(MT_INT4(sync->migration->id), MT_TEXT(mt_mark_format(sync->mark))));
+				MT_ARGS(MT_INT4(sync->migration->id), MT_TEXT(sync->stored_mark)));
 	mt_spi_end(&scope);
 	mt_xact_commit();
 }

@@ -115,7 +115,7 @@ record_there(MtMerge *merge, const MtDecision *decision)
 					lengthof(row.values), row.values);
 }
 
-/* cancel_there voids the target's entries of a key. */
+/* cancel_there voids the target's entries of a key, and keeps its truncations from concerning it. */
 static void
 cancel_there(MtMerge *merge, MtDecision *decision)
 {
@@ -126,11 +126,12 @@ cancel_there(MtMerge *merge, MtDecision *decision)
 	MtField    *fields = mt_side_key(table, decision->bytes, decision->length, 1);
 
 	fields[nkeys] = (MtField) {.data = xids, .length = strlen(xids), .binary = false};
-	mt_remote_stream(sync->remote,
-					 decision->by_truncate ?
-						 mt_sql_queue_spare(sync->migration, table->relation, table->columns) :
-						 mt_sql_queue_cancel(sync->migration, table->relation, table->columns),
-					 nkeys + 1, fields, NULL, NULL);
+	if (!decision->by_truncate)
+		mt_remote_stream(sync->remote, mt_sql_queue_cancel(sync->migration, table->relation, table->columns),
+						 nkeys + 1, fields, NULL, NULL);
+	if (table->both.unsent->truncates.count > 0)
+		mt_remote_stream(sync->remote, mt_sql_queue_spare(sync->migration, table->relation, table->columns),
+						 nkeys + 1, fields, NULL, NULL);
 }
 
 static void

@@ -18,8 +18,7 @@
 #define MOST_ATTEMPTS 20
 
 static void consider_table(MtMerge *merge, MtTable *table);
-static void consider(MtMerge *merge, MtTable *table, const char *bytes, int length, MtWriters *writers,
-					 bool by_truncate);
+static void consider(MtMerge *merge, MtTable *table, const char *bytes, int length, const MtWriters *writers);
 static void decide(MtMerge *merge, MtDecision *decision);
 static bool is_concerned(MtMerge *merge, MtDecision *decision, bool sender_present, bool receiver_present);
 static bool meets_any(MtMerge *merge, MtDecision *decision, MtSide side, const List *conditions);
@@ -106,10 +105,8 @@ consider_table(MtMerge *merge, MtTable *table)
 	{
 		MtUnsentKey *key = mt_unsent_find(unsent, bytes, length);
 
-		if (key != NULL)
-			consider(merge, table, bytes, length, &key->writers, false);
-		else if (unsent->truncates.count > 0)
-			consider(merge, table, bytes, length, &unsent->truncates, true);
+		if (key != NULL || unsent->truncates.count > 0)
+			consider(merge, table, bytes, length, key ? &key->writers : NULL);
 	}
 	/* A TRUNCATE of the sender concerns every row that the receiver has changed. */
 	if (table->truncated || table->truncated_where != NIL)
@@ -117,22 +114,31 @@ consider_table(MtMerge *merge, MtTable *table)
 		{
 			MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
 
-			consider(merge, table, key->bytes, key->length, &key->writers, false);
+			consider(merge, table, key->bytes, key->length, &key->writers);
 		}
 }
 
-/* consider notes a key for decision, unless it was decided about the same transactions. */
+/*
+ * consider notes a key for decision, unless it was decided about the same transactions.
+ *
+ * Who truncated the receiver's table wrote this row, too, whether or not it has an entry of its own.
+ */
 static void
-consider(MtMerge *merge, MtTable *table, const char *bytes, int length, MtWriters *writers, bool by_truncate)
+consider(MtMerge *merge, MtTable *table, const char *bytes, int length, const MtWriters *writers)
 {
+	MtWriters	all = {NULL};
 	MtUnsentKey *known;
 	MtDecision *decision;
 
+	for (int i = 0; writers != NULL && i < writers->count; i++)
+		mt_writers_add(&all, writers->xids[i], writers->newest, merge->context);
+	for (int i = 0; i < table->both.unsent->truncates.count; i++)
+		mt_writers_add(&all, table->both.unsent->truncates.xids[i], table->both.unsent->truncates.newest, merge->context);
 	if (table->both.known == NULL)
 		table->both.known = mt_unsent_create(table, merge->context);
 	known = mt_unsent_enter(table->both.known, bytes, length);
 	decision = (MtDecision *) known->data;
-	if (decision != NULL && decision->by_truncate == by_truncate && mt_writers_equal(&decision->writers, writers))
+	if (decision != NULL && decision->by_truncate == (writers == NULL) && mt_writers_equal(&decision->writers, &all))
 		return;
 	if (decision == NULL)
 	{
@@ -143,11 +149,9 @@ consider(MtMerge *merge, MtTable *table, const char *bytes, int length, MtWriter
 		known->data = decision;
 		merge->decisions = lappend(merge->decisions, decision);
 	}
-	decision->by_truncate = by_truncate;
+	decision->writers = all;
+	decision->by_truncate = writers == NULL;
 	decision->decided = false;
-	memset(&decision->writers, 0, sizeof(MtWriters));
-	for (int i = 0; i < writers->count; i++)
-		mt_writers_add(&decision->writers, writers->xids[i], writers->newest, merge->context);
 	merge->undecided = true;
 }
 

@@ -12,8 +12,14 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 
+#include "base/settings.h"
 #include "base/spi.h"
 #include "base/xact.h"
+
+/* Advisory lock of the session that ticks: a number of ours, and the migration. */
+#define SESSION_CLASS "1297370963"
+#define SESSION_LOCK  SESSION_CLASS ", pg_catalog.hashtext($1)"
+#define CLAIM_TIMEOUT "10s"
 
 static Oid	migration_table = InvalidOid;
 static HTAB *open_relids = NULL;
@@ -23,6 +29,7 @@ static void on_invalidation(Datum arg, Oid relid);
 static void reload_migration(MtSync *sync);
 static void take_reverse_mark(MtSync *sync);
 static void close_tables(MtSync *sync);
+static void claim_target(MtSync *sync);
 static void read_mark(MtSync *sync);
 static void check_floor(MtSync *sync);
 static void open_tables(MtSync *sync);
@@ -46,6 +53,7 @@ mt_sync_open(MtMigration *migration, MemoryContext parent)
 	sync->row_context = AllocSetContextCreate(context, "migrate_tiers rows", ALLOCSET_DEFAULT_SIZES);
 	sync->migration = mt_migration_by_id(migration->id, false);
 	sync->remote = mt_remote_open(sync->migration);
+	claim_target(sync);
 	mt_remote_run(sync->remote, "SET session_replication_role = replica; SET work_mem = '64MB'; SET temp_buffers = '16MB'; SET jit = off");
 	sync->reader = mt_queue_reader_create(sync->migration);
 	read_mark(sync);
@@ -145,6 +153,35 @@ close_tables(MtSync *sync)
 		mt_table_close(table);
 	sync->tables = NULL;
 	MemoryContextReset(sync->tables_context);
+}
+
+/*
+ * claim_target makes this session the only one that ticks on the target.
+ *
+ * The session of a worker that is gone may still commit what it was sent last.  It is ended, and the
+ * mark is read when it has.
+ */
+static void
+claim_target(MtSync *sync)
+{
+	MtRows	   *rows = mt_remote_query(sync->remote, "SELECT pg_catalog.pg_try_advisory_lock(" SESSION_LOCK ")",
+									   MT_PARAMS(sync->migration->ident));
+
+	if (strcmp(rows->values[0][0], "t") == 0)
+		return;
+	mt_remote_query(sync->remote,
+					"SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks AS l"
+					" WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
+					" AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d"
+					" WHERE d.datname = pg_catalog.current_database())"
+					" AND l.classid::pg_catalog.int8 = " SESSION_CLASS
+					" AND l.objid::pg_catalog.int8 = (pg_catalog.hashtext($1) & 4294967295::pg_catalog.int8)",
+					MT_PARAMS(sync->migration->ident));
+	mt_remote_run(sync->remote, "SET lock_timeout = '" CLAIM_TIMEOUT "'");
+	mt_remote_query(sync->remote, "SELECT pg_catalog.pg_advisory_lock(" SESSION_LOCK ")",
+					MT_PARAMS(sync->migration->ident));
+	mt_remote_query(sync->remote, "SELECT pg_catalog.set_config('lock_timeout', $1, false)",
+					MT_PARAMS(mt_lock_timeout_text()));
 }
 
 static void

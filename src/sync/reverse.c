@@ -12,6 +12,8 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -22,6 +24,9 @@
 #include "sync/apply.h"
 #include "sync/cancelled.h"
 #include "sync/look.h"
+
+/* How long to wait before the target's log is looked at again. */
+#define FLUSH_WAIT_MS 5
 
 /* Few keys are looked up one by one, whatever the target's planner thinks of its queue. */
 #define BY_INDEX \
@@ -90,6 +95,7 @@ begin_target(MtSync *sync, char **new_mark, TimestampTz *snapshot_time, char **t
 	if (rows->values[0][2] != NULL)
 		sync->reverse_oldest = parse_time(rows->values[0][2]);
 	*touched = rows->values[0][3];
+	sync->target_lsn = rows->values[0][4];
 	return true;
 }
 
@@ -183,6 +189,26 @@ spare_keys(MtTable *table)
 		if (table->both.spare == NULL)
 			table->both.spare = mt_keys_create(CurrentMemoryContext);
 		(void) mt_keys_add(table->both.spare, key->bytes, key->length);
+	}
+}
+
+/*
+ * mt_reverse_flush waits until what the tick has read survives a crash of the target: see
+ * mt_apply_flush.  There it can only be waited for, a fraction of a second at most.
+ */
+void
+mt_reverse_flush(MtSync *sync)
+{
+	for (;;)
+	{
+		MtRows	   *rows = mt_remote_query(sync->remote,
+										   "SELECT pg_catalog.pg_current_wal_flush_lsn() OPERATOR(pg_catalog.>=) $1::pg_catalog.pg_lsn",
+										   MT_PARAMS(sync->target_lsn));
+
+		if (strcmp(rows->values[0][0], "t") == 0)
+			return;
+		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, FLUSH_WAIT_MS, PG_WAIT_EXTENSION);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 

@@ -78,6 +78,7 @@ mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, 
 	if (mt_merge_look(sync->merge))
 	{
 		mt_merge_record(sync->merge);
+		mt_reverse_flush(sync);
 		mt_reverse_mark_store(sync->migration->id, new_mark, snapshot_time);
 		done = true;
 	}

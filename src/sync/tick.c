@@ -14,6 +14,7 @@
 #include "sync/merge.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -53,6 +54,7 @@ mt_tick_run(MtSync *sync)
 	snapshot_time = GetCurrentTimestamp();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	snapshot = GetActiveSnapshot();
+	sync->visible_lsn = GetXLogInsertRecPtr();
 	sync->keys = sync->rows = sync->bytes = 0;
 	sync->oldest = 0;
 	reset_tables(sync);

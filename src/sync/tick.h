@@ -8,6 +8,7 @@
 
 #include "base/compat.h"
 
+#include "access/xlogdefs.h"
 #include "utils/hsearch.h"
 
 #include "base/mark.h"
@@ -24,6 +25,7 @@ typedef struct MtSync
 	MtQueueReader *reader;
 	MtMark	   *mark;			/* everything up to here is on the target, for joined tables */
 	char	   *stored_mark;	/* as the target has it: may be older, where nothing had to be sent */
+	XLogRecPtr	visible_lsn;	/* all that the tick's snapshot sees is before it in the log */
 	TimestampTz mark_time;		/* when the snapshot of the mark was taken */
 	MemoryContext context;		/* of the connection: tables, mark */
 	MemoryContext tick_context;	/* reset with each tick */
@@ -36,6 +38,7 @@ typedef struct MtSync
 	struct MtMerge *merge;		/* of the tick under way */
 	char	   *reverse_mark;	/* the target's snapshot up to which we have all of it, as text */
 	TimestampTz reverse_mark_time;
+	char	   *target_lsn;		/* of a reverse tick, as visible_lsn */
 	bool		cancelled;		/* entries of our queue are void */
 	bool		conflicts_there;	/* conflicts may wait on the target to be brought here */
 

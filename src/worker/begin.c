@@ -30,6 +30,7 @@ static const char *const pinned_settings[][2] = {
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
+	{"synchronous_commit", "on"},
 	{"row_security", "off"},
 	{"jit", "off"},
 	{"enable_seqscan", "off"}, /* rows are read by key; a small table may hold many dead versions */
