@@ -1,11 +1,10 @@
 /*
  * target.c
- *	  Our schema on the target: made by the first migration that leads there,
- *	  shared by all, removed with the last; and the emptying of what we filled.
+ *	  Installs and removes what a migration keeps on the target, publishes its
+ *	  phase there, and empties tables that we filled.
  *
- * Migrations from several sources may come and go at the same moment: they
- * take turns by an advisory lock of the target.  Whatever the schema holds
- * belongs to exactly one migration, so each removes its own and only its own.
+ * Everything goes through blocks that are atomic of themselves, and that wait
+ * for no lock on a user's table longer than lock_timeout.
  */
 #include "endpoint/target_block.h"
 
@@ -16,81 +15,6 @@
 #include "endpoint/target.h"
 #include "endpoint/target_sequence.h"
 
-/* Waits on other installations are no waits on a user's table. */
-#define INSTALL_TIMEOUT "30s"
-
-static const char *const install_body =
-	"BEGIN\n"
-	"PERFORM pg_catalog.pg_advisory_xact_lock(" MT_TARGET_LOCK ");\n"
-	"IF pg_catalog.to_regclass('migrate_tiers.set_aside') IS NOT NULL THEN RETURN; END IF;\n"
-	"CREATE SCHEMA migrate_tiers;\n"
-	"COMMENT ON SCHEMA migrate_tiers IS 'what migrations to this database keep here; drop_migration on their source removes it';\n"
-	/* The mark is updated in place by each tick: room for its versions on one page. */
-	"CREATE TABLE migrate_tiers.migration (\n"
-	"  ident uuid PRIMARY KEY, name name NOT NULL, token uuid NOT NULL,\n"
-	"  mark pg_catalog.pg_snapshot, mark_time timestamptz,\n"
-	"  ticks bigint NOT NULL DEFAULT 0, rows bigint NOT NULL DEFAULT 0,\n"
-	"  installed timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()) WITH (fillfactor = 10);\n"
-	"CREATE TABLE migrate_tiers.chunk (\n"
-	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
-	"  relation integer NOT NULL, incarnation integer NOT NULL DEFAULT 0, task integer NOT NULL,\n"
-	"  rows bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0,\n"
-	"  finished timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),\n"
-	"  PRIMARY KEY (migration, relation, task));\n"
-	"CREATE TABLE migrate_tiers.joined (\n"
-	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
-	"  relation integer NOT NULL, PRIMARY KEY (migration, relation));\n"
-	/* build makes an index; finish turns it into what it was; a foreign key has finish only. */
-	"CREATE TABLE migrate_tiers.set_aside (\n"
-	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
-	"  relation integer NOT NULL,\n"
-	"  kind text NOT NULL CHECK (kind IN ('index', 'constraint', 'foreign_key')),\n"
-	"  table_oid oid NOT NULL, table_schema name NOT NULL, table_name name NOT NULL, name name NOT NULL,\n"
-	"  tablespace name, build text, finish text[] NOT NULL DEFAULT '{}',\n"
-	"  state text NOT NULL DEFAULT 'aside' CHECK (state IN ('aside', 'built', 'added', 'violated')),\n"
-	"  error text,\n"
-	"  PRIMARY KEY (migration, relation, kind, table_oid, name));\n"
-	/* What sequences were before they took turns with the source's: sequence.h. */
-	"CREATE TABLE migrate_tiers.sequence (\n"
-	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
-	"  sequence oid NOT NULL UNIQUE, relation integer NOT NULL, source oid NOT NULL,\n"
-	"  start bigint NOT NULL, increment bigint NOT NULL, minimum bigint NOT NULL, maximum bigint NOT NULL,\n"
-	"  cache bigint NOT NULL, cycle boolean NOT NULL, last_value bigint NOT NULL, is_called boolean NOT NULL,\n"
-	"  begun bigint NOT NULL, restored boolean NOT NULL DEFAULT false, handed bigint, lapped boolean);\n"
-	"CREATE FUNCTION migrate_tiers.refuse_write() RETURNS trigger LANGUAGE plpgsql AS $f$\n"
-	"BEGIN\n"
-	"  RAISE EXCEPTION USING ERRCODE = 'MT005',\n"
-	"    MESSAGE = pg_catalog.format('writes of table %I.%I go to the source database while migration \"%s\" is in phase %s',\n"
-	"      TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0], TG_ARGV[1]),\n"
-	"    HINT = 'Write to the source database; here the table is filled by the migration.';\n"
-	"END $f$;\n"
-	"REVOKE ALL ON FUNCTION migrate_tiers.refuse_write() FROM PUBLIC;\n"
-	/* A mark that is not the one that was read: somebody else writes here in the migration's name. */
-	"CREATE FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text)\n"
-	"RETURNS void LANGUAGE plpgsql AS $f$\n"
-	"BEGIN\n"
-	"  UPDATE migrate_tiers.migration SET mark = $2, mark_time = $3, ticks = ticks + 1, rows = rows + $4\n"
-	"    WHERE ident = $1 AND coalesce(mark::text, '') = $5;\n"
-	"  IF NOT FOUND THEN\n"
-	"    RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'the mark of the migration was moved by somebody else',\n"
-	"      HINT = 'Look for a copy of the source database whose worker writes this target, too.';\n"
-	"  END IF;\n"
-	"END $f$;\n"
-	"REVOKE ALL ON FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text) FROM PUBLIC;\n"
-	"END";
-
-static const char *const uninstall_body =
-	"BEGIN\n"
-	"PERFORM pg_catalog.pg_advisory_xact_lock(" MT_TARGET_LOCK ");\n"
-	"IF pg_catalog.to_regclass('migrate_tiers.set_aside') IS NULL THEN RETURN; END IF;\n"
-	"DELETE FROM migrate_tiers.migration WHERE ident = %s;\n"
-	"IF EXISTS (SELECT FROM migrate_tiers.migration) THEN RETURN; END IF;\n"
-	"DROP TABLE migrate_tiers.sequence, migrate_tiers.set_aside, migrate_tiers.joined, migrate_tiers.chunk, migrate_tiers.migration;\n"
-	"DROP FUNCTION migrate_tiers.refuse_write();\n"
-	"DROP FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text);\n"
-	"DROP SCHEMA migrate_tiers;\n"
-	"END";
-
 static void check_schema(MtRemote *remote);
 static void append_empty_block(StringInfo body, const List *relations);
 
@@ -99,13 +23,7 @@ void
 mt_target_install(MtRemote *remote, const MtMigration *migration)
 {
 	check_schema(remote);
-	if (!mt_target_installed(remote))
-		mt_target_block(remote, install_body, INSTALL_TIMEOUT);
-	mt_remote_query(remote,
-					"INSERT INTO migrate_tiers.migration AS m (ident, name, token) VALUES ($1, $2, $3) "
-					"ON CONFLICT (ident) DO UPDATE SET name = excluded.name, token = excluded.token "
-					"WHERE (m.name, m.token) IS DISTINCT FROM (excluded.name, excluded.token)",
-					MT_PARAMS(migration->ident, migration->name, migration->token));
+	mt_target_schema_create(remote, migration);
 }
 
 /* check_schema refuses a target where a schema of our name belongs to something else. */
@@ -151,8 +69,16 @@ mt_target_uninstall(MtRemote *remote, const MtMigration *migration)
 	mt_target_unfence_all(remote, migration);
 	mt_target_sequences_leave(remote, migration);
 	mt_target_restore_leftovers(remote, migration);
-	mt_target_block(remote, psprintf(uninstall_body, quote_literal_cstr(migration->ident)),
-					INSTALL_TIMEOUT);
+	mt_target_schema_drop(remote, migration);
+}
+
+/* mt_target_publish_phase tells applications on the target the phase. */
+void
+mt_target_publish_phase(MtRemote *remote, const MtMigration *migration, MtPhase phase)
+{
+	mt_remote_query(remote,
+					"UPDATE migrate_tiers.migration SET phase = $2 WHERE ident = $1 AND phase IS DISTINCT FROM $2",
+					MT_PARAMS(migration->ident, mt_phase_name(phase)));
 }
 
 /*

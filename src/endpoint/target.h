@@ -27,6 +27,17 @@ extern char *mt_target_uninstall_sql(const MtMigration *migration);
 extern void mt_target_fence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 extern void mt_target_unfence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 
+/*
+ * The fence's flag: closed from the start.  Opening and closing it locks no table; closing
+ * waits until the transactions that were let through have ended, while new ones are refused.  Raises
+ * ERRCODE_LOCK_NOT_AVAILABLE when they do not end in attach_timeout: the fence is closed then, and may be opened.
+ */
+extern void mt_target_fence_open(MtRemote *remote, const MtMigration *migration);
+extern void mt_target_fence_close(MtRemote *remote, const MtMigration *migration);
+
+/* Tells applications on the target the phase: for routing() and for the text of errors. */
+extern void mt_target_publish_phase(MtRemote *remote, const MtMigration *migration, MtPhase phase);
+
 /* Empties tables that we filled: TRUNCATE of all together, or DELETE where something else refers to them. */
 extern void mt_target_empty(MtRemote *remote, const List *relations);
 

@@ -26,6 +26,13 @@ extern bool mt_target_installed(MtRemote *remote);
 /* The table's quoted name, as a literal. */
 extern char *mt_target_table_literal(const MtRelation *relation);
 
+/* Our schema there: what all migrations share, and what this one has of its own. */
+extern void mt_target_schema_create(MtRemote *remote, const MtMigration *migration);
+extern void mt_target_schema_drop(MtRemote *remote, const MtMigration *migration);
+
+/* The functions of the fence, as a part of the schema. */
+extern const char *const mt_target_fence_functions;
+
 /* Takes every fence of the migration off, wherever its tables have gone. */
 extern void mt_target_unfence_all(MtRemote *remote, const MtMigration *migration);
 

@@ -1,23 +1,87 @@
 /*
  * target_fence.c
- *	  The fence: refuses writes of applications to tables of the target that
- *	  this migration fills.
+ *	  The fence: refuses writes of applications to tables of the target while
+ *	  its flag is closed.
  *
  * Statement triggers, enabled always, on each table and on each of its
- * partitions, since a partition can be written directly.  Their condition lets
- * our own sessions pass, which are known by the migration's token.  Creating
- * one waits for the transactions that are writing the table, so that nobody is
- * still writing once it is there.  A trigger's name holds the migration and
- * the table's number: it is found again on a partition that was detached and on
- * a table that was renamed.
+ * partitions, since a partition can be written directly.  They stay from
+ * syncing on; what a change of phase flips is a flag, so that no table is locked
+ * then.  The flag is the last value of a sequence: reads of it are not bound to a snapshot.
+ *
+ * Nobody may write unseen by whoever closes the fence.  So a writer finds the
+ * flag open, takes a shared advisory lock until the end of its transaction, and
+ * looks at the flag again; who closes sets the flag, and then waits for the
+ * exclusive lock.  Either the writer's second look finds the flag closed, or
+ * the closer finds the lock taken.  A transaction that was let through and has
+ * written goes on to its end.  All that is the condition of the trigger, since it is
+ * cheap there; the function is called for those who do not simply pass.
+ *
+ * Our own sessions are known by the migration's token.  Creating a trigger
+ * waits for the transactions that are writing the table.  A trigger's name
+ * holds the migration and the table's number: it is found again on a
+ * partition that was detached and on a table that was renamed.
  */
 #include "endpoint/target_block.h"
 
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "base/settings.h"
+#include "catalog/option.h"
 #include "endpoint/target.h"
+
+/* First key of the advisory locks: 'MT'. */
+#define LOCK_CLASS "19796"
+
+/* Last value of the sequence. */
+#define CLOSED "1"
+#define OPEN   "2"
+
+const char *const mt_target_fence_functions =
+	/* Arguments: the migration's ident, and the second key of its lock. */
+	"CREATE FUNCTION migrate_tiers.refuse_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+	"SET search_path = pg_catalog, pg_temp AS $f$\n"
+	"DECLARE\n"
+	"  flag regclass := 'migrate_tiers.fence_' || left(TG_ARGV[0], 8);\n"
+	"  writer regclass := to_regclass('migrate_tiers.writer_' || left(TG_ARGV[0], 8));\n"
+	"  deadline timestamptz := clock_timestamp() + interval '1 s';\n"
+	"  written boolean := false;\n"
+	"BEGIN\n"
+	/* The lock is not to be had for an instant where a fence that was being closed is opened again. */
+	"  WHILE pg_sequence_last_value(flag) = " OPEN " LOOP\n"
+	"    IF pg_try_advisory_xact_lock_shared(" LOCK_CLASS ", TG_ARGV[1]::integer) THEN\n"
+	"      IF pg_sequence_last_value(flag) = " OPEN " THEN RETURN NULL; END IF;\n"
+	"    ELSIF clock_timestamp() > deadline THEN\n"
+	"      RAISE EXCEPTION USING ERRCODE = '55P03',\n"
+	"        MESSAGE = format('somebody holds advisory lock (" LOCK_CLASS ", %s) of a migration', TG_ARGV[1]),\n"
+	"        HINT = 'Look for it in pg_locks, and end that session.';\n"
+	"    ELSE\n"
+	"      PERFORM pg_sleep(0.005);\n"
+	"    END IF;\n"
+	"  END LOOP;\n"
+	/* What it has written cannot be forged, as a lock can be. */
+	"  IF writer IS NOT NULL AND pg_current_xact_id_if_assigned() IS NOT NULL THEN\n"
+	"    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE xid = pg_current_xact_id())', writer) INTO written;\n"
+	"  END IF;\n"
+	"  IF written THEN RETURN NULL; END IF;\n"
+	"  RAISE EXCEPTION USING ERRCODE = 'MT005',\n"
+	"    MESSAGE = format('writes of table %I.%I go to the source database while migration \"%s\" is in phase %s',\n"
+	"      TG_TABLE_SCHEMA, TG_TABLE_NAME, (SELECT name FROM migrate_tiers.migration WHERE ident = TG_ARGV[0]::uuid),\n"
+	"      coalesce((SELECT phase FROM migrate_tiers.migration WHERE ident = TG_ARGV[0]::uuid), 'syncing')),\n"
+	"    HINT = 'Write to the source database; here the table is filled by the migration.';\n"
+	"END $f$;\n"
+	"REVOKE ALL ON FUNCTION migrate_tiers.refuse_write() FROM PUBLIC;\n"
+	/* Waits for one lock_timeout, so that whoever waits can be interrupted and leaves no request behind. */
+	"CREATE FUNCTION migrate_tiers.await_writers(integer) RETURNS boolean LANGUAGE plpgsql AS $f$\n"
+	"BEGIN\n"
+	"  PERFORM pg_catalog.pg_advisory_xact_lock(" LOCK_CLASS ", $1);\n"
+	"  RETURN true;\n"
+	"EXCEPTION WHEN lock_not_available THEN\n"
+	"  RETURN false;\n"
+	"END $f$;\n"
+	"REVOKE ALL ON FUNCTION migrate_tiers.await_writers(integer) FROM PUBLIC;\n";
 
 /* The table and all its partitions, without a lock on any of them. */
 #define TREE \
@@ -30,6 +94,9 @@ static char *trigger_name(const MtMigration *migration, const MtRelation *relati
 static void fence_table(MtRemote *remote, const MtMigration *migration, const char *trigger,
 						const char *table);
 static void drop_triggers(MtRemote *remote, const char *pattern);
+static char *lock_key(const MtMigration *migration);
+static void set_flag(MtRemote *remote, const MtMigration *migration, const char *value);
+static void raise_writers(MtRemote *remote, const MtMigration *migration);
 
 /*
  * mt_target_fence puts the fence on a table and its partitions.  Each table is
@@ -84,12 +151,14 @@ fence_table(MtRemote *remote, const MtMigration *migration, const char *trigger,
 	for (int i = 0; i < lengthof(events); i++)
 	{
 		appendStringInfo(&sql,
-						 "CREATE OR REPLACE TRIGGER %s%s BEFORE %s ON %s FOR EACH STATEMENT "
-						 "WHEN (pg_catalog.current_setting('migrate_tiers.session', true) IS DISTINCT FROM %s) "
-						 "EXECUTE FUNCTION migrate_tiers.refuse_write(%s, %s);",
-						 trigger, events[i][0], events[i][1], table,
-						 quote_literal_cstr(migration->token), quote_literal_cstr(migration->name),
-						 quote_literal_cstr(mt_phase_name(MT_SYNCING)));
+						 "CREATE OR REPLACE TRIGGER %1$s%2$s BEFORE %3$s ON %4$s FOR EACH STATEMENT "
+						 "WHEN (pg_catalog.current_setting('migrate_tiers.session', true) IS DISTINCT FROM %5$s AND NOT"
+						 " (pg_catalog.pg_sequence_last_value('migrate_tiers.fence_%6$.8s') = " OPEN
+						 " AND pg_catalog.pg_try_advisory_xact_lock_shared(" LOCK_CLASS ", %7$s)"
+						 " AND pg_catalog.pg_sequence_last_value('migrate_tiers.fence_%6$.8s') = " OPEN ")) "
+						 "EXECUTE FUNCTION migrate_tiers.refuse_write('%6$s', '%7$s');",
+						 trigger, events[i][0], events[i][1], table, quote_literal_cstr(migration->token),
+						 migration->ident, lock_key(migration));
 		appendStringInfo(&sql, "ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s%s;", table, trigger, events[i][0]);
 	}
 	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
@@ -109,4 +178,68 @@ drop_triggers(MtRemote *remote, const char *pattern)
 						   MT_PARAMS(pattern));
 	for (int row = 0; row < rows->count; row++)
 		mt_target_locking(remote, rows->values[row][0], mt_lock_timeout_text());
+}
+
+/* mt_target_fence_open lets applications write the target, from this instant. */
+void
+mt_target_fence_open(MtRemote *remote, const MtMigration *migration)
+{
+	set_flag(remote, migration, OPEN);
+}
+
+/*
+ * mt_target_fence_close refuses new writers, and returns when those that were
+ * let through have ended.  Partitions that came meanwhile get the triggers first.
+ */
+void
+mt_target_fence_close(MtRemote *remote, const MtMigration *migration)
+{
+	TimestampTz deadline = GetCurrentTimestamp() + mt_option_microseconds(migration->id, "attach_timeout");
+	const char *wait = psprintf("SELECT migrate_tiers.await_writers(%s)", lock_key(migration));
+	ListCell   *cell;
+
+	foreach(cell, mt_relation_list(migration->id, "realtime"))
+		mt_target_fence(remote, migration, (MtRelation *) lfirst(cell));
+	set_flag(remote, migration, CLOSED);
+	while (strcmp(mt_remote_query(remote, wait, MT_NO_PARAMS)->values[0][0], "t") != 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (GetCurrentTimestamp() >= deadline)
+			raise_writers(remote, migration);
+	}
+}
+
+static void
+set_flag(MtRemote *remote, const MtMigration *migration, const char *value)
+{
+	mt_remote_query(remote,
+					psprintf("SELECT pg_catalog.setval('migrate_tiers.fence_%.8s', %s)", migration->ident, value),
+					MT_NO_PARAMS);
+}
+
+/* lock_key returns the second key of the fence's lock: the first four bytes of the ident. */
+static char *
+lock_key(const MtMigration *migration)
+{
+	return psprintf("%d", (int32) strtoul(pnstrdup(migration->ident, 8), NULL, 16));
+}
+
+/* raise_writers names the transactions that do not end. */
+static void
+raise_writers(MtRemote *remote, const MtMigration *migration)
+{
+	MtRows	   *rows;
+
+	rows = mt_remote_query(remote,
+						   "SELECT pg_catalog.string_agg(CASE WHEN l.pid IS NULL THEN 'a prepared transaction'"
+						   " ELSE pg_catalog.format('pid %s (%s)', l.pid, a.application_name) END, ', ' ORDER BY l.pid) FROM pg_catalog.pg_locks l"
+						   " LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.granted"
+						   " AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"
+						   " AND l.classid = " LOCK_CLASS " AND l.objid::text = $1 AND l.objsubid = 2",
+						   MT_PARAMS(psprintf("%u", (uint32) atoi(lock_key(migration)))));
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("transactions that write the target do not end"),
+			 rows->values[0][0] ? errdetail("They are: %s.", rows->values[0][0]) : 0,
+			 errhint("End them in the target database, and call it again.")));
 }

@@ -54,6 +54,7 @@ static const char *const uninstall_body =
 	"  EXECUTE statement;\n"
 	"END LOOP;\n"
 	"%3$s;\n"
+	"DROP SEQUENCE IF EXISTS migrate_tiers.fence_%2$.8s;\n"
 	"DELETE FROM migrate_tiers.migration WHERE ident = %1$s;\n"
 	"IF NOT EXISTS (SELECT FROM migrate_tiers.migration) THEN DROP SCHEMA migrate_tiers CASCADE; END IF;\n"
 	"END";
