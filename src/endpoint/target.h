@@ -63,4 +63,7 @@ extern void mt_target_restore_constraints(MtRemote *remote, const MtMigration *m
  * false (drop, revert in mid-copy): one that does not hold stays NOT VALID, with a WARNING. */
 extern void mt_target_restore_foreign_keys(MtRemote *remote, const MtMigration *migration, bool strict);
 
+/* What the target knows of application servers, as a JSON array: see target_instances.c. */
+extern char *mt_target_instances(MtRemote *remote, const MtMigration *migration);
+
 #endif							/* MT_TARGET_H */

@@ -122,6 +122,8 @@ collect_row(void *arg, const MtQueueRow *row)
 	MtEntry		entry;
 	bool		used = false;
 
+	if (sync->instances != NULL)
+		mt_instances_note(sync->instances, row);
 	while (mt_entry_next(&at, row->entries + row->length, &entry))
 	{
 		MtTable    *table = hash_search(sync->tables, &entry.relation, HASH_FIND, NULL);

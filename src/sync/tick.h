@@ -12,6 +12,7 @@
 #include "utils/hsearch.h"
 
 #include "base/mark.h"
+#include "catalog/instance.h"
 #include "catalog/queue_read.h"
 #include "endpoint/endpoint.h"
 #include "sync/table.h"
@@ -30,6 +31,7 @@ typedef struct MtSync
 	MemoryContext context;		/* of the connection: tables, mark */
 	MemoryContext tick_context;	/* reset with each tick */
 	MemoryContext row_context;	/* of rows on their way */
+	MtInstances *instances;		/* who wrote what was read, for whoever opened this; or NULL */
 
 	/* Called at the end of a forward tick, when both sides are equal, inside of its transaction; or NULL. */
 	void (*at_mark)(struct MtSync *sync, Snapshot snapshot, TimestampTz time, void *arg);

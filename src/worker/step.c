@@ -12,6 +12,7 @@
 #include "base/xact.h"
 #include "endpoint/target.h"
 #include "worker/copies.h"
+#include "worker/roster.h"
 
 /* How long to wait for something to do, in ms: with nothing known, while transactions that
  * wrote to the queue are in progress (a prepared one commits without a word), while tables are copied. */
@@ -63,6 +64,7 @@ mt_worker_step(MtWorker *worker)
 	now = GetCurrentTimestamp();
 	if (TimestampDifferenceExceeds(worker->rotated, now, ROTATE_INTERVAL_MS))
 	{
+		mt_worker_save_roster(worker);
 		mt_worker_rotate(worker);
 		worker->rotated = now;
 	}
@@ -96,6 +98,7 @@ open_sync(MtWorker *worker)
 	worker->sync = mt_sync_open(worker->migration, worker->context);
 	worker->sync->at_mark = mt_worker_give_point;
 	worker->sync->at_mark_arg = worker->shared;
+	mt_worker_open_roster(worker);
 	worker->unjoined = worker->foreign_keys_due = true;
 }
 

@@ -28,6 +28,7 @@ typedef struct MtWorker
 	MemoryContext round_context;	/* of one round */
 	MtSync	   *sync;			/* NULL: no connection */
 	MtShared   *shared;
+	MtInstances *instances;		/* who wrote the source, until it is saved */
 	int			failures;		/* in a row, of ticks */
 	bool		succeeded;		/* a round went well in this process */
 	TimestampTz retry;			/* after a failure, not before this moment, whoever wakes us */
@@ -48,6 +49,7 @@ typedef struct MtWorker
 	TimestampTz tick_ended;		/* 0: the last one sent nothing */
 	TimestampTz persisted;
 	TimestampTz rotated;
+	TimestampTz roster_saved;
 	char	   *persisted_mark;
 	int			copier_failures;	/* launches since copy workers began to fail */
 	bool		copiers_refused;	/* none could be launched; status says so */

@@ -1,0 +1,60 @@
+/*
+ * roster.c
+ *	  What the sync worker keeps of application servers: see roster.h.
+ *
+ * Gates read the queue themselves, so that what they say is exact.  All that
+ * has to be kept is what the queue may not hold any more: so it is saved
+ * before a segment can be given back.
+ */
+#include "worker/roster.h"
+
+#include "utils/timestamp.h"
+
+#include "base/xact.h"
+#include "catalog/option.h"
+#include "endpoint/target.h"
+
+/* A segment is given back no sooner than queue_retention after its last row, unless there is a limit. */
+#define SAVE_INTERVAL_MS 5000
+
+/* mt_worker_open_roster begins to listen to ticks; what was sent before is read from the queue. */
+void
+mt_worker_open_roster(MtWorker *worker)
+{
+	if (worker->instances == NULL)
+	{
+		MemoryContext previous = MemoryContextSwitchTo(worker->context);
+
+		worker->instances = mt_instances_create();
+		MemoryContextSwitchTo(previous);
+		mt_xact_begin();
+		mt_instances_read_queue(worker->instances, worker->migration);
+		mt_xact_commit();
+	}
+	worker->sync->instances = worker->instances;
+}
+
+/* mt_worker_save_roster saves what ticks have seen and what the target knows, when it is time. */
+void
+mt_worker_save_roster(MtWorker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	const MtMigration *migration = worker->migration;
+	bool		due = TimestampDifferenceExceeds(worker->roster_saved, now, SAVE_INTERVAL_MS);
+	bool		hasty;
+
+	mt_xact_begin();
+	hasty = migration->queue_retention < 2 * SAVE_INTERVAL_MS * INT64CONST(1000) ||
+		mt_option_integer(migration->id, "queue_limit") > 0;
+	if (mt_instances_any(worker->instances) && (due || hasty))
+		mt_instances_save(worker->instances, migration->id);
+	else
+		hasty = false;
+	if (due)
+		mt_instance_merge(migration->id, mt_target_instances(worker->sync->remote, migration));
+	mt_xact_commit();
+	if (due || hasty)
+		mt_instances_clear(worker->instances);
+	if (due)
+		worker->roster_saved = now;
+}

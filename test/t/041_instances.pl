@@ -1,0 +1,68 @@
+# The roster of application servers: who is expected, what each reports, and
+# what capture saw of it, kept across restarts and truncations of the queue.
+use strict;
+use warnings;
+
+use MigrateTiers;
+use Test::More;
+
+my ($source, $target) = pair();
+sql($_, 'CREATE TABLE item (id int PRIMARY KEY, name text)') for $source, $target;
+migration($source, 'item');
+sql($source, q(CREATE ROLE app LOGIN; GRANT INSERT, SELECT ON item TO app));
+
+my $roster = q(SELECT name, expected, reported_phase, reported_at IS NOT NULL, last_source_write IS NOT NULL,
+	last_target_write IS NOT NULL FROM migrate_tiers.instances ORDER BY name);
+
+sql($source, q(SELECT migrate_tiers.expect_instance('web1'), migrate_tiers.expect_instance('web2'), migrate_tiers.expect_instance('web2')));
+sql($source, q(SELECT migrate_tiers.report_instance('web1', 'syncing')), as => 'app');
+is(query($source, $roster), "web1|t|syncing|t|f|f\nweb2|t||f|f|f", 'any role may report, and the last report is shown');
+sql_fails($source, q(SELECT migrate_tiers.report_instance('web3', 'syncing')), '42704', qr/expect_instance\('web3'\)/, 'one that was never expected');
+sql_fails($source, q(SELECT migrate_tiers.report_instance('web1', 'sincing')), '22023', qr/Phases are/, 'no phase');
+sql_fails($source, q(SELECT migrate_tiers.report_instance('web1', 'syncing', 'office')), '42704', qr/migration "office"/, 'no migration');
+sql_fails($source, q(SELECT migrate_tiers.expect_instance('web3')), '42501', qr/driven by members/, 'only the owner has the roster', as => 'app');
+sql_fails($source, q(SELECT migrate_tiers.expect_instance('')), '22023', qr/application_name/, 'a name');
+sql_fails($source, q(SELECT migrate_tiers.expect_instance(repeat('x', 64))), '22023', qr/1 to 63 bytes/, 'no longer than an application_name');
+is(query($source, 'SELECT count(*) FROM migrate_tiers.instances', as => 'app'), '0', 'others do not see it');
+is(query($source, 'SELECT * FROM migrate_tiers.routing', as => 'app'), 'shop|planned|source|source', 'but everyone sees where to go');
+sql($source, q(SELECT migrate_tiers.forget_instance('web2')));
+sql_fails($source, q(SELECT migrate_tiers.forget_instance('web2')), '42704', qr/expects no instance/, 'forgotten once');
+
+# What capture saw.
+advance($source, 'syncing');
+wait_synced($source);
+is(query($source, 'SELECT phase, reads, writes FROM migrate_tiers.routing'), 'syncing|source|source', 'routing follows the phase');
+sql($source, q(SET application_name = 'web1'; INSERT INTO item VALUES (1, 'a')));
+sql($source, q(SET application_name = 'un"expected ''app'''; INSERT INTO item VALUES (2, 'b')));
+sql($source, q(SET application_name = ''; INSERT INTO item VALUES (3, 'c')));
+sql($source, q(SET application_name = 'reader'; SELECT count(*) FROM item));
+ok(wait_until($source, q(SELECT string_agg(format('%s %s', name, expected), ', ' ORDER BY name)
+		FROM migrate_tiers.instances WHERE last_source_write > '2020-01-01'),
+	q( f, un"expected 'app' f, web1 t)), 'who wrote, whether expected or not, and nobody else');
+
+# Nothing is forgotten with the queue: segments are given back a second after they were sent.
+sql($source, q(SELECT migrate_tiers.set_option('queue_retention', '1 s')));
+sql($source, q(SET application_name = 'brief'; INSERT INTO item VALUES (4, 'd')));
+my $worker = (worker_pids($source, 'sync'))[0];
+my $rows = join ' UNION ALL ', map { "SELECT application FROM migrate_tiers.queue_1_$_" } 0 .. 2;
+ok(wait_until($source, "SELECT count(*) FROM ($rows) q WHERE application = 'brief'", '0'), 'the queue has given it back');
+is(query($source, q(SELECT count(*) FROM migrate_tiers.instances WHERE name = 'brief' AND last_source_write IS NOT NULL)), '1',
+	'what it held is kept');
+
+# Nor with the worker: what was sent and not yet saved is still in the queue.
+sql($source, q(SELECT migrate_tiers.set_option('queue_retention', '10 min')));
+wait_synced($source);
+my $before = query($source, q(SET application_name = 'late'; INSERT INTO item VALUES (5, 'e') RETURNING now()));
+wait_synced($source);
+($worker) = worker_pids($source, 'sync');
+kill 'KILL', $worker;
+ok(wait_until($source, q(SELECT workers_running FROM migrate_tiers.status), 'f'), 'the worker was killed');
+wait_until($source, 'SELECT migrate_tiers.start_workers() >= 0');
+ok(wait_until($source, "SELECT last_source_write >= '$before' FROM migrate_tiers.instances WHERE name = 'late'"), 'the next one finds it');
+
+# Gone with the migration.
+revert($source, 'planned');
+sql($source, 'SELECT migrate_tiers.drop_migration()');
+is(query($source, 'SELECT count(*) FROM migrate_tiers.instance'), '0', 'nothing is left');
+finish({ crashes => 1 }, $source, $target);
+done_testing();
