@@ -1,6 +1,6 @@
 /*
  * transition.c
- *	  Where SQL enters to go from phase to phase: advance, revert, plan, gates.
+ *	  Where SQL enters to go from phase to phase: advance, revert, plan.
  */
 #include "base/compat.h"
 
@@ -9,18 +9,15 @@
 
 #include "api/result.h"
 #include "catalog/relation.h"
-#include "phase/gate.h"
 #include "phase/transition.h"
 
 PG_FUNCTION_INFO_V1(mt_advance);
 PG_FUNCTION_INFO_V1(mt_revert);
 PG_FUNCTION_INFO_V1(mt_plan);
-PG_FUNCTION_INFO_V1(mt_gates);
 
 PGDLLEXPORT Datum mt_advance(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum mt_revert(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum mt_plan(PG_FUNCTION_ARGS);
-PGDLLEXPORT Datum mt_gates(PG_FUNCTION_ARGS);
 
 static void go(FunctionCallInfo fcinfo, bool advance);
 static void plan_step(FunctionCallInfo fcinfo, const MtMigration *migration, const MtStep *step,
@@ -66,33 +63,6 @@ mt_plan(PG_FUNCTION_ARGS)
 		else
 			foreach(cell, relations)
 				plan_step(fcinfo, migration, step, (MtRelation *) lfirst(cell), forward, &number);
-	}
-	return (Datum) 0;
-}
-
-/* mt_gates is migrate_tiers.gates(to_phase, migration). */
-Datum
-mt_gates(PG_FUNCTION_ARGS)
-{
-	MtMigration *migration = mt_migration_get_owned(mt_arg_name_or_null(fcinfo, 1));
-	MtPhase		to;
-	ListCell   *cell;
-
-	if (PG_ARGISNULL(0))
-		to = Min(migration->phase + 1, MT_FINISHED);
-	else
-		to = mt_phase_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	(void) mt_transition_check(migration, to, mt_transition_is_forward(migration, to));
-	InitMaterializedSRF(fcinfo, 0);
-	foreach(cell, mt_gates_check(migration, to))
-	{
-		MtGate	   *gate = (MtGate *) lfirst(cell);
-		Datum		values[5] = {
-			CStringGetTextDatum(mt_phase_name(to)), CStringGetTextDatum(gate->name), BoolGetDatum(gate->passed),
-			mt_text_or_null(gate->detail), mt_text_or_null(gate->hint)};
-		bool		nulls[5] = {false, false, false, gate->detail == NULL, gate->hint == NULL};
-
-		mt_result_row(fcinfo, values, nulls);
 	}
 	return (Datum) 0;
 }

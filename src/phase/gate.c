@@ -1,6 +1,9 @@
 /*
  * gate.c
- *	  Gates: see gate.h.  Each is one predicate.
+ *	  The table of gates, and what is done with their outcome: see gate.h.
+ *
+ * A way back has gates only where something could be lost or seen missing: what
+ * the side that is left has and the other has not yet.
  */
 #include "phase/gate.h"
 
@@ -8,19 +11,127 @@
 #include "utils/json.h"
 
 #include "base/errors.h"
+#include "base/xact.h"
+#include "phase/own_gate.h"
 #include "phase/preflight.h"
 
-static MtGate *check_preflight(const MtMigration *migration);
+typedef struct MtGateDef
+{
+	MtPhase		from;
+	MtPhase		to;
+	const char *name;
+	MtGateCheck check;
+} MtGateDef;
+
+typedef struct MtGateRun
+{
+	MtGateScope *scope;
+	MtGate	   *gate;
+	MtGateCheck check;
+} MtGateRun;
+
+static void check_preflight(MtGateScope *scope, MtGate *gate);
+static MtGate *run_gate(MtGateScope *scope, const MtGateDef *def);
+static void run_check(void *arg);
 static void append_json_text(StringInfo json, const char *name, const char *value);
+
+static const MtGateDef gate_defs[] = {
+	{MT_PLANNED, MT_SYNCING, "preflight", check_preflight},
+
+	{MT_SYNCING, MT_DUAL_WRITE, "copied", mt_gate_copied},
+	{MT_SYNCING, MT_DUAL_WRITE, "running", mt_gate_running},
+	{MT_SYNCING, MT_DUAL_WRITE, "forward_lag", mt_gate_forward_lag},
+	{MT_SYNCING, MT_DUAL_WRITE, "verified", mt_gate_verified},
+	{MT_SYNCING, MT_DUAL_WRITE, "reverse_capture", mt_gate_reverse_capture},
+	{MT_SYNCING, MT_DUAL_WRITE, "clocks", mt_gate_clocks},
+
+	{MT_DUAL_WRITE, MT_READ_TARGET, "instances", mt_gate_instances},
+	{MT_DUAL_WRITE, MT_READ_TARGET, "running", mt_gate_running},
+	{MT_DUAL_WRITE, MT_READ_TARGET, "forward_lag", mt_gate_forward_lag},
+	{MT_DUAL_WRITE, MT_READ_TARGET, "reverse_lag", mt_gate_reverse_lag},
+	{MT_DUAL_WRITE, MT_READ_TARGET, "verified", mt_gate_verified},
+	{MT_DUAL_WRITE, MT_READ_TARGET, "conflicts", mt_gate_conflicts},
+	{MT_DUAL_WRITE, MT_READ_TARGET, "batch_fresh", mt_gate_batch_fresh},
+	{MT_DUAL_WRITE, MT_READ_TARGET, "rehearsed", mt_gate_rehearsed},
+
+	{MT_READ_TARGET, MT_TARGET_ONLY, "instances", mt_gate_instances},
+	{MT_READ_TARGET, MT_TARGET_ONLY, "running", mt_gate_running},
+	{MT_READ_TARGET, MT_TARGET_ONLY, "source_quiet", mt_gate_source_quiet},
+
+	{MT_TARGET_ONLY, MT_FINISHED, "finished", mt_gate_confirmed},
+
+	{MT_DUAL_WRITE, MT_SYNCING, "target_quiet", mt_gate_target_quiet},
+	{MT_DUAL_WRITE, MT_SYNCING, "reverse_drained", mt_gate_reverse_drained},
+	{MT_READ_TARGET, MT_DUAL_WRITE, "reverse_lag", mt_gate_reverse_lag},
+	{MT_TARGET_ONLY, MT_READ_TARGET, "reverse_lag", mt_gate_reverse_lag},
+};
 
 /* mt_gates_check evaluates the gates of a move. */
 List *
 mt_gates_check(const MtMigration *migration, MtPhase to)
 {
-	if (migration->phase == MT_PLANNED && to == MT_SYNCING)
-		return list_make1(check_preflight(migration));
-	/* Back to planned: nobody writes the target in syncing, so nothing can be lost. */
-	return NIL;
+	MtGateScope scope = {.migration = migration, .to = to};
+	List	   *gates = NIL;
+
+	for (int i = 0; i < lengthof(gate_defs); i++)
+		if (gate_defs[i].from == migration->phase && gate_defs[i].to == to)
+			gates = lappend(gates, run_gate(&scope, &gate_defs[i]));
+	gates = list_concat(gates, mt_own_gates_check(&scope));
+	if (scope.remote != NULL)
+		mt_remote_close(scope.remote);
+	return gates;
+}
+
+/* mt_gate_is_ours says whether a move to that phase has a gate of that name without anybody adding it. */
+bool
+mt_gate_is_ours(MtPhase to, const char *name)
+{
+	for (int i = 0; i < lengthof(gate_defs); i++)
+		if (gate_defs[i].to == to && strcmp(gate_defs[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* run_gate evaluates one gate; an error is one more way of not passing it. */
+static MtGate *
+run_gate(MtGateScope *scope, const MtGateDef *def)
+{
+	MtGate	   *gate = palloc0(sizeof(MtGate));
+	MtGateRun	run = {scope, gate, def->check};
+	ErrorData  *error;
+
+	gate->name = def->name;
+	error = mt_xact_try(run_check, &run);
+	if (error == NULL)
+		return gate;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ThrowErrorData(error);
+	gate->passed = false;
+	gate->detail = mt_error_text(error);
+	gate->hint = error->hint ? error->hint : "Mend the cause, and look again: SELECT * FROM migrate_tiers.gates().";
+	return gate;
+}
+
+static void
+run_check(void *arg)
+{
+	MtGateRun  *run = (MtGateRun *) arg;
+
+	run->check(run->scope, run->gate);
+}
+
+/* mt_gate_remote returns the connection to the target, opened if need be. */
+MtRemote *
+mt_gate_remote(MtGateScope *scope)
+{
+	if (scope->remote != NULL && !mt_remote_usable(scope->remote))
+	{
+		mt_remote_close(scope->remote);
+		scope->remote = NULL;
+	}
+	if (scope->remote == NULL)
+		scope->remote = mt_remote_open(scope->migration);
+	return scope->remote;
 }
 
 /* mt_gates_json returns gates as a JSON array. */
@@ -52,7 +163,6 @@ mt_gates_require(const MtMigration *migration, MtPhase to, const List *gates)
 {
 	StringInfoData failed;
 	ListCell   *cell;
-	const char *hint = NULL;
 
 	initStringInfo(&failed);
 	foreach(cell, gates)
@@ -62,25 +172,24 @@ mt_gates_require(const MtMigration *migration, MtPhase to, const List *gates)
 		if (gate->passed)
 			continue;
 		appendStringInfo(&failed, "%sGate %s: %s", failed.len ? "\n" : "", gate->name, gate->detail);
-		hint = hint ? hint : gate->hint;
+		if (gate->hint)
+			appendStringInfo(&failed, "\n  %s", gate->hint);
 	}
 	if (failed.len > 0)
 		ereport(ERROR,
 				(errcode(MT_ERRCODE_GATE_FAILED),
 				 errmsg("migration \"%s\" cannot go to phase %s yet", migration->name, mt_phase_name(to)),
 				 errdetail_internal("%s", failed.data),
-				 hint ? errhint("%s", hint) : 0));
+				 errhint("SELECT * FROM migrate_tiers.gates('%s') shows every gate as it stands.", mt_phase_name(to))));
 }
 
-static MtGate *
-check_preflight(const MtMigration *migration)
+static void
+check_preflight(MtGateScope *scope, MtGate *gate)
 {
-	MtGate	   *gate = palloc0(sizeof(MtGate));
-	List	   *failures = mt_preflight_failures(migration);
+	List	   *failures = mt_preflight_failures(scope->migration);
 	StringInfoData detail;
 	ListCell   *cell;
 
-	gate->name = "preflight";
 	gate->passed = failures == NIL;
 	initStringInfo(&detail);
 	foreach(cell, failures)
@@ -93,7 +202,6 @@ check_preflight(const MtMigration *migration)
 	}
 	gate->detail = gate->passed ? "no check failed" : detail.data;
 	gate->hint = gate->passed ? NULL : "SELECT * FROM migrate_tiers.preflight() shows every check.";
-	return gate;
 }
 
 static void

@@ -183,8 +183,11 @@ open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bo
 	/* What was cut off was let through before, and undoing is never refused. */
 	if (migration->transition == NULL)
 	{
-		List	   *gates = mt_gates_check(migration, to);
+		List	   *gates;
 
+		PushActiveSnapshot(GetTransactionSnapshot());
+		gates = mt_gates_check(migration, to);
+		PopActiveSnapshot();
 		mt_gates_require(migration, to, gates);
 		transition->id = mt_journal_begin(migration, to, mt_gates_json(gates));
 	}
@@ -257,7 +260,8 @@ run_protected(MtTransition *transition, const char *name, MtRelation *relation, 
 		action(transition, relation);
 		if (outcome != NULL)
 			mt_journal_step(transition->id, transition->migration, name,
-							relation ? quote_qualified_identifier(relation->schema, relation->name) : NULL, outcome, started);
+							relation ? quote_qualified_identifier(relation->schema, relation->name) : NULL,
+							outcome, started);
 		PopActiveSnapshot();
 		ReleaseCurrentSubTransaction();
 	}
@@ -344,8 +348,8 @@ handle_failure(MtTransition *transition, const MtMove *move, bool forward, Error
 		error->hint = error->hint ? error->hint :
 			psprintf("Nothing has changed: the migration is in phase %s.", mt_phase_name(transition->from));
 	else
-		error->hint = psprintf("It could not be undone now: CALL migrate_tiers.%s('%s') finishes it when the cause is mended,"
-							   " migrate_tiers.%s('%s') undoes it.",
+		error->hint = psprintf("It could not be undone now: CALL migrate_tiers.%s('%s') finishes it"
+							   " when the cause is mended, migrate_tiers.%s('%s') undoes it.",
 							   call, mt_phase_name(transition->to), forward ? "revert" : "advance",
 							   mt_phase_name(transition->from));
 	ThrowErrorData(error);

@@ -1,0 +1,121 @@
+/*
+ * gates_instance.c
+ *	  Gates that look at application servers: what each reports, and what
+ *	  capture saw of it on either side.
+ *
+ * They read the queue and ask the target themselves, so that what they say is
+ * exact; the catalog has what neither may hold any more.
+ */
+#include "phase/gate.h"
+
+#include "base/spi.h"
+#include "catalog/instance.h"
+#include "catalog/option.h"
+#include "endpoint/target.h"
+
+static const char *here(MtGateScope *scope);
+static const char *there(MtGateScope *scope);
+
+/*
+ * mt_gate_instances wants every expected instance to report the phase that the migration is in, or a
+ * later one; the last report on either side counts.
+ */
+void
+mt_gate_instances(MtGateScope *scope, MtGate *gate)
+{
+	const char *phase = mt_phase_name(scope->migration->phase);
+	MtSpiScope	spi;
+	char	   *missing;
+	char	   *expected;
+
+	mt_spi_begin(&spi);
+	mt_spi_exec(SPI_OK_SELECT,
+				"WITH phases AS (SELECT p.name, p.position FROM unnest(ARRAY['planned', 'syncing', 'dual_write', 'read_target',"
+				"  'target_only', 'finished']) WITH ORDINALITY AS p (name, position)),"
+				" reports AS (SELECT name, reported_phase, reported_at FROM migrate_tiers.instance WHERE migration = $1"
+				"  UNION ALL SELECT name, reported_phase, reported_at FROM migrate_tiers.instances_there($2::jsonb)),"
+				" last AS (SELECT DISTINCT ON (name) * FROM reports WHERE reported_phase IS NOT NULL ORDER BY name, reported_at DESC)"
+				" SELECT string_agg(format(CASE WHEN l.name IS NULL THEN '%1$s has not reported' ELSE '%1$s reports %2$s' END,"
+				"  i.name, l.reported_phase), '; ' ORDER BY i.name)"
+				"  FILTER (WHERE coalesce(p.position, 0) < (SELECT position FROM phases WHERE name = $3)),"
+				"  count(*)::text"
+				" FROM migrate_tiers.instance AS i LEFT JOIN last AS l USING (name) LEFT JOIN phases AS p ON p.name = l.reported_phase"
+				" WHERE i.migration = $1 AND i.expected",
+				MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(there(scope)), MT_TEXT(phase)));
+	missing = mt_spi_text(&spi, 0, 1);
+	expected = mt_spi_text(&spi, 0, 2);
+	mt_spi_end(&spi);
+	mt_gate_decide(gate, missing, strcmp(expected, "0") == 0 ? "no instance is expected: migrate_tiers.expect_instance(name) puts one on the roster" : psprintf("all instances (%s) report %s", expected, phase),
+				   psprintf("Configure each for phase %s, and let it call migrate_tiers.report_instance(name, '%s') on either side.",
+							phase, phase));
+}
+
+/* mt_gate_source_quiet wants no application to have written the source for quiet_period. */
+void
+mt_gate_source_quiet(MtGateScope *scope, MtGate *gate)
+{
+	const char *period = mt_option_text(scope->migration->id, "quiet_period");
+	MtSpiScope	spi;
+	char	   *writers;
+
+	mt_spi_begin(&spi);
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT string_agg(format('%s wrote the source %s ago', CASE name WHEN '' THEN 'an instance without application_name'"
+				"  ELSE name END, make_interval(secs => round(age))), '; ' ORDER BY age)"
+				" FROM (SELECT name, greatest(min(age), 0)::numeric AS age FROM ("
+				"  SELECT name, extract(epoch FROM clock_timestamp() - last_source_write)::float8 AS age FROM migrate_tiers.instance"
+				"   WHERE migration = $1 UNION ALL"
+				"  SELECT name, written FROM jsonb_to_recordset($2::jsonb) AS h (name text, written float8)) AS a GROUP BY name) AS w"
+				" WHERE make_interval(secs => age::float8) < $3::interval",
+				MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(here(scope)), MT_TEXT(period)));
+	writers = mt_spi_text(&spi, 0, 1);
+	mt_spi_end(&spi);
+	mt_gate_decide(gate, writers, psprintf("no application has written the source for %s", period),
+				   "Let them write the target only, and wait for quiet_period; or set_option('quiet_period', ...).");
+}
+
+/* mt_gate_target_quiet wants no application to have written the target for quiet_period. */
+void
+mt_gate_target_quiet(MtGateScope *scope, MtGate *gate)
+{
+	const char *period = mt_option_text(scope->migration->id, "quiet_period");
+	MtSpiScope	spi;
+	char	   *writers;
+
+	mt_spi_begin(&spi);
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT string_agg(format('%s wrote the target %s ago', CASE name WHEN '' THEN 'an instance without application_name'"
+				"  ELSE name END, date_trunc('second', clock_timestamp() - written)), '; ' ORDER BY written DESC)"
+				" FROM (SELECT name, max(written) AS written FROM ("
+				"  SELECT name, last_target_write AS written FROM migrate_tiers.instance WHERE migration = $1 UNION ALL"
+				"  SELECT name, last_write FROM migrate_tiers.instances_there($2::jsonb)) AS a GROUP BY name) AS w"
+				" WHERE written > clock_timestamp() - $3::interval",
+				MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(there(scope)), MT_TEXT(period)));
+	writers = mt_spi_text(&spi, 0, 1);
+	mt_spi_end(&spi);
+	mt_gate_decide(gate, writers, psprintf("no application has written the target for %s", period),
+				   "Let them write the source only, and wait for quiet_period; or set_option('quiet_period', ...).");
+}
+
+/* here returns who wrote the source, as the queue has it now. */
+static const char *
+here(MtGateScope *scope)
+{
+	if (scope->here == NULL)
+	{
+		MtInstances *instances = mt_instances_create();
+
+		mt_instances_read_queue(instances, scope->migration);
+		scope->here = mt_instances_json(instances);
+	}
+	return scope->here;
+}
+
+/* there returns what the target knows of instances now. */
+static const char *
+there(MtGateScope *scope)
+{
+	if (scope->there == NULL)
+		scope->there = mt_target_instances(mt_gate_remote(scope), scope->migration);
+	return scope->there;
+}

@@ -1,0 +1,199 @@
+/*
+ * gates_sync.c
+ *	  Gates that look at how far sync is, and what was found about it: see
+ *	  gate.h.
+ *
+ * What is slow or stopped is read as the view status shows it, so that a person
+ * and a gate never see two truths.
+ */
+#include "phase/gate.h"
+
+#include "base/spi.h"
+#include "catalog/option.h"
+
+#define STATUS_HINT "SELECT * FROM migrate_tiers.status shows more."
+
+static char *ask(const char *sql, int nargs, const MtArg *args);
+static void check_lag(MtGateScope *scope, MtGate *gate, const char *column, const char *side);
+static bool has_function(const char *name);
+
+/* mt_gate_decide lets a gate pass where there is no problem. */
+void
+mt_gate_decide(MtGate *gate, char *problem, const char *fine, const char *hint)
+{
+	gate->passed = problem == NULL;
+	gate->detail = problem ? problem : pstrdup(fine);
+	gate->hint = problem && hint ? pstrdup(hint) : NULL;
+}
+
+/* mt_gate_copied wants every realtime table to follow the source. */
+void
+mt_gate_copied(MtGateScope *scope, MtGate *gate)
+{
+	mt_gate_decide(gate,
+				   ask("SELECT string_agg(format('%s is in state %s', t.relation, t.state), '; ') FROM migrate_tiers.tables AS t"
+					   " WHERE t.migration::text = $1 AND t.tier = 'realtime' AND t.state <> 'syncing'",
+					   MT_ARGS(MT_TEXT(scope->migration->name))),
+				   "every realtime table is copied and in sync",
+				   "Wait for the copy: SELECT migrate_tiers.wait_for_sync(timeout => '1 hour').");
+}
+
+/* mt_gate_running wants a worker at work, and nothing stopped. */
+void
+mt_gate_running(MtGateScope *scope, MtGate *gate)
+{
+	mt_gate_decide(gate,
+				   ask("SELECT CASE WHEN s.paused THEN 'sending is paused' WHEN s.stopped IS NOT NULL THEN s.stopped"
+					   " WHEN NOT s.workers_running THEN 'the worker does not run' END"
+					   " FROM migrate_tiers.status AS s WHERE s.migration::text = $1",
+					   MT_ARGS(MT_TEXT(scope->migration->name))),
+				   "the worker runs, and nothing is stopped",
+				   "SELECT migrate_tiers.resume() after a pause, migrate_tiers.start_workers() where no worker runs; " STATUS_HINT);
+}
+
+/* mt_gate_forward_lag wants the target to be close behind the source. */
+void
+mt_gate_forward_lag(MtGateScope *scope, MtGate *gate)
+{
+	check_lag(scope, gate, "forward_lag", "target");
+}
+
+/* mt_gate_reverse_lag wants the source to be close behind the target. */
+void
+mt_gate_reverse_lag(MtGateScope *scope, MtGate *gate)
+{
+	check_lag(scope, gate, "reverse_lag", "source");
+}
+
+static void
+check_lag(MtGateScope *scope, MtGate *gate, const char *column, const char *side)
+{
+	const char *limit = mt_option_text(scope->migration->id, "max_lag");
+
+	mt_gate_decide(gate,
+				   ask(psprintf("SELECT CASE WHEN s.%1$s IS NULL THEN 'how far the %2$s is behind is not known'"
+								" WHEN s.%1$s > $2::interval THEN format('the %2$s is %%s behind, max_lag is %%s', s.%1$s, $2) END"
+								" FROM migrate_tiers.status AS s WHERE s.migration::text = $1",
+								column, side),
+					   MT_ARGS(MT_TEXT(scope->migration->name), MT_TEXT(limit))),
+				   psprintf("the %s is no more than %s behind", side, limit),
+				   "Wait until it has caught up, or set_option('max_lag', ...); " STATUS_HINT);
+}
+
+/* mt_gate_reverse_drained wants the source to have all that was written on the target. */
+void
+mt_gate_reverse_drained(MtGateScope *scope, MtGate *gate)
+{
+	mt_gate_decide(gate,
+				   ask("SELECT CASE WHEN s.reverse_pending IS NULL THEN 'what the source does not have of the target is not known'"
+					   " WHEN s.reverse_pending > 0 THEN format('%s changes of the target are not on the source', s.reverse_pending) END"
+					   " FROM migrate_tiers.status AS s WHERE s.migration::text = $1",
+					   MT_ARGS(MT_TEXT(scope->migration->name))),
+				   "the source has every change of the target",
+				   "Wait until they have arrived; " STATUS_HINT);
+}
+
+/*
+ * mt_gate_verified wants fresh evidence that both sides are equal, of each realtime table.
+ *
+ * What counts is the newest comparison that came to a verdict, from the moment of its first common
+ * point on; and none from before the table was copied anew.
+ */
+void
+mt_gate_verified(MtGateScope *scope, MtGate *gate)
+{
+	const char *limit = mt_option_text(scope->migration->id, "max_age");
+
+	if (!has_function("verify"))
+	{
+		mt_gate_decide(gate, NULL, "this release has no verify()", NULL);
+		return;
+	}
+	mt_gate_decide(gate,
+				   ask("SELECT string_agg(r.relation::regclass || CASE WHEN v.verdict IS NULL THEN ' was never verified'"
+					   " WHEN v.verdict <> 'equal' THEN format(' is not equal on both sides (%s rows)', v.different_rows)"
+					   " WHEN v.oldest < r.copy_finished THEN ' was copied again after it was verified'"
+					   " ELSE format(' was verified at %s, longer than max_age (%s) ago', date_trunc('second', v.oldest), $2) END, '; ')"
+					   " FROM migrate_tiers.relation AS r LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.verification AS a"
+					   "  WHERE a.relation = r.id AND a.state = 'done' AND a.verdict <> 'unknown' ORDER BY a.id DESC LIMIT 1) AS v ON true"
+					   " WHERE r.migration = $1 AND r.tier = 'realtime' AND NOT coalesce(v.verdict = 'equal'"
+					   "  AND v.oldest >= clock_timestamp() - $2::interval AND v.oldest >= coalesce(r.copy_finished, '-infinity'), false)",
+					   MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(limit))),
+				   psprintf("every realtime table was found equal within %s", limit),
+				   "SELECT * FROM migrate_tiers.verify(); rows that differ are shown by migrate_tiers.discrepancies"
+				   " and mended by migrate_tiers.repair(relation).");
+}
+
+/* mt_gate_conflicts wants a person to have looked at each conflict. */
+void
+mt_gate_conflicts(MtGateScope *scope, MtGate *gate)
+{
+	mt_gate_decide(gate,
+				   ask("SELECT CASE WHEN count(*) > 0 THEN format('%s conflicts are open', count(*)) END"
+					   " FROM migrate_tiers.conflict WHERE migration = $1 AND resolved IS NULL",
+					   MT_ARGS(MT_INT4(scope->migration->id))),
+				   "no conflict is open",
+				   "See SELECT * FROM migrate_tiers.conflicts WHERE resolved IS NULL, and call"
+				   " migrate_tiers.resolve_conflict(id, winner) for each.");
+}
+
+/* mt_gate_batch_fresh wants each batch table on the target to be younger than its own max_age. */
+void
+mt_gate_batch_fresh(MtGateScope *scope, MtGate *gate)
+{
+	if (!has_function("push_batch"))
+	{
+		mt_gate_decide(gate, NULL, "this release has no push_batch()", NULL);
+		return;
+	}
+	mt_gate_decide(gate,
+				   ask("SELECT string_agg(format('%s is in state %s', t.relation, t.state), '; ') FROM migrate_tiers.tables AS t"
+					   " WHERE t.migration::text = $1 AND t.tier = 'batch' AND t.state NOT IN ('fresh', 'pushing')",
+					   MT_ARGS(MT_TEXT(scope->migration->name))),
+				   "every batch table is fresh on the target",
+				   "SELECT * FROM migrate_tiers.push_batch(relation) pushes a table now.");
+}
+
+/* mt_gate_rehearsed wants the way back to have been gone since this copy was begun. */
+void
+mt_gate_rehearsed(MtGateScope *scope, MtGate *gate)
+{
+	mt_gate_decide(gate,
+				   ask("SELECT CASE WHEN NOT EXISTS (SELECT FROM migrate_tiers.transition AS t WHERE t.migration = $1"
+					   " AND t.from_phase = 'dual_write' AND t.to_phase = 'syncing' AND t.outcome = 'done' AND t.id >"
+					   " (SELECT max(b.id) FROM migrate_tiers.transition AS b WHERE b.migration = $1 AND b.from_phase = 'planned'))"
+					   " THEN 'the way back from dual_write was not gone yet' END",
+					   MT_ARGS(MT_INT4(scope->migration->id))),
+				   "the way back from dual_write was gone before",
+				   "CALL migrate_tiers.revert('syncing'), then CALL migrate_tiers.rehearse('dual_write').");
+}
+
+/* ask returns the text that a query finds wrong, or NULL. */
+static char *
+ask(const char *sql, int nargs, const MtArg *args)
+{
+	MtSpiScope	scope;
+	char	   *problem;
+
+	mt_spi_begin(&scope);
+	if (mt_spi_exec(SPI_OK_SELECT, sql, nargs, args) != 1)
+		elog(ERROR, "a gate's query returned no row: %s", sql);
+	problem = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return problem;
+}
+
+static bool
+has_function(const char *name)
+{
+	MtSpiScope	scope;
+	bool		has;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT EXISTS (SELECT FROM pg_proc WHERE pronamespace = 'migrate_tiers'::regnamespace AND proname = $1)",
+				MT_ARGS(MT_TEXT(name)));
+	has = mt_spi_bool(0, 1);
+	mt_spi_end(&scope);
+	return has;
+}
