@@ -271,7 +271,7 @@ pin_session(MtRemote *remote, const MtMigration *migration)
 					" ('standard_conforming_strings', 'on'), ('xmloption', 'content'), ('array_nulls', 'on'),"
 					" ('transform_null_equals', 'off'),"
 					" ('quote_all_identifiers', 'off'), ('check_function_bodies', 'off'),"
-					" ('lc_monetary', 'C'), ('synchronous_commit', 'on'), ('session_replication_role', 'origin'),"
+					" ('lc_monetary', 'C'), ('jit', 'off'), ('synchronous_commit', 'on'), ('session_replication_role', 'origin'),"
 					" ('lock_timeout', $1)) AS v(name, value)"
 					" JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) = pg_catalog.lower(v.name)"
 					" WHERE s.setting IS DISTINCT FROM v.value",

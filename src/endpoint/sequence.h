@@ -14,25 +14,29 @@
 #include "base/compat.h"
 
 /*
- * A CTE over "tree" (id, oid), tables and their partitions: the sequences behind
+ * CTEs over "tree" (id, oid), tables and their partitions, of a WITH RECURSIVE: "uses", the sequences behind
  * each column, owned by it or reached from its default, also through SQL
  * functions and domains; sequence is NULL where nextval is called by a name that the catalogs do not know.
  */
 #define MT_SQL_SEQUENCE_USES \
-	" uses AS MATERIALIZED (SELECT DISTINCT t.id, a.attname, a.atttypid, x.sequence" \
-	" FROM tree t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped" \
-	" LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum" \
-	" LEFT JOIN LATERAL (SELECT d.objid AS sequence FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'" \
-	"  WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass" \
-	"  AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')" \
-	"  UNION (WITH RECURSIVE needs(classid, objid) AS (SELECT 'pg_attrdef'::regclass::oid, e.oid WHERE e.oid IS NOT NULL" \
-	"   UNION SELECT 'pg_type'::regclass::oid, a.atttypid WHERE e.oid IS NULL" \
-	"   UNION SELECT d.refclassid, d.refobjid FROM needs n JOIN pg_depend d ON d.classid = n.classid AND d.objid = n.objid" \
-	"   WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_class'::regclass)" \
-	"   OR (d.refclassid = 'pg_type'::regclass AND n.classid = d.refclassid))" \
-	"  SELECT s.oid FROM needs n JOIN pg_class s ON s.oid = n.objid AND s.relkind = 'S'" \
-	"  WHERE n.classid = 'pg_class'::regclass)) x ON true" \
-	" WHERE x.sequence IS NOT NULL OR pg_get_expr(e.adbin, e.adrelid) LIKE '%nextval(%'),"
+	" defaulted AS MATERIALIZED (SELECT DISTINCT t.id, a.attname, a.atttypid, e.oid AS expression, y.typtype = 'd' AS domain," \
+	"  pg_get_expr(e.adbin, e.adrelid) LIKE '%nextval(%' AS draws FROM tree t" \
+	"  JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped JOIN pg_type y ON y.oid = a.atttypid" \
+	"  LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum WHERE e.oid IS NOT NULL OR y.typtype = 'd')," \
+	" needs(id, attname, atttypid, classid, objid) AS (SELECT id, attname, atttypid," \
+	"  CASE WHEN expression IS NULL THEN 'pg_type'::regclass ELSE 'pg_attrdef'::regclass END::oid, coalesce(expression, atttypid)" \
+	"  FROM defaulted UNION SELECT n.id, n.attname, n.atttypid, d.refclassid, d.refobjid FROM needs n" \
+	"  JOIN pg_depend d ON d.classid = n.classid AND d.objid = n.objid WHERE n.classid <> 'pg_class'::regclass" \
+	"  AND (d.refclassid IN ('pg_proc'::regclass, 'pg_class'::regclass)" \
+	"  OR (d.refclassid = 'pg_type'::regclass AND n.classid = d.refclassid)))," \
+	" uses AS MATERIALIZED (SELECT n.id, n.attname, n.atttypid, s.oid AS sequence FROM needs n" \
+	"  JOIN pg_class s ON s.oid = n.objid AND s.relkind = 'S' WHERE n.classid = 'pg_class'::regclass" \
+	" UNION SELECT t.id, a.attname, a.atttypid, s.oid FROM tree t JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass" \
+	"  AND d.refobjid = t.oid AND d.refobjsubid > 0 AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')" \
+	"  JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid" \
+	" UNION SELECT f.id, f.attname, f.atttypid, NULL FROM defaulted f WHERE f.draws AND NOT EXISTS (SELECT FROM needs n" \
+	"  JOIN pg_class s ON s.oid = n.objid AND s.relkind = 'S' WHERE n.classid = 'pg_class'::regclass" \
+	"  AND n.id = f.id AND n.attname = f.attname)),"
 
 /* What values the type of a column holds; none of its own: those of a sequence. */
 #define MT_SQL_LOWEST(type) \

@@ -10,6 +10,7 @@
 #include "endpoint/structure.h"
 
 #include "base/spi.h"
+#include "endpoint/sequence.h"
 #include "utils/json.h"
 
 /* The tables that are asked for, and each with all its partitions. */
@@ -113,6 +114,17 @@
 	" CROSS JOIN LATERAL (SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace" \
 	"  WHERE c.oid = coalesce(pg_partition_root(k.confrelid), k.confrelid)) p),"
 
+/* Each sequence behind a column, with what the column's type can hold of it. */
+#define SEQUENCES \
+	MT_SQL_SEQUENCE_USES \
+	" sequences AS (SELECT jsonb_agg(jsonb_build_object('id', u.id, 'column', u.attname, 'oid', c.oid::bigint," \
+	" 'name', c.oid::regclass::text, 'plain', c.relname, 'owned', pg_has_role(c.relowner, 'USAGE')," \
+	" 'start', q.seqstart, 'increment', q.seqincrement, 'minimum', q.seqmin, 'maximum', q.seqmax," \
+	" 'cache', q.seqcache, 'cycle', q.seqcycle, 'last', CASE WHEN has_sequence_privilege(c.oid, 'SELECT, USAGE')" \
+	"  THEN pg_sequence_last_value(c.oid) END," \
+	" 'lowest', " MT_SQL_LOWEST("u.atttypid") ", 'highest', " MT_SQL_HIGHEST("u.atttypid") ")) AS value" \
+																						   " FROM uses u LEFT JOIN pg_class c ON c.oid = u.sequence LEFT JOIN pg_sequence q ON q.seqrelid = c.oid),"
+
 #define SERVER \
 	" server AS (SELECT jsonb_build_object(" \
 	" 'version', current_setting('server_version_num')::integer," \
@@ -136,13 +148,13 @@
 	" ) AS value FROM pg_database d WHERE d.datname = current_database())"
 
 static const char structure_query[] =
-	WANTED TABLES COLUMNS_OF TYPES INDEXES CHECKS TRIGGERS FOREIGN_KEYS SERVER
+	WANTED TABLES COLUMNS_OF TYPES INDEXES CHECKS TRIGGERS FOREIGN_KEYS SEQUENCES SERVER
 	" SELECT jsonb_build_object('server', server.value, 'tables', coalesce(tables.value, '[]'),"
 	" 'columns', coalesce(columns.value, '[]'), 'types', coalesce(types.value, '[]'),"
 	" 'indexes', coalesce(indexes.value, '[]'), 'checks', coalesce(checks.value, '[]'),"
 	" 'triggers', coalesce(triggers.value, '[]'), 'rules', coalesce(rules.value, '[]'),"
-	" 'foreign_keys', coalesce(foreign_keys.value, '[]'))"
-	" FROM server, tables, columns, types, indexes, checks, triggers, rules, foreign_keys";
+	" 'foreign_keys', coalesce(foreign_keys.value, '[]'), 'sequences', coalesce(sequences.value, '[]'))"
+	" FROM server, tables, columns, types, indexes, checks, triggers, rules, foreign_keys, sequences";
 
 static char *list_names(const List *relations, bool target);
 static void append_member(StringInfo json, const char *name, const char *value);

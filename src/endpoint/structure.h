@@ -11,7 +11,7 @@
 
 /*
  * Both return a JSON object with the members server (an object), and tables,
- * columns, types, indexes, checks, triggers, rules and foreign_keys (arrays,
+ * columns, types, indexes, checks, triggers, rules, foreign_keys and sequences (arrays,
  * whose elements name our table by id).  Rights are those of the migration's
  * owner here, and of the role that the user mapping names there.
  */

@@ -21,7 +21,7 @@ List *
 mt_target_sequence_uses(MtRemote *remote, const MtRelation *relation)
 {
 	MtRows	   *rows = mt_remote_query(remote,
-									   "WITH tree(id, oid) AS (SELECT 0, to_regclass($1)::oid"
+									   "WITH RECURSIVE tree(id, oid) AS (SELECT 0, to_regclass($1)::oid"
 									   " UNION SELECT 0, p.relid::oid FROM pg_partition_tree(to_regclass($1)) p)," MT_SQL_SEQUENCE_USES
 									   " named AS (SELECT DISTINCT u.attname, c.oid, c.relname FROM uses u JOIN pg_class c ON c.oid = u.sequence)"
 									   " SELECT attname, oid, relname, oid::regclass FROM named ORDER BY 1, 3, 2",

@@ -13,6 +13,7 @@
 #include "base/spi.h"
 #include "catalog/relation.h"
 #include "endpoint/structure.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -46,6 +47,7 @@ static const MtCheck checks[] = {
 	{"not_null", true, "columns agree on NOT NULL"},
 	{"target_key", true, "realtime tables have their keys on the target"},
 	{"constraints", true, "unique, exclusion and check constraints are equal"},
+	{"sequences", true, "sequences of both sides can take turns"},
 	{"row_security", true, "row security hides nothing on either side"},
 	{"target_triggers", true, "no trigger or rule of the target acts on replicated rows"},
 	{"target_foreign_keys", true, "foreign keys of the target stay within the realtime tables"},
@@ -66,16 +68,22 @@ mt_preflight_run(const MtMigration *migration)
 {
 	List	   *relations = mt_relation_list(migration->id, NULL);
 	List	   *rows = NIL;
-	char	   *text = mt_structure_local(migration, relations);
-	Datum		source = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+	int			guc_level = NewGUCNestLevel();
+	char	   *text;
+	Datum		source;
 	Datum		target = (Datum) 0;
 
+	/* To compile these queries takes longer than to run them. */
+	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	text = mt_structure_local(migration, relations);
+	source = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 	text = reach_target(migration, relations, &rows);
 	if (text != NULL)
 		target = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 	for (int i = 0; i < lengthof(checks); i++)
 		if (text != NULL || !checks[i].target)
 			rows = list_concat(rows, run_check(&checks[i], migration, source, target, text != NULL));
+	AtEOXact_GUC(true, guc_level);
 	return rows;
 }
 

@@ -17,7 +17,7 @@
 
 /* The sequences behind the columns of table $1; $2 is the owner of the migration. */
 static const char uses_query[] =
-	"WITH tree(id, oid) AS (SELECT 0, $1 UNION SELECT 0, p.relid::oid FROM pg_partition_tree($1) p)," MT_SQL_SEQUENCE_USES
+	"WITH RECURSIVE tree(id, oid) AS (SELECT 0, $1 UNION SELECT 0, p.relid::oid FROM pg_partition_tree($1) p)," MT_SQL_SEQUENCE_USES
 	" named AS (SELECT u.attname, c.oid, c.relname, c.relowner,"
 	"  max(" MT_SQL_LOWEST("u.atttypid") ") AS lowest, min(" MT_SQL_HIGHEST("u.atttypid") ") AS highest"
 																						  "  FROM uses u JOIN pg_class c ON c.oid = u.sequence GROUP BY 1, 2, 3, 4),"
