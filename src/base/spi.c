@@ -11,6 +11,7 @@
 #include "catalog/pg_extension.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -226,4 +227,38 @@ mt_spi_bool(uint64 row, int column)
 	Datum		value = mt_spi_datum(row, column, &isnull);
 
 	return !isnull && DatumGetBool(value);
+}
+
+/* mt_spi_texts copies a text[] without NULLs into the caller's memory; NULL for SQL NULL. */
+char **
+mt_spi_texts(MtSpiScope *scope, uint64 row, int column, int *count)
+{
+	bool		isnull;
+	Datum		array = mt_spi_datum(row, column, &isnull);
+	Datum	   *items;
+	char	  **texts;
+
+	*count = 0;
+	if (isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &items, NULL, count);
+	texts = MemoryContextAlloc(scope->caller, sizeof(char *) * (*count + 1));
+	for (int i = 0; i < *count; i++)
+		texts[i] = MemoryContextStrdup(scope->caller, TextDatumGetCString(items[i]));
+	texts[*count] = NULL;
+	return texts;
+}
+
+/* mt_spi_texts_arg makes a text[] argument; SQL NULL of NULL. */
+MtArg
+mt_spi_texts_arg(int count, char *const *texts)
+{
+	MtArg		arg = {TEXTARRAYOID, (Datum) 0, texts == NULL};
+	Datum	   *items = palloc(sizeof(Datum) * Max(count, 1));
+
+	for (int i = 0; texts != NULL && i < count; i++)
+		items[i] = CStringGetTextDatum(texts[i]);
+	if (texts != NULL)
+		arg.value = PointerGetDatum(construct_array(items, count, TEXTOID, -1, false, TYPALIGN_INT));
+	return arg;
 }

@@ -66,6 +66,10 @@ extern Datum mt_spi_datum(uint64 row, int column, bool *isnull);
 extern int64 mt_spi_int8(uint64 row, int column);
 extern bool mt_spi_bool(uint64 row, int column);
 
+/* A text[] without NULLs, NULL-terminated (NULL for SQL NULL); and back, as an argument. */
+extern char **mt_spi_texts(MtSpiScope *scope, uint64 row, int column, int *count);
+extern MtArg mt_spi_texts_arg(int count, char *const *texts);
+
 /* The role that owns the extension, and the OID of a table of our schema. */
 extern Oid	mt_extension_owner(void);
 extern Oid	mt_extension_schema(void);

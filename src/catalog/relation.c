@@ -29,7 +29,6 @@ static Datum get_value(Relation relation, HeapTuple tuple, const char *column);
 static bool has_names(Datum array, int count, char **names);
 static MtRelation *get_one(const char *sql, int nargs, const MtArg *args);
 static MtRelation *read_row(MtSpiScope *scope, uint64 row);
-static char **read_array(MtSpiScope *scope, uint64 row, int column, int *count);
 
 /* mt_relation_list lists the tables of a migration, of one tier or of all. */
 List *
@@ -206,8 +205,8 @@ read_row(MtSpiScope *scope, uint64 row)
 	relation->target_name = mt_spi_text(scope, row, 7);
 	relation->tier = mt_spi_text(scope, row, 8);
 	relation->state = mt_spi_text(scope, row, 9);
-	relation->key_columns = read_array(scope, row, 10, &relation->nkeys);
-	relation->key_operators = read_array(scope, row, 11, &operators);
+	relation->key_columns = mt_spi_texts(scope, row, 10, &relation->nkeys);
+	relation->key_operators = mt_spi_texts(scope, row, 11, &operators);
 	if (operators != relation->nkeys)
 		elog(ERROR, "table %d has %d key columns but %d operators", relation->id,
 			 relation->nkeys, operators);
@@ -216,22 +215,4 @@ read_row(MtSpiScope *scope, uint64 row)
 	relation->captured_from = mt_spi_text(scope, row, 14);
 	relation->partitioned = mt_spi_bool(row, 15);
 	return relation;
-}
-
-/* read_array copies a text[] without NULLs into the caller's memory. */
-static char **
-read_array(MtSpiScope *scope, uint64 row, int column, int *count)
-{
-	bool		isnull;
-	Datum		array = mt_spi_datum(row, column, &isnull);
-	Datum	   *items;
-	char	  **texts;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &items, NULL,
-					  count);
-	texts = MemoryContextAlloc(scope->caller, sizeof(char *) * (*count + 1));
-	for (int i = 0; i < *count; i++)
-		texts[i] = MemoryContextStrdup(scope->caller, TextDatumGetCString(items[i]));
-	texts[*count] = NULL;
-	return texts;
 }

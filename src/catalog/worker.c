@@ -28,6 +28,8 @@ static void on_transaction(XactEvent event, void *arg);
 /* Who starts a worker waits so long, at most, until it has its lock. */
 #define LAUNCH_WAIT_MS 2000
 
+static BackgroundWorkerHandle *launch(int32 migration, int slot, const char *kind, bool notify,
+									  const MtVerifyOrder *order);
 static void set_tag(LOCKTAG *tag, int32 migration, int slot);
 static bool take_all(int32 migration);
 static List *worker_pids(int32 migration, int slot);
@@ -46,23 +48,39 @@ mt_worker_lock(int32 migration, int slot)
 BackgroundWorkerHandle *
 mt_worker_launch(int32 migration, int slot, bool notify)
 {
+	return launch(migration, slot, slot == MT_WORKER_SYNC ? "sync" : "copy", notify, NULL);
+}
+
+/* mt_worker_launch_verify registers the keeper or a reader of a verification; the caller is told of its end. */
+BackgroundWorkerHandle *
+mt_worker_launch_verify(int32 migration, int slot, const MtVerifyOrder *order)
+{
+	return launch(migration, slot, slot == MT_WORKER_VERIFY ? "verify" : "reader", true, order);
+}
+
+/* launch registers a dynamic worker: migrate_tiers <kind>, which enters at mt_<kind>_worker_main. */
+static BackgroundWorkerHandle *
+launch(int32 migration, int slot, const char *kind, bool notify, const MtVerifyOrder *order)
+{
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
 
+	StaticAssertStmt(sizeof(Oid) + sizeof(int) + sizeof(MtVerifyOrder) <= BGW_EXTRALEN, "order of a verification is too long");
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	/* One that the server restarted after its database is gone would do so for ever: writers start it. */
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(worker.bgw_library_name, "migrate_tiers", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, slot == MT_WORKER_SYNC ? "mt_sync_worker_main" : "mt_copy_worker_main",
-			sizeof(worker.bgw_function_name));
-	snprintf(worker.bgw_type, BGW_MAXLEN, "migrate_tiers %s", slot == MT_WORKER_SYNC ? "sync" : "copy");
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "mt_%s_worker_main", kind);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "migrate_tiers %s", kind);
 	snprintf(worker.bgw_name, BGW_MAXLEN, "%s, migration %d of database %u", worker.bgw_type,
 			 migration, MyDatabaseId);
 	worker.bgw_main_arg = Int32GetDatum(migration);
 	memcpy(worker.bgw_extra, &MyDatabaseId, sizeof(Oid));
 	memcpy(worker.bgw_extra + sizeof(Oid), &slot, sizeof(int));
+	if (order != NULL)
+		memcpy(worker.bgw_extra + sizeof(Oid) + sizeof(int), order, sizeof(MtVerifyOrder));
 	worker.bgw_notify_pid = notify ? MyProcPid : 0;
 	return RegisterDynamicBackgroundWorker(&worker, &handle) ? handle : NULL;
 }
@@ -206,11 +224,15 @@ set_tag(LOCKTAG *tag, int32 migration, int slot)
 static bool
 take_all(int32 migration)
 {
-	for (int i = -1; i < MT_MAX_COPY_WORKERS; i++)
+	for (int i = -2; i < 2 * MT_MAX_COPY_WORKERS; i++)
 	{
 		LOCKTAG		tag;
 
-		set_tag(&tag, migration, i < 0 ? MT_WORKER_SYNC : MT_WORKER_COPY + i);
+		set_tag(&tag, migration,
+				i == -2						? MT_WORKER_SYNC :
+					i == -1					? MT_WORKER_VERIFY :
+					i < MT_MAX_COPY_WORKERS ? MT_WORKER_COPY + i :
+					MT_WORKER_READER + i - MT_MAX_COPY_WORKERS);
 		if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 			return false;
 	}

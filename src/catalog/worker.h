@@ -19,16 +19,32 @@
 /* Slot 1 is the lock of the declaration (migration.c). */
 #define MT_WORKER_LAUNCH 0		/* held while somebody starts the sync worker */
 #define MT_WORKER_SYNC	 2
+#define MT_WORKER_VERIFY 3
 #define MT_WORKER_COPY	 16
+#define MT_WORKER_READER 128
 
-/* Copy workers that one migration can have. */
+/* Copy workers that one migration can have, and readers of a verification. */
 #define MT_MAX_COPY_WORKERS 64
+
+/* What a verification is to do (keeper), or at which point it reads (reader). */
+typedef struct MtVerifyOrder
+{
+	int64		run;
+	int32		relation;		/* 0: all realtime tables */
+	bool		scheduled;
+	TimestampTz point;
+	char		source[32];		/* snapshots that the keeper has exported */
+	char		target[32];
+} MtVerifyOrder;
 
 /* Takes the lock of a worker for the session; false when somebody has it. */
 extern bool mt_worker_lock(int32 migration, int slot);
 
 /* Registers a dynamic worker; NULL when the server has no slot left (max_worker_processes). */
 extern BackgroundWorkerHandle *mt_worker_launch(int32 migration, int slot, bool notify);
+
+/* The same for MT_WORKER_VERIFY and the readers, with what is to be done. */
+extern BackgroundWorkerHandle *mt_worker_launch_verify(int32 migration, int slot, const MtVerifyOrder *order);
 
 /* Wakes the process if it lives; false if it is gone. */
 extern bool mt_worker_wake(int pid);

@@ -1,13 +1,11 @@
 /*
  * endpoint.h
- *	  A side of a migration: something that can begin, run SQL, take and give a
- *	  COPY stream, and commit.  The remote endpoint is a libpq connection, with
- *	  every wait on the latch, so that it obeys cancel and terminate at once.
+ *	  A side of a migration: it can begin, run SQL, take a COPY stream, and commit.
+ *	  The remote endpoint is a libpq connection; every wait obeys cancel and terminate.
  *
  * A statement that fails raises an ERROR that carries the remote's SQLSTATE,
- * message, detail, hint and the statement.  An endpoint whose connection broke
- * is closed by its owner (mt_remote_close) and opened again; nothing of a
- * session is assumed to survive.
+ * message, detail, hint and the statement.  One whose connection broke is closed
+ * by its owner and opened again; nothing of a session is assumed to survive.
  */
 #ifndef MT_ENDPOINT_H
 #define MT_ENDPOINT_H
@@ -47,6 +45,10 @@ extern int	mt_remote_socket(const MtRemote *remote);	/* for a wait that watches 
 
 /* One statement with text parameters (NULL element: SQL NULL). */
 extern MtRows *mt_remote_query(MtRemote *remote, const char *sql, int nparams, const char *const *params);
+
+/* The same in two halves: this side can work meanwhile. */
+extern void mt_remote_send(MtRemote *remote, const char *sql, int nparams, const char *const *params);
+extern MtRows *mt_remote_receive(MtRemote *remote, const char *sql);
 
 /* One or more statements without parameters and results. */
 extern void mt_remote_run(MtRemote *remote, const char *sql);

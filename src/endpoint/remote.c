@@ -25,12 +25,26 @@ static MtRows *copy_rows(PGresult *result);
 MtRows *
 mt_remote_query(MtRemote *remote, const char *sql, int nparams, const char *const *params)
 {
-	PGresult   *result;
-	MtRows	   *volatile rows = NULL;
+	mt_remote_send(remote, sql, nparams, params);
+	return mt_remote_receive(remote, sql);
+}
 
+/* mt_remote_send sends one statement with text parameters. */
+void
+mt_remote_send(MtRemote *remote, const char *sql, int nparams, const char *const *params)
+{
 	mt_remote_start(remote);
 	if (!PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0))
 		mt_remote_raise(remote, NULL, sql);
+}
+
+/* mt_remote_receive waits for the rows of the statement that was sent. */
+MtRows *
+mt_remote_receive(MtRemote *remote, const char *sql)
+{
+	PGresult   *result;
+	MtRows	   *volatile rows = NULL;
+
 	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
 	check_result(remote, result, sql);
 	PG_TRY();

@@ -59,7 +59,7 @@ CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
            CASE WHEN r.tier = 'realtime' THEN greatest(r.estimated_rows, c.rows) END AS estimated_rows,
            CASE WHEN r.state = 'copying' AND c.done > 0 AND c.blocks > c.done
                 THEN (pg_catalog.clock_timestamp() - r.copy_started) * ((c.blocks - c.done) / c.done) END AS eta,
-           NULL::timestamptz AS last_verified, NULL::text AS last_verdict,
+           v.oldest AS last_verified, v.verdict AS last_verdict,
            CASE WHEN d.disarmed THEN 'the queue has reached queue_limit' ELSE r.note END AS note,
            r.copy_started, r.copy_finished
       FROM migrate_tiers.relation AS r
@@ -70,6 +70,9 @@ CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
                   pg_catalog.sum(t.last_block - t.first_block) FILTER (WHERE t.state = 'done')::float8 AS done
              FROM migrate_tiers.copy_task AS t WHERE t.relation = r.id) AS c ON true
      CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM migrate_tiers.disarmed AS a WHERE a.relation = r.id) AS disarmed) AS d
+      LEFT JOIN LATERAL (
+           SELECT coalesce(f.oldest, f.finished) AS oldest, f.verdict FROM migrate_tiers.verification AS f
+            WHERE f.relation = r.id AND f.finished IS NOT NULL ORDER BY f.id DESC LIMIT 1) AS v ON true
      WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
      ORDER BY m.name, r.tier DESC, r.relation::regclass::text;
 GRANT SELECT ON migrate_tiers.tables TO PUBLIC;
@@ -82,8 +85,8 @@ COMMENT ON COLUMN migrate_tiers.tables.state IS 'planned, copying, syncing, stop
 COMMENT ON COLUMN migrate_tiers.tables.copied_rows IS 'rows that the initial copy has brought';
 COMMENT ON COLUMN migrate_tiers.tables.estimated_rows IS 'rows that it will bring, as the statistics say';
 COMMENT ON COLUMN migrate_tiers.tables.eta IS 'time that the rest of the copy takes at the rate so far';
-COMMENT ON COLUMN migrate_tiers.tables.last_verified IS 'when it was last verified; null in this release';
-COMMENT ON COLUMN migrate_tiers.tables.last_verdict IS 'outcome of that; null in this release';
+COMMENT ON COLUMN migrate_tiers.tables.last_verified IS 'as of when the last verification that ended is true';
+COMMENT ON COLUMN migrate_tiers.tables.last_verdict IS 'its outcome: equal, different or unknown';
 COMMENT ON COLUMN migrate_tiers.tables.note IS 'why it is to be copied again, or null';
 COMMENT ON COLUMN migrate_tiers.tables.copy_started IS 'when its copy began';
 COMMENT ON COLUMN migrate_tiers.tables.copy_finished IS 'when it joined the sync';

@@ -59,6 +59,8 @@ typedef struct MtWorker
 
 extern PGDLLEXPORT void mt_sync_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_copy_worker_main(Datum arg);
+extern PGDLLEXPORT void mt_verify_worker_main(Datum arg);
+extern PGDLLEXPORT void mt_reader_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_launcher_main(Datum arg);
 extern PGDLLEXPORT void mt_autostart_main(Datum arg);
 
@@ -78,6 +80,9 @@ extern void mt_worker_rotate(MtWorker *worker);
 
 /* Gives a common point to a verification that asks for one; called by the tick. */
 extern void mt_worker_give_point(MtSync *sync, Snapshot snapshot, TimestampTz time, void *shared);
+
+/* Starts a verification when option verify_every asks for one. */
+extern void mt_worker_verify_when_due(MtWorker *worker);
 
 /* A tick from the target, when it is due.  Returns the milliseconds to wait, unless woken; in reverse.c. */
 extern long mt_worker_reverse(MtWorker *worker);

@@ -24,6 +24,7 @@ INSERT INTO contract VALUES
     ('start_workers', 'f', NULL, NULL),
     ('sync_token', 'f', 'migration name DEFAULT NULL::name', 'text'),
     ('wait_for_sync', 'f', 'token text DEFAULT NULL::text, timeout interval DEFAULT ''00:01:00''::interval, migration name DEFAULT NULL::name', 'void'),
+    ('verify', 'f', 'relation regclass DEFAULT NULL::regclass, migration name DEFAULT NULL::name', 'TABLE(relation regclass, verdict text, source_rows bigint, target_rows bigint, different_rows bigint, at_mark pg_snapshot, started timestamp with time zone, finished timestamp with time zone, detail text)'),
     ('gates', 'f', 'to_phase text DEFAULT NULL::text, migration name DEFAULT NULL::name', NULL);
 
 CREATE TEMP VIEW ours AS
@@ -53,6 +54,8 @@ SELECT v.view, split_part(c, ':', 1), nullif(split_part(c, ':', 2), '')
     ('transitions', 'id:,from_phase:text,to_phase:text,started:timestamp with time zone,finished:timestamp with time zone,requested_by:,outcome:text,steps:jsonb,gates:jsonb,error:text'),
     ('options', 'migration:name,name:text,value:text,default:text,meaning:text'),
     ('progress', 'migration:name,relation:regclass'),
+    ('verifications', 'relation:regclass,verdict:text,source_rows:bigint,target_rows:bigint,different_rows:bigint,at_mark:pg_snapshot,started:timestamp with time zone,finished:timestamp with time zone'),
+    ('discrepancies', 'relation:regclass,key:text[],source_row:jsonb,target_row:jsonb'),
     ('pending', 'migration:name')) AS v(view, list)
  CROSS JOIN LATERAL unnest(string_to_array(v.list, ',')) AS c;
 
@@ -68,7 +71,8 @@ SELECT ok(has_table_privilege('public', to_regclass('migrate_tiers.' || v), 'SEL
 -- Options: names and defaults.
 SELECT is((SELECT d.default_value FROM migrate_tiers.option_definitions() d WHERE d.name = o.name), o.value, format('default of %s', o.name))
   FROM (VALUES ('max_lag', '5s'), ('max_age', '24h'), ('quiet_period', '10 min'), ('copy_workers', '2'), ('copy_rate', '0'),
-               ('queue_limit', '0'), ('queue_retention', '5 min'), ('conflict_policy', 'reading_side'), ('attach_timeout', '10 min'))
+               ('queue_limit', '0'), ('queue_retention', '5 min'), ('conflict_policy', 'reading_side'), ('attach_timeout', '10 min'), ('verify_every', '0'), ('verify_workers', '1'), ('verify_rate', '0'),
+               ('verify_snapshot_limit', '10 min'))
        AS o(name, value);
 SELECT ok((SELECT d.default_value FROM migrate_tiers.option_definitions() d WHERE d.name = o) = ANY ('{true,on}'), o || ' is on') FROM unnest('{defer_indexes}'::text[]) o;
 SELECT ok((SELECT d.default_value FROM migrate_tiers.option_definitions() d WHERE d.name = o) = ANY ('{false,off}'), o || ' is off') FROM unnest('{overwrite}'::text[]) o;

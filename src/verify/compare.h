@@ -1,0 +1,40 @@
+/*
+ * compare.h
+ *	  Compares a range of keys of a table: digests first, and where they differ
+ *	  rows.  Both sides stand in a transaction at the same common point.
+ */
+#ifndef MT_COMPARE_H
+#define MT_COMPARE_H
+
+#include "base/compat.h"
+
+#include "utils/hsearch.h"
+
+#include "catalog/verification.h"
+#include "verify/table.h"
+
+/* Rows that differ are kept with both images up to so many a range, and so many bytes. */
+#define MT_KEPT_ROWS  10000
+#define MT_KEPT_BYTES (64 * 1024 * 1024)
+
+/* Fills the counts and the list of discrepancies, in the current memory context. */
+extern void mt_compare_range(const MtVerifyTable *table, MtRemote *remote, const MtKeyRange *range,
+							 int64 expected_rows, MtOutcome *outcome);
+
+/* Rows of which both sides have to say what they are; in compare_rows.c. */
+typedef struct MtSuspects
+{
+	const MtVerifyTable *table;
+	MtRemote   *remote;
+	MtOutcome  *outcome;
+	MemoryContext context;		/* of the outcome */
+	HTAB	   *judged;			/* keys, so that each is judged once */
+	int64		missing;
+	int64		extra;
+	int64		kept_bytes;
+} MtSuspects;
+
+/* Compares the rows of a range that are in some of its parts (array literal), and judges those that differ. */
+extern void mt_compare_rows(MtSuspects *suspects, const MtKeyRange *range, int parts, const char *wanted);
+
+#endif							/* MT_COMPARE_H */

@@ -1,0 +1,267 @@
+/*
+ * run.c
+ *	  The keeper of a verification: see verify.h.
+ *
+ * It goes from point to point until every table of the run is compared.  What
+ * fails meanwhile is tried again at another point, as long as some range gets done
+ * in a minute; then the run is cut off: its tables are unknown, and the next one goes on
+ * with what is left.
+ */
+#include "verify/verify.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "base/spi.h"
+#include "base/xact.h"
+#include "catalog/option.h"
+#include "catalog/verification.h"
+#include "verify/table.h"
+
+/* How long nothing may get done, how long to wait after a failure, and how often readers are looked for. */
+#define PATIENCE_MS	   60000
+#define FIRST_RETRY_MS 500
+#define LAST_RETRY_MS  5000
+#define LOOK_MS		   1000
+
+/* Readers of one point. */
+typedef struct MtReaders
+{
+	int			count;
+	BackgroundWorkerHandle *handle[MT_MAX_COPY_WORKERS];
+} MtReaders;
+
+/* What came of an attempt. */
+typedef struct MtAttempt
+{
+	char	   *why;			/* what went wrong, or NULL */
+	bool		final;			/* another attempt would be no better */
+} MtAttempt;
+
+static void begin_tables(int32 migration_id, const MtVerifyOrder *order);
+static void begin_table(const MtMigration *migration, MtRelation *relation, const MtVerifyOrder *order);
+static int64 count_done(const MtVerifyOrder *order, bool *open);
+static void attempt(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt);
+static void use_point(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt);
+static void launch_readers(int32 migration_id, const MtVerifyOrder *order, int count, MtReaders *readers);
+static void stop_readers(int code, Datum arg);
+static void wait_for_readers(MtReaders *readers);
+static void cut(int64 run, const char *why);
+static void pause_ms(long ms);
+
+/* mt_verify_run compares the tables of an order. */
+void
+mt_verify_run(int32 migration_id, const MtVerifyOrder *order)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers point", ALLOCSET_DEFAULT_SIZES);
+	MtAttempt	last = {NULL};
+	TimestampTz progressed = GetCurrentTimestamp();
+	int64		done = -1;
+	long		retry = FIRST_RETRY_MS;
+	bool		open;
+
+	MemoryContextSwitchTo(context);
+	begin_tables(migration_id, order);
+	for (;;)
+	{
+		int64		now_done;
+
+		now_done = count_done(order, &open);
+		if (!open)
+			break;
+		if (now_done > done)
+		{
+			progressed = GetCurrentTimestamp();
+			retry = FIRST_RETRY_MS;
+		}
+		else if (last.final || TimestampDifferenceExceeds(progressed, GetCurrentTimestamp(), PATIENCE_MS))
+		{
+			cut(order->run, last.why);
+			break;
+		}
+		else
+		{
+			pause_ms(retry);
+			retry = Min(retry * 2, LAST_RETRY_MS);
+		}
+		done = now_done;
+		MemoryContextReset(context);
+		memset(&last, 0, sizeof(last));
+		attempt(migration_id, order, &last);
+	}
+	MemoryContextSwitchTo(MemoryContextGetParent(context));
+	MemoryContextDelete(context);
+}
+
+/* begin_tables begins, or goes on with, the verification of each table. */
+static void
+begin_tables(int32 migration_id, const MtVerifyOrder *order)
+{
+	MtMigration *migration;
+	List	   *relations;
+	ListCell   *cell;
+
+	mt_xact_begin();
+	migration = mt_migration_by_id(migration_id, false);
+	relations = order->relation ? list_make1(mt_relation_by_id(order->relation, false)) :
+		mt_relation_list(migration_id, "realtime");
+	foreach(cell, relations)
+		begin_table(migration, (MtRelation *) lfirst(cell), order);
+	mt_xact_commit();
+}
+
+static void
+begin_table(const MtMigration *migration, MtRelation *relation, const MtVerifyOrder *order)
+{
+	char	   *why = NULL;
+
+	if (strcmp(relation->tier, "realtime") != 0)
+		why = psprintf("its tier is %s", relation->tier);
+	else if (relation->name[0] == '\0')
+		why = pstrdup("the table was dropped");
+	else if (strcmp(relation->state, "syncing") != 0)
+		why = psprintf("it does not follow yet: its state is %s", relation->state);
+	if (why != NULL)
+		mt_verification_refuse(migration->id, relation->id, order->run, order->scheduled, why);
+	else
+		(void) mt_verification_begin(migration->id, relation->id, order->run, order->scheduled,
+									 mt_verify_shape(mt_verify_describe(relation, migration->owner)),
+									 mt_option_microseconds(migration->id, "max_age"));
+}
+
+/* count_done takes stock between two points: ranges done, verdicts, and whether something is left. */
+static int64
+count_done(const MtVerifyOrder *order, bool *open)
+{
+	int64		done;
+
+	mt_xact_begin();
+	done = mt_verification_free_ranges(order->run);
+	mt_verification_finish(order->run);
+	*open = mt_verification_is_open(order->run);
+	mt_xact_commit();
+	return done;
+}
+
+/* attempt lets readers work at one common point; what goes wrong is told and no error. */
+static void
+attempt(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		use_point(migration_id, order, attempt);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+		attempt->why = mt_error_text(error);
+		ereport(LOG, (errcode(error->sqlerrcode),
+					  errmsg("verification of migration %d waits for another common point", migration_id),
+					  errdetail_internal("%s", attempt->why)));
+	}
+	PG_END_TRY();
+}
+
+static void
+use_point(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt)
+{
+	MtHeldPoint point = {NULL};
+	MtVerifyOrder reading = *order;
+	MtReaders	readers = {0};
+	int			count;
+
+	mt_xact_begin();
+	count = Min(mt_option_integer(migration_id, "verify_workers"), mt_option_integer(migration_id, "copy_workers"));
+	mt_xact_commit();
+	attempt->why = mt_point_take(migration_id, &point);
+	attempt->final = attempt->why != NULL;
+	if (attempt->final)
+		return;
+	reading.point = point.time;
+	strlcpy(reading.source, point.source, sizeof(reading.source));
+	strlcpy(reading.target, point.target, sizeof(reading.target));
+	PG_ENSURE_ERROR_CLEANUP(stop_readers, PointerGetDatum(&readers));
+	{
+		launch_readers(migration_id, &reading, count, &readers);
+		wait_for_readers(&readers);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(stop_readers, PointerGetDatum(&readers));
+	mt_point_release(&point);
+}
+
+/* launch_readers launches as many as can be had; one at least is needed. */
+static void
+launch_readers(int32 migration_id, const MtVerifyOrder *order, int count, MtReaders *readers)
+{
+	for (int i = 0; i < count; i++)
+	{
+		BackgroundWorkerHandle *handle = mt_worker_launch_verify(migration_id, MT_WORKER_READER + i, order);
+
+		if (handle == NULL)
+			break;
+		readers->handle[readers->count++] = handle;
+	}
+	if (readers->count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker is free to read"),
+				 errdetail("All of max_worker_processes (%d) are in use.", max_worker_processes)));
+}
+
+static void
+stop_readers(int code, Datum arg)
+{
+	MtReaders  *readers = (MtReaders *) DatumGetPointer(arg);
+
+	for (int i = 0; i < readers->count; i++)
+		TerminateBackgroundWorker(readers->handle[i]);
+}
+
+/* wait_for_readers waits until all have ended, whatever they came to. */
+static void
+wait_for_readers(MtReaders *readers)
+{
+	for (int i = 0; i < readers->count; i++)
+	{
+		pid_t		pid;
+
+		while (GetBackgroundWorkerPid(readers->handle[i], &pid) != BGWH_STOPPED)
+			pause_ms(LOOK_MS);
+	}
+}
+
+/* cut ends a run before its end; a reader knows best why. */
+static void
+cut(int64 run, const char *why)
+{
+	char	   *noted;
+
+	mt_xact_begin();
+	noted = mt_verification_noted(run);
+	if (noted != NULL)
+		why = noted;
+	mt_verification_cut(run, why ? why : "nothing could be compared for a minute");
+	mt_xact_commit();
+}
+
+static void
+pause_ms(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
