@@ -45,11 +45,9 @@ extern int	mt_remote_socket(const MtRemote *remote);	/* for a wait that watches 
 
 /* One statement with text parameters (NULL element: SQL NULL). */
 extern MtRows *mt_remote_query(MtRemote *remote, const char *sql, int nparams, const char *const *params);
-
-/* The same in two halves: this side can work meanwhile. */
-extern void mt_remote_send(MtRemote *remote, const char *sql, int nparams, const char *const *params);
-extern MtRows *mt_remote_receive(MtRemote *remote, const char *sql);
-
+/* In two halves: this side can work meanwhile. */
+extern void mt_remote_ask(MtRemote *remote, const char *sql, int nparams, const char *const *params);
+extern MtRows *mt_remote_answer(MtRemote *remote);
 /* One or more statements without parameters and results. */
 extern void mt_remote_run(MtRemote *remote, const char *sql);
 

@@ -25,28 +25,28 @@ static MtRows *copy_rows(PGresult *result);
 MtRows *
 mt_remote_query(MtRemote *remote, const char *sql, int nparams, const char *const *params)
 {
-	mt_remote_send(remote, sql, nparams, params);
-	return mt_remote_receive(remote, sql);
+	mt_remote_ask(remote, sql, nparams, params);
+	return mt_remote_answer(remote);
 }
 
-/* mt_remote_send sends one statement with text parameters. */
+/* mt_remote_ask sends one statement with text parameters. */
 void
-mt_remote_send(MtRemote *remote, const char *sql, int nparams, const char *const *params)
+mt_remote_ask(MtRemote *remote, const char *sql, int nparams, const char *const *params)
 {
 	mt_remote_start(remote);
+	remote->sent_sql = sql;
 	if (!PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0))
 		mt_remote_raise(remote, NULL, sql);
 }
 
-/* mt_remote_receive waits for the rows of the statement that was sent. */
+/* mt_remote_answer waits for the rows of what was asked. */
 MtRows *
-mt_remote_receive(MtRemote *remote, const char *sql)
+mt_remote_answer(MtRemote *remote)
 {
-	PGresult   *result;
+	PGresult   *result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
 	MtRows	   *volatile rows = NULL;
 
-	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
-	check_result(remote, result, sql);
+	check_result(remote, result, remote->sent_sql);
 	PG_TRY();
 	{
 		rows = copy_rows(result);

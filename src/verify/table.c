@@ -150,8 +150,8 @@ mt_verify_both(const MtVerifyTable *table, MtRemote *remote, const char *source_
 {
 	MtBothRows	both;
 
-	mt_remote_send(remote, target_sql, nparams, params);
+	mt_remote_ask(remote, target_sql, nparams, params);
 	both.source = mt_verify_local(table, source_sql, nparams, params);
-	both.target = mt_remote_receive(remote, target_sql);
+	both.target = mt_remote_answer(remote);
 	return both;
 }

@@ -64,7 +64,7 @@ extern PGDLLEXPORT void mt_reader_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_launcher_main(Datum arg);
 extern PGDLLEXPORT void mt_autostart_main(Datum arg);
 
-/* Registers the launcher where the library is preloaded. */
+/* Where the library is preloaded. */
 extern void mt_launcher_register(void);
 
 /* Common start of a worker process: signals, database, pinned settings. */
@@ -78,15 +78,12 @@ extern void mt_worker_recopy_disarmed(MtWorker *worker);
 extern bool mt_worker_has_room(MtWorker *worker);
 extern void mt_worker_rotate(MtWorker *worker);
 
-/* Gives a common point to a verification that asks for one; called by the tick. */
+/* Gives a common point to who asks (called by the tick); starts a verification that option verify_every asks for. */
 extern void mt_worker_give_point(MtSync *sync, Snapshot snapshot, TimestampTz time, void *shared);
-
-/* Starts a verification when option verify_every asks for one. */
 extern void mt_worker_verify_when_due(MtWorker *worker);
 
 /* A tick from the target, when it is due.  Returns the milliseconds to wait, unless woken; in reverse.c. */
 extern long mt_worker_reverse(MtWorker *worker);
-
 /* Deletes from the target's queues what was sent long ago; in sweep.c. */
 extern void mt_worker_sweep(MtWorker *worker);
 
