@@ -37,6 +37,8 @@ static char *forms(const MtColumns *columns, const char *prefix);
 static char *key_forms(const MtRelation *relation, const MtColumns *columns);
 static char *queue_match(const MtRelation *relation, const char *row);
 static char *queue_params(const MtRelation *relation, const MtColumns *columns);
+static char *key_names(const MtRelation *relation);
+static char *key_params(const MtRelation *relation, const MtColumns *columns);
 
 /* mt_sql_queue_name names the queue of a table on the target. */
 char *
@@ -137,22 +139,24 @@ mt_sql_queue_cancel(const MtMigration *migration, const MtRelation *relation, co
 					mt_sql_queue_name(migration, relation), queue_params(relation, columns), relation->nkeys + 1);
 }
 
+/* mt_sql_queue_note adds an entry of a key. */
+char *
+mt_sql_queue_note(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
+{
+	return psprintf("WITH w AS (INSERT INTO %s (xid, committed, application)"
+					" VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), 'migrate_tiers'))"
+					" INSERT INTO %s (kind, %s) VALUES (0, %s)",
+					mt_sql_writer_name(migration), mt_sql_queue_name(migration, relation), key_names(relation),
+					key_params(relation, columns));
+}
+
 /* mt_sql_queue_spare notes that truncations are not to concern a key. */
 char *
 mt_sql_queue_spare(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
 {
-	StringInfoData names;
-	StringInfoData params;
-
-	initStringInfo(&names);
-	initStringInfo(&params);
-	for (int i = 0; i < relation->nkeys; i++)
-	{
-		appendStringInfo(&names, ", k%d", i + 1);
-		appendStringInfo(&params, ", $%d::%s", i + 1, mt_sql_type(key_column(relation, columns, i)->type));
-	}
-	return psprintf("INSERT INTO %s (kind, condition%s) VALUES (3, $%d::pg_catalog.text%s)",
-					mt_sql_queue_name(migration, relation), names.data, relation->nkeys + 1, params.data);
+	return psprintf("INSERT INTO %s (kind, %s, condition) VALUES (3, %s, $%d::pg_catalog.text)",
+					mt_sql_queue_name(migration, relation), key_names(relation), key_params(relation, columns),
+					relation->nkeys + 1);
 }
 
 /* mt_sql_target_row reads a row of the target by its key, in the columns' form. */
@@ -265,5 +269,29 @@ queue_params(const MtRelation *relation, const MtColumns *columns)
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&text, "%sq.k%d %s $%d::%s", i ? " AND " : "", i + 1, relation->key_operators[i], i + 1,
 						 mt_sql_type(key_column(relation, columns, i)->type));
+	return text.data;
+}
+
+/* key_names lists the key's columns of a queue. */
+static char *
+key_names(const MtRelation *relation)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, "%sk%d", i ? ", " : "", i + 1);
+	return text.data;
+}
+
+/* key_params lists as many typed parameters. */
+static char *
+key_params(const MtRelation *relation, const MtColumns *columns)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, "%s$%d::%s", i ? ", " : "", i + 1, mt_sql_type(key_column(relation, columns, i)->type));
 	return text.data;
 }

@@ -34,6 +34,10 @@ extern char *mt_sql_queue_absent(const MtMigration *migration, const MtRelation 
 extern char *mt_sql_queue_cancel(const MtMigration *migration, const MtRelation *relation,
 								 const MtColumns *columns);
 
+/* Adds an entry of a key (parameters), as a writer does. */
+extern char *mt_sql_queue_note(const MtMigration *migration, const MtRelation *relation,
+							   const MtColumns *columns);
+
 /* Notes that truncations (the parameter after the key's, text) must not concern a key. */
 extern char *mt_sql_queue_spare(const MtMigration *migration, const MtRelation *relation,
 								const MtColumns *columns);

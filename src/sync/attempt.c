@@ -16,7 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
-#include "sync/merge.h"
+#include "sync/link.h"
 
 static ErrorData *attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time,
 						  bool replace, bool *done);
@@ -38,17 +38,18 @@ mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapsh
 		error = attempt(sync, way, new_mark, snapshot_time, replace, &done);
 		if (error == NULL && done)
 			return;
-		if (error != NULL && (replace || !is_swap(error->sqlerrcode) || !mt_remote_usable(sync->remote)))
+		if (error != NULL && (!is_swap(error->sqlerrcode) || !mt_remote_usable(sync->remote)))
 			break;
 		if (forward)
 			mt_remote_run(sync->remote, "ROLLBACK");
-		if (error == NULL)
+		/* Refused again, although all that the tick touches is gone: by something that the receiver wrote. */
+		if (error != NULL && replace && (sync->merge == NULL || !mt_link_find(sync->merge)))
+			break;
+		if (error == NULL || replace)
 			mt_merge_decide_again(sync->merge, &attempts);
-		else
-		{
+		replace = replace || error != NULL;
+		if (error != NULL)
 			FreeErrorData(error);
-			replace = true;
-		}
 	}
 	if (forward)
 		mt_culprit_name(sync, error, replace);

@@ -17,6 +17,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "endpoint/statements_queue.h"
+#include "sync/link.h"
 #include "sync/side.h"
 
 #define VALUES_SQL \
@@ -55,6 +56,8 @@ mt_merge_record(MtMerge *merge)
 			(merge->forward ? record_there : record_here)(merge, decision);
 			merge->recorded = true;
 		}
+		if (decision->note)
+			mt_link_note(merge, decision);
 		if (!decision->cancel)
 			continue;
 		if (merge->forward)

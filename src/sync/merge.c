@@ -10,7 +10,7 @@
 
 #include "base/errors.h"
 #include "catalog/option.h"
-#include "endpoint/statements.h"
+#include "sync/link.h"
 #include "sync/look.h"
 #include "sync/side.h"
 
@@ -18,7 +18,6 @@
 #define MOST_ATTEMPTS 20
 
 static void consider_table(MtMerge *merge, MtTable *table);
-static void consider(MtMerge *merge, MtTable *table, const char *bytes, int length, const MtWriters *writers);
 static void decide(MtMerge *merge, MtDecision *decision);
 static bool is_concerned(MtMerge *merge, MtDecision *decision, bool sender_present, bool receiver_present);
 static bool meets_any(MtMerge *merge, MtDecision *decision, MtSide side, const List *conditions);
@@ -74,6 +73,8 @@ mt_merge_decide(MtMerge *merge)
 			decide(merge, (MtDecision *) lfirst(cell));
 	if (!merge->forward)
 		PopActiveSnapshot();
+	if (merge->groups > 0)
+		mt_link_decide(merge);
 	set_skipped(merge);
 	MemoryContextSwitchTo(previous);
 }
@@ -106,7 +107,7 @@ consider_table(MtMerge *merge, MtTable *table)
 		MtUnsentKey *key = mt_unsent_find(unsent, bytes, length);
 
 		if (key != NULL || unsent->truncates.count > 0)
-			consider(merge, table, bytes, length, key ? &key->writers : NULL);
+			(void) mt_merge_decision(merge, table, bytes, length, key ? &key->writers : NULL);
 	}
 	/* A TRUNCATE of the sender concerns every row that the receiver has changed. */
 	if (table->truncated || table->truncated_where != NIL)
@@ -114,17 +115,17 @@ consider_table(MtMerge *merge, MtTable *table)
 		{
 			MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
 
-			consider(merge, table, key->bytes, key->length, &key->writers);
+			(void) mt_merge_decision(merge, table, key->bytes, key->length, &key->writers);
 		}
 }
 
 /*
- * consider notes a key for decision, unless it was decided about the same transactions.
+ * mt_merge_decision notes a key for decision, unless it was decided about the same transactions.
  *
  * Who truncated the receiver's table wrote this row, too, whether or not it has an entry of its own.
  */
-static void
-consider(MtMerge *merge, MtTable *table, const char *bytes, int length, const MtWriters *writers)
+MtDecision *
+mt_merge_decision(MtMerge *merge, MtTable *table, const char *bytes, int length, const MtWriters *writers)
 {
 	MtWriters	all = {NULL};
 	MtUnsentKey *known;
@@ -139,7 +140,7 @@ consider(MtMerge *merge, MtTable *table, const char *bytes, int length, const Mt
 	known = mt_unsent_enter(table->both.known, bytes, length);
 	decision = (MtDecision *) known->data;
 	if (decision != NULL && decision->by_truncate == (writers == NULL) && mt_writers_equal(&decision->writers, &all))
-		return;
+		return decision;
 	if (decision == NULL)
 	{
 		decision = palloc0(sizeof(MtDecision));
@@ -153,9 +154,10 @@ consider(MtMerge *merge, MtTable *table, const char *bytes, int length, const Mt
 	decision->by_truncate = writers == NULL;
 	decision->decided = false;
 	merge->undecided = true;
+	return decision;
 }
 
-/* decide reads both rows of a key and says which one wins. */
+/* decide reads both rows of a key and says which one wins; of a group, that is said for all later. */
 static void
 decide(MtMerge *merge, MtDecision *decision)
 {
@@ -165,20 +167,35 @@ decide(MtMerge *merge, MtDecision *decision)
 	MtSide		receiver = merge->forward ? MT_SIDE_TARGET : MT_SIDE_SOURCE;
 	MtField    *sent = mt_side_row(sync, table, sender, decision->bytes, decision->length);
 	MtField    *there = mt_side_row(sync, table, receiver, decision->bytes, decision->length);
+	bool		concerned = decision->group > 0 || is_concerned(merge, decision, sent != NULL, there != NULL);
 
 	decision->decided = true;
-	decision->conflict = decision->cancel = false;
-	decision->sender_wins = true;
-	if (!is_concerned(merge, decision, sent != NULL, there != NULL))
-		return;
-	decision->conflict = !equal_rows(table, sent, there);
-	if (decision->conflict)
+	decision->sender_row = decision->receiver_row = NULL;
+	decision->differs = concerned && !equal_rows(table, sent, there);
+	if (decision->differs)
 	{
-		decision->sender_wins = source_wins(merge, decision) == merge->forward;
 		decision->sender_row = mt_side_image(sync, table, sender, decision->bytes, decision->length);
 		decision->receiver_row = mt_side_image(sync, table, receiver, decision->bytes, decision->length);
 	}
-	decision->cancel = decision->sender_wins;
+	if (decision->group == 0)
+		mt_merge_settle(decision, !decision->differs || mt_merge_sender_wins(merge, decision));
+	decision->cancel = decision->cancel && concerned;
+}
+
+/*
+ * mt_merge_settle says what follows from the winner.
+ *
+ * Of a group, only rows that are lost are conflicts; and a key that leaves the tick has to come back.
+ */
+void
+mt_merge_settle(MtDecision *decision, bool sender_wins)
+{
+	char	   *loser = sender_wins ? decision->receiver_row : decision->sender_row;
+
+	decision->sender_wins = sender_wins;
+	decision->conflict = decision->differs && (decision->group == 0 || loser != NULL);
+	decision->cancel = sender_wins && decision->writers.count > 0;
+	decision->note = decision->group > 0 && !sender_wins && decision->writers.count == 0;
 }
 
 /*
@@ -232,7 +249,14 @@ equal_rows(const MtTable *table, const MtField *one, const MtField *other)
 	return true;
 }
 
-/* source_wins applies the policy; whichever direction asks, the answer is the same. */
+/* mt_merge_sender_wins applies the policy. */
+bool
+mt_merge_sender_wins(MtMerge *merge, const MtDecision *decision)
+{
+	return source_wins(merge, decision) == merge->forward;
+}
+
+/* source_wins decides; whichever direction asks, the answer is the same. */
 static bool
 source_wins(MtMerge *merge, const MtDecision *decision)
 {
@@ -276,7 +300,7 @@ set_skipped(MtMerge *merge)
 	{
 		MtDecision *decision = (MtDecision *) lfirst(cell);
 
-		if (!decision->conflict || decision->sender_wins)
+		if (!decision->decided || decision->sender_wins)
 			continue;
 		table = decision->table;
 		if (table->both.skip == NULL)

@@ -32,9 +32,12 @@ typedef struct MtDecision
 	MtWriters	writers;		/* transactions of the receiver that it is about */
 	bool		by_truncate;	/* they truncated, and left no entry of the key */
 	bool		decided;
-	bool		conflict;		/* the rows differ */
+	bool		differs;		/* the rows do */
+	bool		conflict;		/* and one of them is lost */
 	bool		cancel;			/* entries of the receiver are void */
 	bool		sender_wins;
+	bool		note;			/* the receiver's queue has to hold the key, and does not yet */
+	int			group;			/* of keys whose rows cannot stand together (link.h), or 0 */
 	TimestampTz sender_written;
 	char	   *sender_row;		/* jsonb text, NULL: absent */
 	char	   *receiver_row;
@@ -48,6 +51,7 @@ typedef struct MtMerge
 	List	   *decisions;		/* MtDecision */
 	bool		undecided;		/* some of them */
 	bool		recorded;		/* some were conflicts */
+	int			groups;
 	const char *policy;
 	char	   *look;			/* snapshot of the last look, of the receiver (where that is the source) */
 	Snapshot	snapshot;		/* of the tick, where the source sends */
@@ -63,6 +67,12 @@ extern void mt_merge_decide(MtMerge *merge);
 
 /* The same, and counts: where applications are always faster, the tick is given up, to be tried later. */
 extern void mt_merge_decide_again(MtMerge *merge, int *attempts);
+
+/* The decision about a key and who wrote it on the receiver's side: open, unless it was made about the same. */
+extern MtDecision *mt_merge_decision(MtMerge *merge, MtTable *table, const char *bytes, int length,
+									 const MtWriters *writers);
+extern bool mt_merge_sender_wins(MtMerge *merge, const MtDecision *decision);
+extern void mt_merge_settle(MtDecision *decision, bool sender_wins);
 
 /* Keeps what lost and voids entries, in the receiver's transaction. */
 extern void mt_merge_record(MtMerge *merge);

@@ -54,6 +54,7 @@ static bool keeps(MtTable *table, const MtHereRow *row, bool keys_only);
 static void write_rows(MtGathered *gathered);
 static void write_batch(MtGathered *gathered, int at, int count);
 static SPIPlanPtr get_plan(MtTable *table, int place, int rows);
+static void execute_here(MtSync *sync, MtTable *table, int place, Datum *values, const char *nulls);
 
 /* mt_reverse_apply writes a tick and its mark; false when it must be applied again. */
 bool
@@ -309,4 +310,52 @@ get_plan(MtTable *table, int place, int rows)
 	if (SPI_keepplan(*plan) != 0)
 		elog(ERROR, "could not keep a plan");
 	return *plan;
+}
+
+/* mt_here_delete deletes the row of a key. */
+void
+mt_here_delete(MtSync *sync, MtTable *table, const char *bytes, int length)
+{
+	Datum		key[INDEX_MAX_KEYS];
+
+	mt_key_decode(&table->key, bytes, length, key);
+	execute_here(sync, table, PLAN_DELETE, key, NULL);
+}
+
+/* mt_here_insert inserts a row. */
+void
+mt_here_insert(MtSync *sync, MtTable *table, const MtField *row)
+{
+	int			columns = table->columns->count;
+	Datum	   *values = palloc0(sizeof(Datum) * Max(columns, 1));
+	char	   *nulls = palloc(Max(columns, 1));
+
+	for (int i = 0; i < columns; i++)
+	{
+		nulls[i] = row[i].data ? ' ' : 'n';
+		if (row[i].data)
+			values[i] = mt_column_value(&table->columns->columns[i], row[i].data, row[i].length);
+	}
+	execute_here(sync, table, PLAN_INSERT, values, nulls);
+}
+
+/* execute_here runs a plan as the migration's owner, uncaptured. */
+static void
+execute_here(MtSync *sync, MtTable *table, int place, Datum *values, const char *nulls)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin_as(&scope, sync->migration->owner);
+	mt_capture_applying = true;
+	PG_TRY();
+	{
+		if (SPI_execute_plan(get_plan(table, place, 1), values, nulls, false, 0) < 0)
+			elog(ERROR, "could not write a row");
+	}
+	PG_FINALLY();
+	{
+		mt_capture_applying = false;
+	}
+	PG_END_TRY();
+	mt_spi_end(&scope);
 }
