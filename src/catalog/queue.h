@@ -34,6 +34,9 @@ typedef enum MtEntryKind
 	MT_ENTRY_TRUNCATE_PART = 3	/* bytes: OID of a leaf partition that was emptied; what went is told by others */
 } MtEntryKind;
 
+/* Whether an entry says that rows went without their keys being noted. */
+#define MT_ENTRY_IS_TRUNCATE(kind) ((kind) == MT_ENTRY_TRUNCATE || (kind) == MT_ENTRY_TRUNCATE_WHERE)
+
 typedef struct MtEntry
 {
 	int32		relation;

@@ -147,6 +147,10 @@ read_answers(MtRemote *remote, bool wait)
 				remote->unread--;
 				PQclear(result);
 				continue;
+			case PGRES_SINGLE_TUPLE:
+				/* libpq has not left the mode of a stream before; the end of the rows is still to come. */
+				PQclear(result);
+				continue;
 			case PGRES_COMMAND_OK:
 			case PGRES_TUPLES_OK:
 				remote->affected += strtoll(PQcmdTuples(result), NULL, 10);

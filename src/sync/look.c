@@ -210,7 +210,7 @@ take_source_row(void *arg, const MtQueueRow *row)
 			if (!mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
 				mt_unsent_add_key(table->both.unsent, entry.bytes, entry.length, row->xid, row->committed);
 		}
-		else
+		else if (MT_ENTRY_IS_TRUNCATE(entry.kind))
 			mt_unsent_add_truncate(table->both.unsent,
 								   entry.kind == MT_ENTRY_TRUNCATE ? NULL : pnstrdup(entry.bytes, entry.length),
 								   row->xid, row->committed);
@@ -233,7 +233,7 @@ take_source_time(void *arg, const MtQueueRow *row)
 			continue;
 		if (entry.kind == MT_ENTRY_KEY)
 			note_time(table, entry.bytes, entry.length, row->committed);
-		else
+		else if (MT_ENTRY_IS_TRUNCATE(entry.kind))
 			note_time_of_all(merge, table, row->committed);
 	}
 }

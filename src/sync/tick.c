@@ -135,7 +135,7 @@ collect_row(void *arg, const MtQueueRow *row)
 			continue;
 		if (entry.kind == MT_ENTRY_KEY && mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
 			continue;
-		if (entry.kind != MT_ENTRY_KEY && sync->merge != NULL)
+		if (MT_ENTRY_IS_TRUNCATE(entry.kind) && sync->merge != NULL)
 			mt_writers_add(&table->both.truncates, row->xid, row->committed, sync->tick_context);
 		mt_table_note(table, &entry, sync->tick_context);
 		used = true;
