@@ -97,11 +97,13 @@ array_text(MtTable *table)
 	Datum	   *names = palloc(sizeof(Datum) * relation->nkeys);
 	Oid			output;
 	bool		varlena;
+	ArrayType  *array;
 
 	for (int i = 0; i < relation->nkeys; i++)
 		names[i] = CStringGetTextDatum(relation->key_columns[i]);
 	getTypeOutputInfo(TEXTARRAYOID, &output, &varlena);
-	return OidOutputFunctionCall(output, PointerGetDatum(construct_array(names, relation->nkeys, TEXTOID, -1, false, TYPALIGN_INT)));
+	array = construct_array(names, relation->nkeys, TEXTOID, -1, false, TYPALIGN_INT);
+	return OidOutputFunctionCall(output, PointerGetDatum(array));
 }
 
 static void

@@ -181,11 +181,13 @@ hash_key(const MtTable *table, const char *bytes, int length)
 	for (int i = 0; i < table->key.count; i++)
 	{
 		TypeCacheEntry *type = lookup_type_cache(table->key.columns[i].type, TYPECACHE_HASH_PROC_FINFO);
+		Datum		part;
 
 		/* A type that cannot be hashed only makes the lists longer. */
 		if (!OidIsValid(type->hash_proc))
 			continue;
-		hash = hash_combine(hash, DatumGetUInt32(FunctionCall1Coll(&type->hash_proc_finfo, table->key.columns[i].collation, values[i])));
+		part = FunctionCall1Coll(&type->hash_proc_finfo, table->key.columns[i].collation, values[i]);
+		hash = hash_combine(hash, DatumGetUInt32(part));
 	}
 	return hash;
 }

@@ -50,6 +50,7 @@ typedef struct MtCopies
 static void try_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies);
 static void handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry);
 static void bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies);
+static void refuse_copy(const MtRelation *relation);
 static void copy_again(MtWorker *worker, MtRelation *relation);
 static void plan(MtWorker *worker, MtRelation *relation);
 static void join_when_done(MtWorker *worker, MtRelation *relation, MtCopies *copies);
@@ -161,6 +162,8 @@ bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 	if (strcmp(relation->state, "recopy") == 0)
 	{
 		copies->work = true;
+		if (worker->migration->reversing)
+			refuse_copy(relation);
 		/* With no room in the queue it would be disarmed again at once. */
 		if (list_member_int(copies->disarmed, relation->id) && !mt_worker_has_room(worker))
 			return;
@@ -185,6 +188,18 @@ bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 		mt_xact_commit();
 		copies->work = true;
 	}
+}
+
+/* refuse_copy keeps a table whose target has changes of its own from being emptied. */
+static void
+refuse_copy(const MtRelation *relation)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table %s is to be copied again, but applications write the target",
+					quote_qualified_identifier(relation->schema, relation->name)),
+			 errdetail("A copy begins with an empty table."),
+			 errhint("Go back with migrate_tiers.revert as far as syncing; the copy then begins by itself.")));
 }
 
 /* copy_again takes a copy back and attaches the table anew, with a new S0. */
