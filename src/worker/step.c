@@ -23,11 +23,7 @@
 #define PERSIST_INTERVAL_MS 5000
 #define ROTATE_INTERVAL_MS	1000
 
-/*
- * A worker that is kept busy leaves as much of the time to others, but no longer than this; the more
- * keys a tick had, the more it is worth to wait for others that go with the next.
- */
-#define BREATHE_US		   3000
+/* The more keys a tick had, the more it is worth to wait for others that go with the next; but no longer than this. */
 #define BREATHE_A_KEY_US   40
 #define BREATHE_LONGEST_US 25000
 
@@ -77,17 +73,16 @@ mt_worker_step(MtWorker *worker)
 }
 
 /*
- * breathe lets as much time pass between ticks that follow each other as the last one took.
+ * breathe lets some time pass between the starts of ticks that follow each other, by the keys that the last one had.
  *
- * What is committed meanwhile goes with the next tick together, which costs less than a tick each.
+ * What is committed meanwhile goes with the next tick together, which costs less than a tick each.  After few
+ * keys there is no pause: waiting would cost more in lag than it saves.
  */
 static void
 breathe(MtWorker *worker)
 {
-	int64		took = worker->tick_ended - worker->tick_started;
-	int64		since = GetCurrentTimestamp() - worker->tick_ended;
-	int64		for_keys = Min((int64) worker->tick_keys * BREATHE_A_KEY_US, BREATHE_LONGEST_US);
-	int64		wait = Max(Min(took, BREATHE_US), for_keys > BREATHE_US ? for_keys : 0) - since;
+	int64		since = GetCurrentTimestamp() - worker->tick_started;
+	int64		wait = Min((int64) worker->tick_keys * BREATHE_A_KEY_US, BREATHE_LONGEST_US) - since;
 
 	if (worker->tick_ended != 0 && wait > 0)
 		pg_usleep(wait);
