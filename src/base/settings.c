@@ -13,6 +13,7 @@ bool		mt_allow_ddl = false;
 int			mt_small_tick = 2048;
 
 static char *session_token;
+static char *noted_transactions;
 
 /* mt_settings_define defines every setting; called once, when the library is loaded. */
 void
@@ -36,6 +37,10 @@ mt_settings_define(void)
 							   "Tells the fence on a target that a session belongs to a migration.",
 							   "Set by the workers in their sessions on the target.",
 							   &session_token, "", PGC_USERSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	DefineCustomStringVariable("migrate_tiers.xid",
+							   "Tells capture on a target that a transaction is noted already.",
+							   "Set by our triggers on the target, for the transaction.",
+							   &noted_transactions, "", PGC_USERSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("migrate_tiers");
 }
 

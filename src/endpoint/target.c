@@ -13,6 +13,7 @@
 
 #include "base/settings.h"
 #include "endpoint/target.h"
+#include "endpoint/target_reverse.h"
 #include "endpoint/target_sequence.h"
 
 static void check_schema(MtRemote *remote);
@@ -67,6 +68,7 @@ mt_target_uninstall(MtRemote *remote, const MtMigration *migration)
 	if (!mt_target_installed(remote))
 		return;
 	mt_target_unfence_all(remote, migration);
+	mt_target_reverse_uninstall(remote, migration);
 	mt_target_sequences_leave(remote, migration);
 	mt_target_restore_leftovers(remote, migration);
 	mt_target_schema_drop(remote, migration);

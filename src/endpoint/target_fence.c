@@ -31,6 +31,7 @@
 #include "base/settings.h"
 #include "catalog/option.h"
 #include "endpoint/target.h"
+#include "endpoint/target_reverse.h"
 
 /* First key of the advisory locks: 'MT'. */
 #define LOCK_CLASS "19796"
@@ -196,9 +197,10 @@ mt_target_fence_close(MtRemote *remote, const MtMigration *migration)
 {
 	TimestampTz deadline = GetCurrentTimestamp() + mt_option_microseconds(migration->id, "attach_timeout");
 	const char *wait = psprintf("SELECT migrate_tiers.await_writers(%s)", lock_key(migration));
+	List	   *relations = mt_relation_list(migration->id, "realtime");
 	ListCell   *cell;
 
-	foreach(cell, mt_relation_list(migration->id, "realtime"))
+	foreach(cell, relations)
 		mt_target_fence(remote, migration, (MtRelation *) lfirst(cell));
 	set_flag(remote, migration, CLOSED);
 	while (strcmp(mt_remote_query(remote, wait, MT_NO_PARAMS)->values[0][0], "t") != 0)
@@ -207,6 +209,10 @@ mt_target_fence_close(MtRemote *remote, const MtMigration *migration)
 		if (GetCurrentTimestamp() >= deadline)
 			raise_writers(remote, migration);
 	}
+	/* The last thing that writers may have done unseen, before whoever closed it drains the queue. */
+	if (mt_target_capturing(remote, migration))
+		foreach(cell, relations)
+			mt_target_reverse_attach(remote, migration, (MtRelation *) lfirst(cell));
 }
 
 static void

@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 
 #include "endpoint/target.h"
+#include "endpoint/target_reverse.h"
 #include "endpoint/target_sequence.h"
 
 /* Builds may take a while for the lock: see target_aside.c. */
@@ -50,10 +51,11 @@ static const char *const uninstall_body =
 	"  FOREACH statement IN ARRAY s.finish LOOP EXECUTE statement; END LOOP;\n"
 	"END LOOP;\n"
 	"FOR statement IN SELECT format('DROP TRIGGER %%I ON %%s', tgname, tgrelid::regclass) FROM pg_trigger"
-	" WHERE tgname ~ '^migrate_tiers_fence_%2$.8s_' LOOP\n"
+	" WHERE tgname ~ '^migrate_tiers_(fence|reverse)_%2$.8s_' AND tgparentid = 0 LOOP\n"
 	"  EXECUTE statement;\n"
 	"END LOOP;\n"
 	"%3$s;\n"
+	"%4$s"
 	"DROP SEQUENCE IF EXISTS migrate_tiers.fence_%2$.8s;\n"
 	"DELETE FROM migrate_tiers.migration WHERE ident = %1$s;\n"
 	"IF NOT EXISTS (SELECT FROM migrate_tiers.migration) THEN DROP SCHEMA migrate_tiers CASCADE; END IF;\n"
@@ -87,7 +89,7 @@ mt_target_uninstall_sql(const MtMigration *migration)
 {
 	return psprintf("DO $migrate_tiers$%s$migrate_tiers$",
 					psprintf(uninstall_body, quote_literal_cstr(migration->ident), migration->ident,
-							 mt_target_sequences_leave_sql(migration)));
+							 mt_target_sequences_leave_sql(migration), mt_target_reverse_drop_sql(migration)));
 }
 
 static void

@@ -1,0 +1,324 @@
+/*
+ * target_capture.c
+ *	  Notes in a queue of the target which keys of a table changed: the queue, the
+ *	  functions and the triggers of one table.
+ *
+ * A plain table has statement triggers with transition tables, so that a
+ * statement costs one insert however many rows it changes.  In a hierarchy such a
+ * trigger sees either rows that are not the table's (of an inheritance child)
+ * or not all that are (of a partition that is written directly).  So there
+ * rows are noted one by one: PostgreSQL clones the row triggers of a
+ * partitioned table to each partition, also to those that come later.
+ *
+ * Either way an update notes the new key, and one more trigger notes the old one
+ * where bytes of the key differ: that condition is cheaper than the old rows
+ * of every statement.  The functions run with the rights of the mapping's
+ * role, since a writer needs none on our schema, and with a pinned search_path.
+ */
+#include "endpoint/target_capture.h"
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+
+#include "base/settings.h"
+#include "endpoint/target_block.h"
+#include "endpoint/target_reverse.h"
+
+/* A table of the target, as it is now. */
+typedef struct MtCaptureTable
+{
+	char	   *oid;
+	char	   *owner;			/* quoted */
+	bool		partitioned;
+	bool		by_row;			/* in a hierarchy */
+	bool		queue;			/* its queue is there */
+	char	   *triggers;		/* what its triggers are for, those that are enabled always */
+} MtCaptureTable;
+
+/* What triggers of a table are for, of both kinds. */
+#define STATEMENT_TRIGGERS "delete insert key truncate update"
+#define ROW_TRIGGERS	   "key row truncate"
+
+/* Notes the transaction, once. */
+#define NOTE_WRITER \
+	"  IF strpos(current_setting('migrate_tiers.xid', true), '%1$.8s=' || pg_current_xact_id()::text || ';') > 0 THEN RETURN NULL; END IF;\n" \
+	"  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (pg_current_xact_id(), NULL, current_setting('application_name'));\n" \
+	"  PERFORM set_config('migrate_tiers.xid', concat(current_setting('migrate_tiers.xid', true),\n" \
+	"    '%1$.8s=', pg_current_xact_id()::text, ';'), true);\n" \
+	"  RETURN NULL;\n" \
+	"END"
+
+/* A trigger with an argument is the one that notes the key that an update left. */
+static const char *const capture_body =
+	"BEGIN\n"
+	"  IF TG_LEVEL = 'STATEMENT' THEN\n"
+	"    INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %3$s) SELECT 0, %4$s FROM changed c;\n"
+	"    IF NOT FOUND THEN RETURN NULL; END IF;\n"
+	"  ELSIF TG_OP = 'DELETE' OR TG_NARGS > 0 THEN\n"
+	"    INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %3$s) VALUES (0, %5$s);\n"
+	"  ELSE\n"
+	"    INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %3$s) VALUES (0, %6$s);\n"
+	"  END IF;\n" NOTE_WRITER;
+
+/* Whoever makes a partition, which takes the owner's rights, makes its triggers by that. */
+static const char *const capture_function =
+	"CREATE FUNCTION migrate_tiers.capture_%1$.8s_%2$d() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+	"SET search_path = pg_catalog, pg_temp AS %3$s;\n"
+	"REVOKE ALL ON FUNCTION migrate_tiers.capture_%1$.8s_%2$d() FROM PUBLIC;\n"
+	"GRANT EXECUTE ON FUNCTION migrate_tiers.capture_%1$.8s_%2$d() TO %4$s;\n";
+
+/*
+ * A partition is told by its bound; where that is a hash, by the keys of its rows.  A transaction
+ * that noted the whole table need not: since then it has the table for itself.
+ */
+static const char *const truncate_body =
+	"DECLARE\n"
+	"  bound text;\n"
+	"BEGIN\n"
+	"  IF TG_RELID <> %3$s THEN\n"
+	"    IF pg_partition_root(TG_RELID) IS DISTINCT FROM pg_partition_root(%3$s) THEN RETURN NULL; END IF;\n"
+	"    IF EXISTS (SELECT FROM migrate_tiers.queue_%1$.8s_%2$d q WHERE q.xid = pg_current_xact_id() AND q.kind = 1) THEN\n"
+	"      RETURN NULL;\n"
+	"    END IF;\n"
+	"    bound := pg_get_partition_constraintdef(TG_RELID);\n"
+	"  END IF;\n"
+	"  IF bound ~ 'satisfies_hash_partition' THEN\n"
+	"    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN\n"
+	"      RAISE EXCEPTION USING ERRCODE = '0A000',\n"
+	"        MESSAGE = format('a hash partition of a migrated table can be truncated in READ COMMITTED only: %%I.%%I', TG_TABLE_SCHEMA, TG_TABLE_NAME),\n"
+	"        DETAIL = 'The keys of its rows are noted, and an older snapshot need not see them all.',\n"
+	"        HINT = 'Truncate it in a transaction of isolation level READ COMMITTED, or truncate the partitioned table.';\n"
+	"    END IF;\n"
+	"    EXECUTE %4$s || TG_RELID::regclass || ' c';\n"
+	"  ELSE\n"
+	"    INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, condition) VALUES (CASE WHEN bound IS NULL THEN 1 ELSE 2 END, bound);\n"
+	"  END IF;\n" NOTE_WRITER;
+
+static const char *const truncate_function =
+	"CREATE FUNCTION migrate_tiers.truncate_%1$.8s_%2$d() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+	"SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO, YMD' SET IntervalStyle = postgres SET TimeZone = 'UTC'\n"
+	"SET extra_float_digits = 3 SET bytea_output = hex SET quote_all_identifiers = off SET row_security = off AS %3$s;\n"
+	"REVOKE ALL ON FUNCTION migrate_tiers.truncate_%1$.8s_%2$d() FROM PUBLIC;\n";
+
+static MtCaptureTable *look_at_table(MtRemote *remote, const MtMigration *migration,
+									 const MtRelation *relation);
+static void create_queue(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
+						 const MtCaptureTable *table);
+static char *queue_definition(MtRemote *remote, const MtRelation *relation);
+static void create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
+							const MtCaptureTable *table);
+static void append_trigger(StringInfo sql, const MtMigration *migration, const MtRelation *relation,
+						   const char *purpose, const char *events, const char *level,
+						   const char *condition, const char *argument);
+static void append_removal(StringInfo sql, const MtMigration *migration, const MtRelation *relation,
+						   const char *purpose);
+static char *names_array(const MtRelation *relation);
+
+/* mt_target_reverse_attach makes what is missing of a table's capture, and looks after its partitions. */
+void
+mt_target_reverse_attach(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)
+{
+	MtCaptureTable *table = look_at_table(remote, migration, relation);
+
+	if (!table->queue)
+		create_queue(remote, migration, relation, table);
+	if (strcmp(table->triggers, table->by_row ? ROW_TRIGGERS : STATEMENT_TRIGGERS) != 0)
+		create_triggers(remote, migration, relation, table);
+	if (table->partitioned)
+		mt_target_cover_partitions(remote, migration, relation);
+}
+
+static MtCaptureTable *
+look_at_table(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)
+{
+	MtCaptureTable *table = palloc0(sizeof(MtCaptureTable));
+	MtRows	   *rows;
+
+	rows = mt_remote_query(remote,
+						   "SELECT c.oid, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)), c.relkind = 'p',"
+						   " c.relkind = 'p' OR EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),"
+						   " pg_catalog.to_regclass($3) IS NOT NULL,"
+						   " COALESCE((SELECT pg_catalog.string_agg(pg_catalog.substr(g.tgname, pg_catalog.length($2) + 1), ' '"
+						   "  ORDER BY g.tgname COLLATE \"C\") FROM pg_catalog.pg_trigger g"
+						   "  WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2) AND g.tgenabled = 'A'), '')"
+						   " FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
+						   MT_PARAMS(mt_relation_target_name(relation), mt_target_reverse_trigger(migration, relation, ""),
+									 psprintf("migrate_tiers.queue_%.8s_%d", migration->ident, relation->id)));
+	if (rows->count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table %s does not exist on the target", mt_relation_target_name(relation))));
+	table->oid = rows->values[0][0];
+	table->owner = rows->values[0][1];
+	table->partitioned = strcmp(rows->values[0][2], "t") == 0;
+	table->by_row = strcmp(rows->values[0][3], "t") == 0;
+	table->queue = strcmp(rows->values[0][4], "t") == 0;
+	table->triggers = rows->values[0][5];
+	return table;
+}
+
+/* create_queue makes the queue of a table and the functions that write it. */
+static void
+create_queue(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
+			 const MtCaptureTable *table)
+{
+	StringInfoData sql;
+	char	   *columns = mt_target_queue_columns(relation);
+	char	   *changed = mt_target_key_columns(relation, "c.");
+	char	   *every_key = psprintf("INSERT INTO migrate_tiers.queue_%.8s_%d (kind, %s) SELECT 0, %s FROM ONLY ",
+									 migration->ident, relation->id, columns, changed);
+	char	   *body;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "CREATE TABLE migrate_tiers.queue_%1$.8s_%2$d (xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),"
+					 " noted timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(), kind smallint NOT NULL, condition text%3$s)"
+					 " WITH (" MT_QUEUE_STORAGE "); CREATE INDEX ON migrate_tiers.queue_%1$.8s_%2$d (xid);\n",
+					 migration->ident, relation->id, queue_definition(remote, relation));
+	body = psprintf(capture_body, migration->ident, relation->id, columns, changed,
+					mt_target_key_columns(relation, "OLD."), mt_target_key_columns(relation, "NEW."));
+	appendStringInfo(&sql, capture_function, migration->ident, relation->id, quote_literal_cstr(body), table->owner);
+	body = psprintf(truncate_body, migration->ident, relation->id, table->oid, quote_literal_cstr(every_key));
+	appendStringInfo(&sql, truncate_function, migration->ident, relation->id, quote_literal_cstr(body));
+	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
+}
+
+/* queue_definition lists the key's columns as the target has them, but without limits of length. */
+static char *
+queue_definition(MtRemote *remote, const MtRelation *relation)
+{
+	StringInfoData text;
+	MtRows	   *rows;
+
+	rows = mt_remote_query(remote,
+						   psprintf("SELECT pg_catalog.format_type(b.type, -1), CASE WHEN l.oid IS NOT NULL THEN"
+									" pg_catalog.format(' COLLATE %%I.%%I', n.nspname, l.collname) ELSE '' END"
+									" FROM pg_catalog.unnest(%s) WITH ORDINALITY k(name, number)"
+									" JOIN pg_catalog.pg_attribute a ON a.attrelid = pg_catalog.to_regclass($1)"
+									"  AND a.attname = k.name AND NOT a.attisdropped"
+									" CROSS JOIN LATERAL (WITH RECURSIVE b(type) AS (SELECT a.atttypid UNION ALL"
+									"  SELECT t.typbasetype FROM b JOIN pg_catalog.pg_type t ON t.oid = b.type WHERE t.typtype = 'd')"
+									"  SELECT b.type FROM b JOIN pg_catalog.pg_type t ON t.oid = b.type WHERE t.typtype <> 'd') b"
+									" LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation"
+									" LEFT JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace ORDER BY k.number",
+									names_array(relation)),
+						   MT_PARAMS(mt_relation_target_name(relation)));
+	if (rows->count != relation->nkeys)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("table %s of the target lacks a column of the key", mt_relation_target_name(relation))));
+	initStringInfo(&text);
+	for (int row = 0; row < rows->count; row++)
+		appendStringInfo(&text, ", k%d %s%s", row + 1, rows->values[row][0], rows->values[row][1]);
+	return text.data;
+}
+
+/* create_triggers puts the triggers on a table, in one transaction, instead of those of the other kind. */
+static void
+create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
+				const MtCaptureTable *table)
+{
+	static const char *const statements[][2] = {{"insert", "NEW"}, {"update", "NEW"}, {"delete", "OLD"}};
+	const char *name = mt_relation_target_name(relation);
+	char	   *changed = psprintf(" AND ROW(%s)::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(%s)::pg_catalog.record",
+								   mt_target_key_columns(relation, "OLD."), mt_target_key_columns(relation, "NEW."));
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	if (table->by_row)
+		append_trigger(&sql, migration, relation, "row", "INSERT OR UPDATE OR DELETE", "FOR EACH ROW", "", "");
+	else if (strstr(table->triggers, "row"))
+		append_removal(&sql, migration, relation, "row");
+	for (int i = 0; i < lengthof(statements); i++)
+	{
+		if (!table->by_row)
+			append_trigger(&sql, migration, relation, statements[i][0], statements[i][0],
+						   psprintf("REFERENCING %s TABLE AS changed FOR EACH STATEMENT", statements[i][1]), "", "");
+		else if (strstr(table->triggers, statements[i][0]))
+			append_removal(&sql, migration, relation, statements[i][0]);
+	}
+	append_trigger(&sql, migration, relation, "key", "UPDATE", "FOR EACH ROW", changed, "'old'");
+	appendStringInfoString(&sql, mt_target_truncate_trigger(migration, relation, name));
+	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
+}
+
+/* append_trigger makes one AFTER trigger; a partitioned table's are enabled on the partitions, too. */
+static void
+append_trigger(StringInfo sql, const MtMigration *migration, const MtRelation *relation, const char *purpose,
+			   const char *events, const char *level, const char *condition, const char *argument)
+{
+	const char *table = mt_relation_target_name(relation);
+	const char *trigger = mt_target_reverse_trigger(migration, relation, purpose);
+
+	appendStringInfo(sql,
+					 "CREATE OR REPLACE TRIGGER %s AFTER %s ON %s %s "
+					 "WHEN (pg_catalog.current_setting('migrate_tiers.session', true) IS DISTINCT FROM %s%s) "
+					 "EXECUTE FUNCTION migrate_tiers.capture_%.8s_%d(%s);",
+					 trigger, events, table, level, quote_literal_cstr(migration->token), condition,
+					 migration->ident, relation->id, argument);
+	appendStringInfo(sql, "ALTER TABLE %s ENABLE ALWAYS TRIGGER %s;", table, trigger);
+}
+
+static void
+append_removal(StringInfo sql, const MtMigration *migration, const MtRelation *relation, const char *purpose)
+{
+	appendStringInfo(sql, "DROP TRIGGER %s ON %s;", mt_target_reverse_trigger(migration, relation, purpose),
+					 mt_relation_target_name(relation));
+}
+
+/* mt_target_truncate_trigger returns what makes the TRUNCATE trigger of a table or partition. */
+char *
+mt_target_truncate_trigger(const MtMigration *migration, const MtRelation *relation, const char *table)
+{
+	const char *trigger = mt_target_reverse_trigger(migration, relation, "truncate");
+
+	return psprintf("CREATE OR REPLACE TRIGGER %s BEFORE TRUNCATE ON %s FOR EACH STATEMENT "
+					"WHEN (pg_catalog.current_setting('migrate_tiers.session', true) IS DISTINCT FROM %s) "
+					"EXECUTE FUNCTION migrate_tiers.truncate_%.8s_%d();"
+					"ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s;",
+					trigger, table, quote_literal_cstr(migration->token), migration->ident, relation->id, table,
+					trigger);
+}
+
+/* mt_target_reverse_trigger names a trigger: it is found again on a table that was renamed or detached. */
+char *
+mt_target_reverse_trigger(const MtMigration *migration, const MtRelation *relation, const char *purpose)
+{
+	return psprintf("migrate_tiers_reverse_%.8s_%d_%s", migration->ident, relation->id, purpose);
+}
+
+/* mt_target_queue_columns lists the key's columns as the queue names them. */
+char *
+mt_target_queue_columns(const MtRelation *relation)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, "%sk%d", i ? ", " : "", i + 1);
+	return text.data;
+}
+
+/* mt_target_key_columns lists the key's columns as the table names them. */
+char *
+mt_target_key_columns(const MtRelation *relation, const char *prefix)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, "%s%s%s", i ? ", " : "", prefix, quote_identifier(relation->key_columns[i]));
+	return text.data;
+}
+
+static char *
+names_array(const MtRelation *relation)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, "%s%s", i ? ", " : "ARRAY[", quote_literal_cstr(relation->key_columns[i]));
+	appendStringInfoString(&text, "]::pg_catalog.name[]");
+	return text.data;
+}

@@ -1,0 +1,32 @@
+/*
+ * target_capture.h
+ *	  What the files behind target_reverse.h share, and nobody else sees.
+ */
+#ifndef MT_TARGET_CAPTURE_H
+#define MT_TARGET_CAPTURE_H
+
+#include "catalog/relation.h"
+#include "endpoint/endpoint.h"
+
+/* The name of a table's trigger that is for this. */
+extern char *mt_target_reverse_trigger(const MtMigration *migration, const MtRelation *relation,
+									   const char *purpose);
+
+/* Rows come and go: what is gone is to be reused soon, however large the table once was. */
+#define MT_QUEUE_STORAGE \
+	"autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000," \
+	" autovacuum_vacuum_insert_threshold = -1"
+
+/* The TRUNCATE trigger of a table or partition, whose name comes quoted. */
+extern char *mt_target_truncate_trigger(const MtMigration *migration, const MtRelation *relation,
+										const char *table);
+
+/* The key's columns as the queue names them ("k1, k2"), and as the table does, with a prefix. */
+extern char *mt_target_queue_columns(const MtRelation *relation);
+extern char *mt_target_key_columns(const MtRelation *relation, const char *prefix);
+
+/* Gives partitions that came the TRUNCATE trigger, and notes what came and went with partitions. */
+extern void mt_target_cover_partitions(MtRemote *remote, const MtMigration *migration,
+									   const MtRelation *relation);
+
+#endif							/* MT_TARGET_CAPTURE_H */

@@ -1,0 +1,128 @@
+/*
+ * target_reverse.c
+ *	  What all captured tables of a migration share on the target, and the
+ *	  removal of capture there.
+ *
+ * A transaction that writes has a row in migrate_tiers.writer_<ident>: noted by
+ * the first trigger that fires, which a setting of the transaction remembers;
+ * and a second one, with the time, when it commits.  That is done by a deferred
+ * constraint trigger, which forgets the first: what fires later still (other
+ * deferred triggers that write, or everything after SET CONSTRAINTS ALL
+ * IMMEDIATE) notes the transaction again.  The latest time counts.
+ */
+#include "endpoint/target_capture.h"
+
+#include "utils/builtins.h"
+
+#include "base/settings.h"
+#include "endpoint/target_block.h"
+#include "endpoint/target_reverse.h"
+
+static const char *const install_body =
+	"BEGIN\n"
+	"IF pg_catalog.to_regclass('migrate_tiers.writer_%1$.8s') IS NOT NULL THEN RETURN; END IF;\n"
+	"CREATE TABLE migrate_tiers.writer_%1$.8s (xid xid8 NOT NULL, committed timestamptz, application text)\n"
+	"  WITH (" MT_QUEUE_STORAGE ");\n"
+	"CREATE INDEX ON migrate_tiers.writer_%1$.8s (xid);\n"
+	"CREATE FUNCTION migrate_tiers.commit_%1$.8s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+	"SET search_path = pg_catalog, pg_temp AS $f$\n"
+	"BEGIN\n"
+	"  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (NEW.xid, clock_timestamp(), NEW.application);\n"
+	"  PERFORM set_config('migrate_tiers.xid', '', true);\n"
+	"  RETURN NULL;\n"
+	"END $f$;\n"
+	"REVOKE ALL ON FUNCTION migrate_tiers.commit_%1$.8s() FROM PUBLIC;\n"
+	"CREATE CONSTRAINT TRIGGER committed AFTER INSERT ON migrate_tiers.writer_%1$.8s DEFERRABLE INITIALLY DEFERRED\n"
+	"  FOR EACH ROW WHEN (NEW.committed IS NULL) EXECUTE FUNCTION migrate_tiers.commit_%1$.8s();\n"
+	"ALTER TABLE migrate_tiers.writer_%1$.8s ENABLE ALWAYS TRIGGER committed;\n"
+	/* The functions of the schema, which may be another migration's role's, read it. */
+	"EXECUTE pg_catalog.format('GRANT SELECT ON migrate_tiers.writer_%1$.8s TO %%I', (SELECT pg_catalog.pg_get_userbyid(nspowner)\n"
+	"  FROM pg_catalog.pg_namespace WHERE nspname = 'migrate_tiers'));\n"
+	"END";
+
+/* Functions, then tables, of a migration or of one of its tables; by the end of their names. */
+static const char *const drop_body =
+	"FOR statement IN SELECT pg_catalog.format('DROP FUNCTION migrate_tiers.%%I()', p.proname) FROM pg_catalog.pg_proc p\n"
+	"  WHERE p.pronamespace = pg_catalog.to_regnamespace('migrate_tiers')::oid AND p.proname ~ '^(capture|truncate)_%1$s$' LOOP\n"
+	"  EXECUTE statement;\n"
+	"END LOOP;\n"
+	"FOR statement IN SELECT pg_catalog.format('DROP TABLE migrate_tiers.%%I', c.relname) FROM pg_catalog.pg_class c\n"
+	"  WHERE c.relnamespace = pg_catalog.to_regnamespace('migrate_tiers')::oid AND c.relkind = 'r' AND c.relname ~ '^queue_%1$s$' LOOP\n"
+	"  EXECUTE statement;\n"
+	"END LOOP;\n"
+	"DELETE FROM migrate_tiers.leaf WHERE migration = %2$s%3$s;\n";
+
+static const char *const drop_writer_body =
+	"DROP TABLE IF EXISTS migrate_tiers.writer_%1$.8s;\n"
+	"DROP FUNCTION IF EXISTS migrate_tiers.commit_%1$.8s();\n";
+
+static void drop_triggers(MtRemote *remote, const char *pattern);
+
+/* mt_target_reverse_install makes the table of writing transactions. */
+void
+mt_target_reverse_install(MtRemote *remote, const MtMigration *migration)
+{
+	mt_target_block(remote, psprintf(install_body, migration->ident), mt_lock_timeout_text());
+}
+
+/* mt_target_capturing tells whether changes of the target are noted. */
+bool
+mt_target_capturing(MtRemote *remote, const MtMigration *migration)
+{
+	MtRows	   *rows = mt_remote_query(remote, "SELECT pg_catalog.to_regclass($1)",
+									   MT_PARAMS(psprintf("migrate_tiers.writer_%.8s", migration->ident)));
+
+	return rows->values[0][0] != NULL;
+}
+
+/* mt_target_reverse_detach removes a table's triggers, wherever its partitions are now, and its queue. */
+void
+mt_target_reverse_detach(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)
+{
+	if (!mt_target_installed(remote))
+		return;
+	drop_triggers(remote, psprintf("^%s", mt_target_reverse_trigger(migration, relation, "")));
+	mt_target_block(remote,
+					psprintf("DECLARE statement text;\nBEGIN\n%sEND",
+							 psprintf(drop_body, psprintf("%.8s_%d", migration->ident, relation->id),
+									  quote_literal_cstr(migration->ident),
+									  psprintf(" AND relation = %d", relation->id))),
+					mt_lock_timeout_text());
+}
+
+/* mt_target_reverse_uninstall removes capture from every table, also from those that left the migration. */
+void
+mt_target_reverse_uninstall(MtRemote *remote, const MtMigration *migration)
+{
+	if (!mt_target_installed(remote))
+		return;
+	drop_triggers(remote, psprintf("^migrate_tiers_reverse_%.8s_", migration->ident));
+	mt_target_block(remote,
+					psprintf("DECLARE statement text;\nBEGIN\n%sEND", mt_target_reverse_drop_sql(migration)),
+					mt_lock_timeout_text());
+}
+
+/* mt_target_reverse_drop_sql returns what drops functions and tables, once the triggers are gone. */
+char *
+mt_target_reverse_drop_sql(const MtMigration *migration)
+{
+	return psprintf("%s%s",
+					psprintf(drop_body, psprintf("%.8s_[0-9]+", migration->ident),
+							 quote_literal_cstr(migration->ident), ""),
+					psprintf(drop_writer_body, migration->ident));
+}
+
+/* drop_triggers drops triggers by name, one table a transaction; clones go with their parent's. */
+static void
+drop_triggers(MtRemote *remote, const char *pattern)
+{
+	MtRows	   *rows;
+
+	rows = mt_remote_query(remote,
+						   "SELECT pg_catalog.string_agg(pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %s', g.tgname, "
+						   "g.tgrelid::pg_catalog.regclass), '; ') FROM pg_catalog.pg_trigger g "
+						   "WHERE g.tgname ~ $1 AND g.tgparentid = 0 GROUP BY g.tgrelid ORDER BY g.tgrelid",
+						   MT_PARAMS(pattern));
+	for (int row = 0; row < rows->count; row++)
+		mt_target_locking(remote, rows->values[row][0], mt_lock_timeout_text());
+}

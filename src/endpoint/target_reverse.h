@@ -1,0 +1,38 @@
+/*
+ * target_reverse.h
+ *	  Capture on the target, for the way back: plain SQL objects, made before
+ *	  the target may be written and taken away after it may no more.
+ *
+ * Each function is idempotent, and raises ERRCODE_LOCK_NOT_AVAILABLE where a
+ * lock on a user's table was not to be had within lock_timeout: call it again.
+ */
+#ifndef MT_TARGET_REVERSE_H
+#define MT_TARGET_REVERSE_H
+
+#include "catalog/relation.h"
+#include "endpoint/endpoint.h"
+
+/* Makes what all tables of the migration share: the table of writing transactions. */
+extern void mt_target_reverse_install(MtRemote *remote, const MtMigration *migration);
+
+/* Whether that is there. */
+extern bool mt_target_capturing(MtRemote *remote, const MtMigration *migration);
+
+/*
+ * Makes a table's queue and triggers.  Called again while the target is written, it finds partitions
+ * that came or went since, and notes what no trigger saw of that.  With nothing to do it is a query.
+ */
+extern void mt_target_reverse_attach(MtRemote *remote, const MtMigration *migration,
+									 const MtRelation *relation);
+
+/* Removes a table's triggers, then its queue; what was not sent is forgotten. */
+extern void mt_target_reverse_detach(MtRemote *remote, const MtMigration *migration,
+									 const MtRelation *relation);
+
+/* Removes all of that, of every table. */
+extern void mt_target_reverse_uninstall(MtRemote *remote, const MtMigration *migration);
+
+/* Statements of a PL/pgSQL block (with a variable "statement") that do the same by hand. */
+extern char *mt_target_reverse_drop_sql(const MtMigration *migration);
+
+#endif							/* MT_TARGET_REVERSE_H */
