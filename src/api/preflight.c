@@ -23,7 +23,7 @@ mt_preflight(PG_FUNCTION_ARGS)
 	ListCell   *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
-	foreach(cell, mt_preflight_run(migration))
+	foreach(cell, mt_preflight_run(migration, NULL))
 	{
 		MtPreflightRow *row = lfirst(cell);
 		Datum		values[5] = {

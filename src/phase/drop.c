@@ -34,6 +34,8 @@
 #include "catalog/relation.h"
 #include "catalog/worker.h"
 #include "endpoint/target.h"
+#include "phase/sequence.h"
+#include "phase/sequence_source.h"
 
 #define FIRST_RETRY_MS 100
 #define LAST_RETRY_MS  5000
@@ -44,6 +46,7 @@ typedef struct MtDrop
 	List	   *relations;		/* MtRelation, the realtime tables */
 	MtRelation *relation;		/* the one at hand */
 	MtRemote   *remote;
+	MtSourceRestore *sequences;	/* of the source, to be restored; NULL before the target was asked */
 	TimestampTz deadline;
 } MtDrop;
 
@@ -52,6 +55,7 @@ static void check_phase(const MtMigration *migration);
 static ErrorData *run_until_free(MtDrop *drop, void (*action)(void *));
 static void wait_a_while(long wait);
 static void clean_target(void *arg);
+static void end_turns(MtDrop *drop);
 static void build_again(MtDrop *drop, void (*action)(void *));
 static void restore_table(void *arg);
 static void restore_foreign_keys(void *arg);
@@ -159,7 +163,25 @@ clean_target(void *arg)
 		build_again(drop, restore_table);
 	}
 	build_again(drop, restore_foreign_keys);
+	end_turns(drop);
 	mt_target_uninstall(drop->remote, drop->migration);
+}
+
+/* end_turns gives the target's sequences their settings again, and asks how far they came before that is forgotten. */
+static void
+end_turns(MtDrop *drop)
+{
+	MtSourceRestore *sequences = NULL;
+	ListCell   *cell;
+
+	foreach(cell, drop->relations)
+	{
+		const MtRelation *relation = (MtRelation *) lfirst(cell);
+
+		mt_sequences_restore_target(drop->migration, drop->remote, relation, drop->migration->phase > MT_SYNCING);
+		sequences = mt_source_sequences_prepare(sequences, drop->migration, relation, drop->remote);
+	}
+	drop->sequences = sequences;
 }
 
 /* build_again leaves what the rows (class 23) or the tables (42) do not allow to mt_target_uninstall, which warns. */
@@ -247,6 +269,11 @@ clean_source(void *arg)
 		if (OidIsValid(drop->migration->queue[i]))
 			tables = lappend_oid(tables, drop->migration->queue[i]);
 	mt_lock_tables(tables, AccessExclusiveLock);
+	if (drop->sequences == NULL)
+		foreach(cell, drop->relations)
+			drop->sequences = mt_source_sequences_prepare(drop->sequences, drop->migration, (MtRelation *) lfirst(cell), NULL);
+	if (drop->sequences != NULL)
+		mt_source_sequences_restore(drop->sequences);
 	foreach(cell, captured)
 		mt_detach_table((MtRelation *) lfirst(cell));
 	mt_queue_drop(drop->migration);

@@ -62,9 +62,9 @@ static List *run_check(const MtCheck *check, const MtMigration *migration, Datum
 					   bool has_target);
 static List *add_row(List *rows, const char *check_name, char *object, char *status, char *detail, char *hint);
 
-/* mt_preflight_run runs every check that can be run. */
+/* mt_preflight_run runs every check that can be run, or the one of that name. */
 List *
-mt_preflight_run(const MtMigration *migration)
+mt_preflight_run(const MtMigration *migration, const char *only)
 {
 	List	   *relations = mt_relation_list(migration->id, NULL);
 	List	   *rows = NIL;
@@ -81,7 +81,7 @@ mt_preflight_run(const MtMigration *migration)
 	if (text != NULL)
 		target = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 	for (int i = 0; i < lengthof(checks); i++)
-		if (text != NULL || !checks[i].target)
+		if ((text != NULL || !checks[i].target) && (only == NULL || strcmp(checks[i].name, only) == 0))
 			rows = list_concat(rows, run_check(&checks[i], migration, source, target, text != NULL));
 	AtEOXact_GUC(true, guc_level);
 	return rows;
@@ -89,12 +89,12 @@ mt_preflight_run(const MtMigration *migration)
 
 /* mt_preflight_failures returns what forbids to go on. */
 List *
-mt_preflight_failures(const MtMigration *migration)
+mt_preflight_failures(const MtMigration *migration, const char *only)
 {
 	List	   *failures = NIL;
 	ListCell   *cell;
 
-	foreach(cell, mt_preflight_run(migration))
+	foreach(cell, mt_preflight_run(migration, only))
 	{
 		MtPreflightRow *row = lfirst(cell);
 

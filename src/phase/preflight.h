@@ -16,10 +16,10 @@ typedef struct MtPreflightRow
 	char	   *hint;			/* NULL when there is nothing to do */
 } MtPreflightRow;
 
-/* Runs all checks; the rows come in the order of the checks.  Changes nothing. */
-extern List *mt_preflight_run(const MtMigration *migration);
+/* Runs all checks, or the one of that name; the rows come in the order of the checks.  Changes nothing. */
+extern List *mt_preflight_run(const MtMigration *migration, const char *only);
 
 /* The same, but only the rows that forbid to go on: none means passed. */
-extern List *mt_preflight_failures(const MtMigration *migration);
+extern List *mt_preflight_failures(const MtMigration *migration, const char *only);
 
 #endif							/* MT_PREFLIGHT_H */

@@ -46,4 +46,8 @@ extern char *mt_step_describe_forget(const MtMigration *migration, const MtRelat
 extern char *mt_step_describe_finish_target(const MtMigration *migration, const MtRelation *relation, bool inverse);
 extern char *mt_step_describe_finish_source(const MtMigration *migration, const MtRelation *relation, bool inverse);
 
+/* For who ends a migration in any phase: the target's of a table; goes_on: it is written from here on. */
+extern void mt_sequences_restore_target(const MtMigration *migration, MtRemote *remote, const MtRelation *relation,
+										bool goes_on);
+
 #endif							/* MT_SEQUENCE_H */

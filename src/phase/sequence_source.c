@@ -126,13 +126,13 @@ check_owned(const MtMigration *migration, const MtSourceSequence *sequence)
 						 quote_identifier(GetUserNameFromId(migration->owner, false)))));
 }
 
-/* mt_source_sequences_restore gives the sequences of a table their settings again, and forgets what they were. */
-void
-mt_source_sequences_restore(const MtMigration *migration, const MtRelation *relation, MtRemote *remote)
+/* mt_source_sequences_prepare collects what gives the sequences of a table their settings again. */
+MtSourceRestore *
+mt_source_sequences_prepare(MtSourceRestore *so_far, const MtMigration *migration, const MtRelation *relation,
+							MtRemote *remote)
 {
+	MtSourceRestore *restore = so_far ? so_far : palloc0(sizeof(MtSourceRestore));
 	List	   *turns = NIL;
-	List	   *present = NIL;
-	List	   *blocks = NIL;
 	ListCell   *cell;
 	MtSpiScope	scope;
 	uint64		count;
@@ -145,7 +145,7 @@ mt_source_sequences_restore(const MtMigration *migration, const MtRelation *rela
 
 		turns = lappend_oid(turns, (Oid) mt_spi_int8(row, 1));
 		if (!mt_spi_bool(row, 2))
-			present = lappend_oid(present, (Oid) mt_spi_int8(row, 1));
+			restore->present = lappend_oid(restore->present, (Oid) mt_spi_int8(row, 1));
 		MemoryContextSwitchTo(spi);
 	}
 	mt_spi_end(&scope);
@@ -154,10 +154,22 @@ mt_source_sequences_restore(const MtMigration *migration, const MtRelation *rela
 		char	   *lapped = NULL;
 		char	   *given = remote ? mt_target_sequence_given(remote, migration, lfirst_oid(cell), &lapped) : NULL;
 
-		blocks = lappend(blocks, mt_sequence_restore_sql(psprintf("q.sequence = %u", lfirst_oid(cell)), true, given, lapped, true));
+		restore->blocks = lappend(restore->blocks,
+								  mt_sequence_restore_sql(psprintf("q.sequence = %u", lfirst_oid(cell)), true, given,
+														  lapped, true));
 	}
-	mt_lock_tables(present, ShareRowExclusiveLock);
-	foreach(cell, blocks)
+	return restore;
+}
+
+/* mt_source_sequences_restore does it, under locks that were got within one lock_timeout. */
+void
+mt_source_sequences_restore(const MtSourceRestore *restore)
+{
+	ListCell   *cell;
+	MtSpiScope	scope;
+
+	mt_lock_tables(restore->present, ShareRowExclusiveLock);
+	foreach(cell, restore->blocks)
 		run_block(&scope, (char *) lfirst(cell));
 }
 

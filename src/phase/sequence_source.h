@@ -28,8 +28,19 @@ extern List *mt_source_sequences(const MtMigration *migration, const MtRelation 
 /* Has the sequences of a table take turns; raises ERRCODE_LOCK_NOT_AVAILABLE for a retry, as the next does. */
 extern void mt_source_sequences_interleave(const MtMigration *migration, const MtRelation *relation);
 
-/* Gives them their settings again; remote NULL: what the target gave out does not count. */
-extern void mt_source_sequences_restore(const MtMigration *migration, const MtRelation *relation, MtRemote *remote);
+/*
+ * Gives them their settings again, in two parts: first the target is asked what it
+ * gave out (remote NULL: that does not count), then the locks are taken.  Forgets what they were.
+ */
+typedef struct MtSourceRestore
+{
+	List	   *present;		/* OIDs of those that exist */
+	List	   *blocks;			/* char * */
+} MtSourceRestore;
+
+extern MtSourceRestore *mt_source_sequences_prepare(MtSourceRestore *so_far, const MtMigration *migration,
+													const MtRelation *relation, MtRemote *remote);
+extern void mt_source_sequences_restore(const MtSourceRestore *restore);
 
 /* The value that a target's sequence has to begin after, and why: values given out, rows that are there. */
 extern char *mt_source_sequence_beyond(const MtRelation *relation, const MtSourceSequence *sequence);

@@ -36,7 +36,8 @@ mt_step_interleave_source(MtTransition *transition, MtRelation *relation)
 void
 mt_step_restore_source(MtTransition *transition, MtRelation *relation)
 {
-	mt_source_sequences_restore(transition->migration, relation, mt_transition_remote(transition));
+	mt_source_sequences_restore(mt_source_sequences_prepare(NULL, transition->migration, relation,
+															mt_transition_remote(transition)));
 }
 
 /* mt_step_interleave_target has the target's sequences of a table take the other turn. */
@@ -105,26 +106,28 @@ find_partner(const List *uses, const MtRelation *relation, const MtSourceSequenc
 void
 mt_step_reset_target(MtTransition *transition, MtRelation *relation)
 {
-	MtRemote   *remote = mt_transition_remote(transition);
-	MtRows	   *turns = mt_target_sequence_turns(remote, transition->migration, relation);
-
-	for (int row = 0; row < turns->count; row++)
-		mt_target_sequence_restore(remote, transition->migration, atooid(turns->values[row][0]), false, NULL, NULL);
+	mt_sequences_restore_target(transition->migration, mt_transition_remote(transition), relation, false);
 }
 
 /* mt_step_finish_target ends it where the target goes on: it begins after the furthest value of both. */
 void
 mt_step_finish_target(MtTransition *transition, MtRelation *relation)
 {
-	MtRemote   *remote = mt_transition_remote(transition);
-	MtRows	   *turns = mt_target_sequence_turns(remote, transition->migration, relation);
+	mt_sequences_restore_target(transition->migration, mt_transition_remote(transition), relation, true);
+}
+
+/* mt_sequences_restore_target gives the target's sequences of a table their settings again. */
+void
+mt_sequences_restore_target(const MtMigration *migration, MtRemote *remote, const MtRelation *relation, bool goes_on)
+{
+	MtRows	   *turns = mt_target_sequence_turns(remote, migration, relation);
 
 	for (int row = 0; row < turns->count; row++)
 	{
-		char	   *lapped;
-		char	   *given = mt_source_sequence_given(atooid(turns->values[row][1]), &lapped);
+		char	   *lapped = NULL;
+		char	   *given = goes_on ? mt_source_sequence_given(atooid(turns->values[row][1]), &lapped) : NULL;
 
-		mt_target_sequence_restore(remote, transition->migration, atooid(turns->values[row][0]), true, given, lapped);
+		mt_target_sequence_restore(remote, migration, atooid(turns->values[row][0]), goes_on, given, lapped);
 	}
 }
 
@@ -132,7 +135,7 @@ mt_step_finish_target(MtTransition *transition, MtRelation *relation)
 void
 mt_step_finish_source(MtTransition *transition, MtRelation *relation)
 {
-	mt_source_sequences_restore(transition->migration, relation, NULL);
+	mt_source_sequences_restore(mt_source_sequences_prepare(NULL, transition->migration, relation, NULL));
 }
 
 /* mt_step_forget_sequences forgets what the target's sequences were, when both sides have their own settings again. */
