@@ -29,9 +29,10 @@ static void on_transaction(XactEvent event, void *arg);
 #define LAUNCH_WAIT_MS 2000
 
 static BackgroundWorkerHandle *launch(int32 migration, int slot, const char *kind, bool notify,
-									  const MtVerifyOrder *order);
+									  const void *order, Size length);
 static void set_tag(LOCKTAG *tag, int32 migration, int slot);
 static bool take_all(int32 migration);
+static bool take(int32 migration, int first, int count);
 static List *worker_pids(int32 migration, int slot);
 
 /* mt_worker_lock takes the lock of a worker for the session. */
@@ -48,24 +49,34 @@ mt_worker_lock(int32 migration, int slot)
 BackgroundWorkerHandle *
 mt_worker_launch(int32 migration, int slot, bool notify)
 {
-	return launch(migration, slot, slot == MT_WORKER_SYNC ? "sync" : "copy", notify, NULL);
+	return launch(migration, slot, slot == MT_WORKER_SYNC ? "sync" : slot < MT_WORKER_BATCH ? "copy" :
+		"batch",
+				  notify,
+				  NULL, 0);
 }
 
 /* mt_worker_launch_verify registers the keeper or a reader of a verification; the caller is told of its end. */
 BackgroundWorkerHandle *
 mt_worker_launch_verify(int32 migration, int slot, const MtVerifyOrder *order)
 {
-	return launch(migration, slot, slot == MT_WORKER_VERIFY ? "verify" : "reader", true, order);
+	return launch(migration, slot, slot == MT_WORKER_VERIFY ? "verify" : "reader", true, order, sizeof(MtVerifyOrder));
+}
+
+/* mt_worker_launch_push registers a worker that pushes one table; the caller is told of its end. */
+BackgroundWorkerHandle *
+mt_worker_launch_push(int32 migration, const MtPushOrder *order)
+{
+	return launch(migration, MT_WORKER_BATCH + 1, "batch", true, order, sizeof(MtPushOrder));
 }
 
 /* launch registers a dynamic worker: migrate_tiers <kind>, which enters at mt_<kind>_worker_main. */
 static BackgroundWorkerHandle *
-launch(int32 migration, int slot, const char *kind, bool notify, const MtVerifyOrder *order)
+launch(int32 migration, int slot, const char *kind, bool notify, const void *order, Size length)
 {
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
 
-	StaticAssertStmt(sizeof(Oid) + sizeof(int) + sizeof(MtVerifyOrder) <= BGW_EXTRALEN, "order of a verification is too long");
+	Assert(sizeof(Oid) + sizeof(int) + length <= BGW_EXTRALEN);
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
@@ -80,7 +91,7 @@ launch(int32 migration, int slot, const char *kind, bool notify, const MtVerifyO
 	memcpy(worker.bgw_extra, &MyDatabaseId, sizeof(Oid));
 	memcpy(worker.bgw_extra + sizeof(Oid), &slot, sizeof(int));
 	if (order != NULL)
-		memcpy(worker.bgw_extra + sizeof(Oid) + sizeof(int), order, sizeof(MtVerifyOrder));
+		memcpy(worker.bgw_extra + sizeof(Oid) + sizeof(int), order, length);
 	worker.bgw_notify_pid = notify ? MyProcPid : 0;
 	return RegisterDynamicBackgroundWorker(&worker, &handle) ? handle : NULL;
 }
@@ -224,15 +235,19 @@ set_tag(LOCKTAG *tag, int32 migration, int slot)
 static bool
 take_all(int32 migration)
 {
-	for (int i = -2; i < 2 * MT_MAX_COPY_WORKERS; i++)
+	return take(migration, MT_WORKER_SYNC, 1) && take(migration, MT_WORKER_VERIFY, 1) &&
+		take(migration, MT_WORKER_COPY, MT_MAX_COPY_WORKERS) && take(migration, MT_WORKER_READER, MT_MAX_COPY_WORKERS) &&
+		take(migration, MT_WORKER_BATCH, MT_MAX_BATCH_WORKERS);
+}
+
+static bool
+take(int32 migration, int first, int count)
+{
+	for (int i = 0; i < count; i++)
 	{
 		LOCKTAG		tag;
 
-		set_tag(&tag, migration,
-				i == -2						? MT_WORKER_SYNC :
-					i == -1					? MT_WORKER_VERIFY :
-					i < MT_MAX_COPY_WORKERS ? MT_WORKER_COPY + i :
-					MT_WORKER_READER + i - MT_MAX_COPY_WORKERS);
+		set_tag(&tag, migration, first + i);
 		if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 			return false;
 	}

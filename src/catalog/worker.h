@@ -22,6 +22,7 @@
 #define MT_WORKER_VERIFY 3
 #define MT_WORKER_COPY	 16
 #define MT_WORKER_READER 128
+#define MT_WORKER_BATCH	 256	/* the schedule of pushes; those behind it push one table each */
 
 /* Copy workers that one migration can have, and readers of a verification. */
 #define MT_MAX_COPY_WORKERS 64
@@ -37,6 +38,16 @@ typedef struct MtVerifyOrder
 	char		target[32];
 } MtVerifyOrder;
 
+/* A push that is asked for, under a number that it will have. */
+typedef struct MtPushOrder
+{
+	int64		batch;
+	int32		relation;
+} MtPushOrder;
+
+/* Pushes that can be under way at once in one migration, and the schedule. */
+#define MT_MAX_BATCH_WORKERS 16
+
 /* Takes the lock of a worker for the session; false when somebody has it. */
 extern bool mt_worker_lock(int32 migration, int slot);
 
@@ -45,6 +56,9 @@ extern BackgroundWorkerHandle *mt_worker_launch(int32 migration, int slot, bool 
 
 /* The same for MT_WORKER_VERIFY and the readers, with what is to be done. */
 extern BackgroundWorkerHandle *mt_worker_launch_verify(int32 migration, int slot, const MtVerifyOrder *order);
+
+/* The same for the one behind MT_WORKER_BATCH that pushes a table. */
+extern BackgroundWorkerHandle *mt_worker_launch_push(int32 migration, const MtPushOrder *order);
 
 /* Wakes the process if it lives; false if it is gone. */
 extern bool mt_worker_wake(int pid);

@@ -105,3 +105,14 @@ COMMENT ON COLUMN migrate_tiers.batches.ranges IS 'ranges of keys that were comp
 COMMENT ON COLUMN migrate_tiers.batches.ranges_sent IS 'ranges whose digests differed, whose rows were sent';
 COMMENT ON COLUMN migrate_tiers.batches.scheduled IS 'whether the interval of batch_policy was the reason';
 COMMENT ON COLUMN migrate_tiers.batches.note IS 'what else is to be known of it: an empty source, or a postponement';
+
+CREATE FUNCTION migrate_tiers.batch_policy(relation regclass, every interval DEFAULT NULL, mode text DEFAULT 'diff',
+        max_age interval DEFAULT NULL, watermark name DEFAULT NULL, migration name DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_batch_policy';
+COMMENT ON FUNCTION migrate_tiers.batch_policy(regclass, interval, text, interval, name, name) IS
+'says how a batch table is pushed: every so often by our workers (null: when push_batch is called, or by schedule); in mode diff (only what differs, needs a key), replace (all rows) or append (rows above the column watermark); and how old the receiver may be, max_age (null: the option max_age). Errors: 22023 unknown mode, an interval that is not positive, no watermark for append, 55000 not a batch table, or no key for diff, 42703 no such column';
+
+CREATE FUNCTION migrate_tiers.push_batch(relation regclass, migration name DEFAULT NULL) RETURNS migrate_tiers.batches
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_push_batch';
+COMMENT ON FUNCTION migrate_tiers.push_batch(regclass, name) IS
+'pushes a batch table now, as batch_policy says, and returns its row of batches when the receiver has it: from the source up to phase dual_write, from the target after. A worker does it; that the row stays does not depend on the caller''s transaction. Errors: 55000 not a batch table, no key for diff, no watermark for append or one that went backwards, MT003 nothing is pushed in this phase, 55006 it is being pushed, 55P03 a lock was not to be had in lock_timeout, 53400 no background worker is free, those of either side';

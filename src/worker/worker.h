@@ -61,6 +61,7 @@ extern PGDLLEXPORT void mt_sync_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_copy_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_verify_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_reader_worker_main(Datum arg);
+extern PGDLLEXPORT void mt_batch_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_launcher_main(Datum arg);
 extern PGDLLEXPORT void mt_autostart_main(Datum arg);
 

@@ -22,6 +22,8 @@ INSERT INTO contract VALUES
     ('pause', 'f', 'migration name DEFAULT NULL::name', 'void'),
     ('resume', 'f', 'migration name DEFAULT NULL::name', 'void'),
     ('start_workers', 'f', NULL, NULL),
+    ('batch_policy', 'f', 'relation regclass, every interval DEFAULT NULL::interval, mode text DEFAULT ''diff''::text, max_age interval DEFAULT NULL::interval, watermark name DEFAULT NULL::name, migration name DEFAULT NULL::name', 'void'),
+    ('push_batch', 'f', 'relation regclass, migration name DEFAULT NULL::name', 'migrate_tiers.batches'),
     ('sync_token', 'f', 'migration name DEFAULT NULL::name', 'text'),
     ('wait_for_sync', 'f', 'token text DEFAULT NULL::text, timeout interval DEFAULT ''00:01:00''::interval, migration name DEFAULT NULL::name', 'void'),
     ('verify', 'f', 'relation regclass DEFAULT NULL::regclass, migration name DEFAULT NULL::name', 'TABLE(relation regclass, verdict text, source_rows bigint, target_rows bigint, different_rows bigint, at_mark pg_snapshot, started timestamp with time zone, finished timestamp with time zone, detail text)'),
@@ -56,6 +58,7 @@ SELECT v.view, split_part(c, ':', 1), nullif(split_part(c, ':', 2), '')
     ('progress', 'migration:name,relation:regclass'),
     ('verifications', 'relation:regclass,verdict:text,source_rows:bigint,target_rows:bigint,different_rows:bigint,at_mark:pg_snapshot,started:timestamp with time zone,finished:timestamp with time zone'),
     ('discrepancies', 'relation:regclass,key:text[],source_row:jsonb,target_row:jsonb'),
+    ('batches', 'id:,relation:regclass,direction:text,mode:text,source_rows:bigint,target_rows:bigint,inserted:bigint,updated:bigint,deleted:bigint,bytes:bigint,started:timestamp with time zone,finished:timestamp with time zone,error:text'),
     ('pending', 'migration:name')) AS v(view, list)
  CROSS JOIN LATERAL unnest(string_to_array(v.list, ',')) AS c;
 

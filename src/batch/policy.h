@@ -1,0 +1,16 @@
+/*
+ * policy.h
+ *	  How and when a batch table is pushed, as a person says.
+ */
+#ifndef MT_BATCH_POLICY_H
+#define MT_BATCH_POLICY_H
+
+#include "catalog/relation.h"
+
+#include "utils/timestamp.h"
+
+/* every and max_age may be NULL, watermark is NULL for another mode than append. */
+extern void mt_policy_set(const MtRelation *relation, Interval *every, const char *mode, Interval *max_age,
+						  const char *watermark);
+
+#endif							/* MT_BATCH_POLICY_H */

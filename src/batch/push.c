@@ -1,0 +1,228 @@
+/*
+ * push.c
+ *	  One push from its beginning to its end: see push.h.
+ *
+ * Three transactions of this database: the push is noted, it is done, its end is noted.
+ * Between the second and the third the receiver has the new snapshot and we do not
+ * know it; then the row says that the push was cut off, and the next one finds
+ * nothing to do.
+ */
+#include "batch/push.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_class_d.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "base/spi.h"
+#include "base/xact.h"
+#include "catalog/option.h"
+
+static MtPush *begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch);
+static MtRemote *connect_target(const MtMigration *migration);
+static void check_phase(const MtMigration *migration);
+static void name_sides(MtPush *push);
+static void do_push(MtPush *push);
+static void describe(MtPush *push);
+static void check_rights(const MtPush *push);
+static void fail_push(const MtBatch *batch, ErrorData *error);
+
+/* mt_push_run pushes one table. */
+void
+mt_push_run(const MtMigration *migration, MtRemote **remote, int32 relation, int64 id, bool scheduled)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MtBatch    *batch = palloc0(sizeof(MtBatch));
+	MtPush	   *push;
+
+	batch->id = id;
+	batch->relation = relation;
+	batch->scheduled = scheduled;
+	push = begin_push(migration, relation, batch);
+	PG_TRY();
+	{
+		if (*remote == NULL || !mt_remote_usable(*remote))
+			*remote = connect_target(migration);
+		push->there.remote = *remote;
+		do_push(push);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+		if (*remote != NULL)
+			mt_remote_close(*remote);
+		*remote = NULL;
+		fail_push(batch, error);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	batch->bytes += push->pace.bytes;
+	mt_xact_begin();
+	mt_batch_end(batch, NULL);
+	mt_xact_commit();
+}
+
+/* begin_push reads what is to be done, and notes that it begins. */
+static MtPush *
+begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch)
+{
+	MtPush	   *push = palloc0(sizeof(MtPush));
+
+	mt_xact_begin();
+	push->migration = migration;
+	push->relation = mt_relation_by_id(relation_id, false);
+	push->policy = mt_policy_read(relation_id);
+	push->batch = batch;
+	push->pace.rate = mt_option_integer(migration->id, "copy_rate");
+	push->here.role = migration->owner;
+	batch->reverse = migration->phase >= MT_READ_TARGET;
+	batch->mode = push->policy->mode;
+	check_phase(migration);
+	mt_batch_begin(batch);
+	mt_xact_commit();
+	return push;
+}
+
+/* connect_target opens a session whose statements are as those of this process. */
+static MtRemote *
+connect_target(const MtMigration *migration)
+{
+	MtRemote   *remote;
+
+	mt_xact_begin();
+	remote = mt_remote_open(migration);
+	mt_xact_commit();
+	mt_remote_run(remote, "SET session_replication_role = replica; SET max_parallel_workers_per_gather = 0; SET jit = off");
+	return remote;
+}
+
+static void
+check_phase(const MtMigration *migration)
+{
+	if (migration->phase == MT_PLANNED || migration->phase == MT_FINISHED)
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_WRONG_PHASE),
+				 errmsg("nothing is pushed in phase %s", mt_phase_name(migration->phase)),
+				 migration->phase == MT_PLANNED ?
+				 errhint("Go on with CALL migrate_tiers.advance('syncing').") : 0));
+}
+
+/* do_push sends one snapshot and has it applied. */
+static void
+do_push(MtPush *push)
+{
+	MtBatch    *batch = push->batch;
+
+	name_sides(push);
+	if (push->sender == &push->there)
+	{
+		mt_xact_begin();
+		describe(push);
+		mt_xact_commit();
+	}
+	batch->snapshot_time = GetCurrentTimestamp();
+	mt_side_begin_reading(push->sender, push->relation->relid, push->sender_name);
+	if (push->sender == &push->here)
+		describe(push);
+	if (strcmp(batch->mode, "replace") == 0)
+		mt_push_replace(push);
+	else if (strcmp(batch->mode, "append") == 0)
+		mt_push_append(push);
+	else
+		mt_push_diff(push);
+	mt_side_commit(push->sender);
+	if (batch->sender_rows == 0)
+		batch->note = psprintf("the sender's table was empty in the snapshot; " INT64_FORMAT " rows were deleted",
+							   batch->deleted);
+}
+
+/* name_sides says who sends to whom in this phase, and what the table is called on each side. */
+static void
+name_sides(MtPush *push)
+{
+	const MtRelation *relation = push->relation;
+	char	   *source = quote_qualified_identifier(relation->schema, relation->name);
+	char	   *target = mt_relation_target_name(relation);
+	char	   *source_rows = mt_relation_source_name(relation);
+	char	   *target_rows;
+	MtRows	   *kind;
+
+	kind = mt_remote_query(push->there.remote, "SELECT relkind FROM pg_class WHERE oid = pg_catalog.to_regclass($1)",
+						   MT_PARAMS(target));
+	if (kind->count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the target has no table %s", target),
+				 errhint("Create it there, or name another one: SELECT migrate_tiers.tag(%s, 'batch', target => 'schema.table').",
+						 quote_literal_cstr(source))));
+	target_rows = psprintf("%s%s", kind->values[0][0][0] == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ", target);
+	push->sender = push->batch->reverse ? &push->there : &push->here;
+	push->receiver = push->batch->reverse ? &push->here : &push->there;
+	push->sender_name = push->batch->reverse ? target : source;
+	push->from = push->batch->reverse ? target_rows : source_rows;
+	push->to = push->batch->reverse ? source_rows : target_rows;
+	push->into = push->batch->reverse ? source : target;
+}
+
+/* describe reads the columns that travel: those of the source. */
+static void
+describe(MtPush *push)
+{
+	Relation	table;
+
+	check_rights(push);
+	table = table_open(push->relation->relid, AccessShareLock);
+	push->columns = mt_columns_describe(RelationGetDescr(table));
+	table_close(table, AccessShareLock);
+	mt_push_check_columns(push);
+}
+
+/* check_rights refuses a table that the migration's owner may not read whole. */
+static void
+check_rights(const MtPush *push)
+{
+	Oid			relid = push->relation->relid;
+	AclMode		needed = push->batch->reverse ? ACL_SELECT | ACL_INSERT | ACL_UPDATE | ACL_DELETE : ACL_SELECT;
+
+	if (pg_class_aclmask(relid, push->migration->owner, needed, ACLMASK_ALL) != needed)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
+	if (check_enable_rls(relid, push->migration->owner, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("row security hides rows of table \"%s\" from the owner of the migration",
+						get_rel_name(relid)),
+				 errhint("Let the migration belong to a role with BYPASSRLS.")));
+}
+
+/* fail_push notes why a push failed; what could not be locked is tried again later. */
+static void
+fail_push(const MtBatch *batch, ErrorData *error)
+{
+	MtBatch		failed = *batch;
+
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		failed.note = pstrdup("postponed: somebody holds a lock on the table that the push needs");
+	mt_xact_begin();
+	mt_batch_end(&failed, mt_error_text(error));
+	mt_xact_commit();
+}
+
+/* mt_push_columns lists the columns, each behind a prefix. */
+char *
+mt_push_columns(const MtPush *push, const char *prefix)
+{
+	return mt_columns_list(push->columns, prefix);
+}

@@ -1,0 +1,64 @@
+/*
+ * push.h
+ *	  A push of a batch table: one snapshot of the sender, applied by the
+ *	  receiver in one transaction.
+ *
+ * Readers of the receiver see the snapshot before or this one, and wait for
+ * nobody: only rows are locked there.  A push that fails at whatever moment leaves
+ * the snapshot before it.  Who sends and who receives depends on the phase
+ * alone; the code is the same.
+ */
+#ifndef MT_PUSH_H
+#define MT_PUSH_H
+
+#include "catalog/batch.h"
+#include "endpoint/side.h"
+
+/* What identifies a row on both sides, and cuts a table into ranges. */
+typedef struct MtPushKey
+{
+	int			count;
+	char	  **columns;		/* quoted */
+	char	  **operators;		/* equality: OPERATOR(schema.=) */
+	char	  **types;			/* of literals */
+	bool		ordered;		/* ranges of it can be compared on both sides */
+} MtPushKey;
+
+typedef struct MtPush
+{
+	const MtMigration *migration;
+	const MtRelation *relation;
+	const MtPolicy *policy;
+	MtBatch    *batch;
+	MtSide		here;
+	MtSide		there;
+	MtSide	   *sender;
+	MtSide	   *receiver;
+	char	   *from;			/* the sender's table, with ONLY where it needs that */
+	char	   *to;				/* the receiver's table, too */
+	char	   *into;			/* the receiver's table for INSERT and COPY */
+	char	   *sender_name;	/* without ONLY */
+	MtColumns  *columns;
+	MtPushKey  *key;			/* of diff */
+	MtPace		pace;
+} MtPush;
+
+/*
+ * Runs a push of a table that is locked (mt_batch_lock), and notes how it began and ended; raises its error.
+ * The connection is opened where there is none that is usable.
+ */
+extern void mt_push_run(const MtMigration *migration, MtRemote **remote, int32 relation, int64 id, bool scheduled);
+
+/* The modes; the sender's transaction has begun. */
+extern void mt_push_diff(MtPush *push);
+extern void mt_push_replace(MtPush *push);
+extern void mt_push_append(MtPush *push);
+
+/* Finds the key that both sides have, or raises an error; the columns of both sides are compared, too. */
+extern MtPushKey *mt_push_find_key(MtPush *push);
+extern void mt_push_check_columns(MtPush *push);
+
+/* The columns for SELECT, behind a prefix. */
+extern char *mt_push_columns(const MtPush *push, const char *prefix);
+
+#endif							/* MT_PUSH_H */

@@ -1,0 +1,145 @@
+/*
+ * range.c
+ *	  Ranges of keys: see range.h.
+ */
+#include "batch/range.h"
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+
+#include "endpoint/digest.h"
+
+/* Pages that are looked at for each range. */
+#define SAMPLE_PAGES 8
+
+static char *key_list(const MtPush *push, const char *prefix, const char *suffix);
+static void append_bound(StringInfo text, const MtPush *push, char **values);
+
+/* mt_ranges_make cuts all keys at the bounds. */
+MtRanges *
+mt_ranges_make(const MtRows *bounds)
+{
+	MtRanges   *ranges = palloc0(sizeof(MtRanges));
+	int			cuts = bounds ? bounds->count : 0;
+
+	ranges->count = cuts + 1;
+	ranges->ranges = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(MtRange) * ranges->count,
+												MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int i = 0; i < cuts; i++)
+		ranges->ranges[i].high = ranges->ranges[i + 1].low = bounds->values[i];
+	return ranges;
+}
+
+/* mt_ranges_sample takes every nth key of some pages of the sender's table. */
+MtRows *
+mt_ranges_sample(MtPush *push)
+{
+	MtRows	   *size;
+	double		rows;
+	double		pages;
+	int			count;
+
+	if (!push->key->ordered)
+		return NULL;
+	/* A table that was never analyzed has 100 rows a page, or so. */
+	size = mt_side_query(push->sender,
+						 psprintf("SELECT sum(CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE s.pages * 100 END), sum(s.pages)"
+								  " FROM (SELECT %s::regclass UNION SELECT relid FROM pg_partition_tree(%s::regclass)) AS t(oid)"
+								  " JOIN pg_class AS c ON c.oid = t.oid AND c.relkind IN ('r', 'm') CROSS JOIN LATERAL"
+								  " (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS s",
+								  quote_literal_cstr(push->sender_name), quote_literal_cstr(push->sender_name)));
+	rows = size->values[0][0] ? strtod(size->values[0][0], NULL) : 0;
+	pages = size->values[0][1] ? strtod(size->values[0][1], NULL) : 0;
+	count = (int) Min(rows / MT_RANGE_ROWS, 1e6);
+	if (count < 2)
+		return NULL;
+	return mt_side_query(push->sender,
+						 psprintf("SELECT %s FROM (SELECT %s, row_number() OVER (ORDER BY %s) AS n, count(*) OVER () AS total"
+								  " FROM %s AS t TABLESAMPLE SYSTEM (%f)) AS k"
+								  " WHERE n %% greatest(total / %d, 1) = 0 ORDER BY n",
+								  key_list(push, "k.", "::text"), key_list(push, "t.", ""), key_list(push, "t.", ""),
+								  push->from, Min(100.0 * count * SAMPLE_PAGES / pages, 100.0), count));
+}
+
+/* mt_ranges_agree asks the receiver whether each bound is above the one before. */
+bool
+mt_ranges_agree(MtPush *push, const MtRows *bounds)
+{
+	StringInfoData sql;
+	MtRows	   *answer;
+
+	initStringInfo(&sql);
+	/* The table's columns come first, so that their collations count. */
+	appendStringInfo(&sql, "SELECT coalesce(bool_and(above), true) FROM (SELECT ROW(%s) > ROW(",
+					 key_list(push, "b.", ""));
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&sql, "%slag(b.%s) OVER w", i ? ", " : "", push->key->columns[i]);
+	appendStringInfo(&sql, ") AS above FROM (SELECT 0 AS n, %s FROM %s AS t WHERE false UNION ALL VALUES ",
+					 key_list(push, "t.", ""), push->to);
+	for (int row = 0; row < bounds->count; row++)
+	{
+		appendStringInfo(&sql, "%s(%d, ", row ? ", " : "", row + 1);
+		append_bound(&sql, push, bounds->values[row]);
+		appendStringInfoChar(&sql, ')');
+	}
+	appendStringInfoString(&sql, ") AS b WINDOW w AS (ORDER BY b.n)) AS c");
+	answer = mt_side_query(push->receiver, sql.data);
+	return answer->values[0][0][0] == 't';
+}
+
+/* mt_range_condition writes what keys of a range have in common. */
+char *
+mt_range_condition(const MtPush *push, const MtRange *range, const char *prefix)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	if (range->low != NULL)
+	{
+		appendStringInfo(&text, "(%s) >= (", key_list(push, prefix, ""));
+		append_bound(&text, push, range->low);
+		appendStringInfoChar(&text, ')');
+	}
+	if (range->high != NULL)
+	{
+		appendStringInfo(&text, "%s(%s) < (", text.len ? " AND " : "", key_list(push, prefix, ""));
+		append_bound(&text, push, range->high);
+		appendStringInfoChar(&text, ')');
+	}
+	return text.len ? text.data : pstrdup("true");
+}
+
+/* mt_ranges_digest_sql asks for the digests of some ranges. */
+char *
+mt_ranges_digest_sql(const MtPush *push, const MtRanges *ranges, int first, int last, const char *table)
+{
+	char	   *digest = mt_sql_row_digest(push->columns, "t.");
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (int i = first; i < last; i++)
+		appendStringInfo(&sql, "%sSELECT %d AS n, count(*), coalesce(sum(%s), 0)::text FROM %s AS t WHERE %s",
+						 i > first ? " UNION ALL " : "", i, digest, table,
+						 mt_range_condition(push, &ranges->ranges[i], "t."));
+	appendStringInfoString(&sql, " ORDER BY n");
+	pfree(digest);
+	return sql.data;
+}
+
+static char *
+key_list(const MtPush *push, const char *prefix, const char *suffix)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&text, "%s%s%s%s", i ? ", " : "", prefix, push->key->columns[i], suffix);
+	return text.data;
+}
+
+static void
+append_bound(StringInfo text, const MtPush *push, char **values)
+{
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(text, "%s%s::%s", i ? ", " : "", quote_literal_cstr(values[i]), push->key->types[i]);
+}

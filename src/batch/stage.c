@@ -1,0 +1,267 @@
+/*
+ * stage.c
+ *	  The stage of a push: see stage.h.
+ *
+ * Rows are applied in an order that suits every unique index: what the sender does
+ * not have goes first.  Where a second one could refuse an UPDATE, since rows
+ * exchange their values, rows that differ go, too, and come again.
+ */
+#include "batch/stage.h"
+
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+
+#include "endpoint/digest.h"
+
+/* How rows of the stage are applied. */
+typedef struct MtApply
+{
+	MtPush	   *push;
+	MtStage    *stage;
+	bool		update;			/* else what differs is deleted and inserted */
+	char	   *match;			/* t and s have the same key */
+} MtApply;
+
+static int64 delete_absent(const MtApply *apply, const MtRange *range);
+static int64 change_different(const MtApply *apply, const MtRange *range);
+static int64 insert_missing(const MtApply *apply, const MtRange *range);
+static bool has_signature(MtPush *push, MtStage *stage);
+static MtRows *read_bounds(MtPush *push, MtStage *stage);
+static char *describe_stage(const MtStage *stage, const MtRows *bounds);
+static bool can_update(MtPush *push);
+static char *set_list(const MtPush *push);
+static char *key_match(const MtPush *push);
+static char *key_columns(const MtPush *push);
+
+/* mt_stage_find looks for the stage of a push that was cut off. */
+MtStage *
+mt_stage_find(MtPush *push)
+{
+	MtStage    *stage = palloc0(sizeof(MtStage));
+	char	   *name = psprintf("stage_%.8s_%d", push->migration->ident, push->relation->id);
+
+	stage->table = psprintf("migrate_tiers.%s", quote_identifier(name));
+	stage->signature = psprintf("%s; %s", key_columns(push), mt_sql_row_digest(push->columns, ""));
+	stage->exists = mt_side_query(push->receiver, psprintf("SELECT 1 WHERE to_regclass(%s) IS NOT NULL", quote_literal_cstr(stage->table)))->count > 0;
+	if (stage->exists && !has_signature(push, stage))
+	{
+		mt_side_begin(push->receiver);
+		mt_stage_drop(push, stage);
+		mt_side_commit(push->receiver);
+	}
+	stage->reused = stage->exists;
+	if (stage->reused)
+		stage->bounds = read_bounds(push, stage);
+	return stage;
+}
+
+static bool
+has_signature(MtPush *push, MtStage *stage)
+{
+	MtRows	   *rows = mt_side_query(push->receiver,
+									 psprintf("SELECT obj_description(%s::regclass, 'pg_class')::jsonb->>'signature' = %s",
+											  quote_literal_cstr(stage->table), quote_literal_cstr(stage->signature)));
+
+	return rows->values[0][0] != NULL && rows->values[0][0][0] == 't';
+}
+
+/* read_bounds reads a row for each bound, as mt_ranges_sample gives them. */
+static MtRows *
+read_bounds(MtPush *push, MtStage *stage)
+{
+	StringInfoData sql;
+	MtRows	   *bounds;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&sql, "%sb.value->>%d", i ? ", " : "SELECT ", i);
+	appendStringInfo(&sql, " FROM jsonb_array_elements(obj_description(%s::regclass, 'pg_class')::jsonb->'bounds')"
+						   " WITH ORDINALITY AS b(value, n) ORDER BY n",
+					 quote_literal_cstr(stage->table));
+	bounds = mt_side_query(push->receiver, sql.data);
+	return bounds->count > 0 ? bounds : NULL;
+}
+
+/* mt_stage_create makes the stage; a push that changes nothing never has one. */
+void
+mt_stage_create(MtPush *push, MtStage *stage, const MtRows *bounds)
+{
+	StringInfoData sql;
+
+	if (stage->exists)
+		return;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "CREATE UNLOGGED TABLE %s AS SELECT %s FROM %s AS t WITH NO DATA;"
+						   " CREATE UNIQUE INDEX ON %s (%s); COMMENT ON TABLE %s IS %s",
+					 stage->table, mt_push_columns(push, "t."), push->to, stage->table, key_columns(push),
+					 stage->table, quote_literal_cstr(describe_stage(stage, bounds)));
+	if (push->receiver->remote == NULL)
+		appendStringInfo(&sql, "; GRANT ALL ON %s TO %s", stage->table,
+						 quote_identifier(GetUserNameFromId(push->receiver->role, false)));
+	mt_side_begin(push->receiver);
+	mt_side_manage(push->receiver, sql.data);
+	mt_side_commit(push->receiver);
+	stage->exists = true;
+}
+
+static char *
+describe_stage(const MtStage *stage, const MtRows *bounds)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"signature\": ");
+	escape_json(&json, stage->signature);
+	appendStringInfoString(&json, ", \"bounds\": [");
+	for (int row = 0; bounds != NULL && row < bounds->count; row++)
+	{
+		appendStringInfoString(&json, row ? ", [" : "[");
+		for (int i = 0; i < bounds->columns; i++)
+		{
+			appendStringInfoString(&json, i ? ", " : "");
+			escape_json(&json, bounds->values[row][i]);
+		}
+		appendStringInfoChar(&json, ']');
+	}
+	appendStringInfoString(&json, "]}");
+	return json.data;
+}
+
+/* mt_stage_drop drops it, in the transaction that is open. */
+void
+mt_stage_drop(MtPush *push, MtStage *stage)
+{
+	mt_side_manage(push->receiver, psprintf("DROP TABLE %s", stage->table));
+	stage->exists = false;
+}
+
+/* mt_stage_fill brings the rows of a range, in a transaction of their own. */
+void
+mt_stage_fill(MtPush *push, MtStage *stage, const MtRange *range)
+{
+	mt_side_begin(push->receiver);
+	if (stage->reused)
+		(void) mt_side_execute(push->receiver, psprintf("DELETE FROM %s AS s WHERE %s", stage->table, mt_range_condition(push, range, "s.")));
+	(void) mt_side_transfer(push->sender,
+							psprintf("SELECT %s FROM %s AS t WHERE %s", mt_push_columns(push, "t."), push->from,
+									 mt_range_condition(push, range, "t.")),
+							push->receiver, stage->table, push->columns, &push->pace);
+	mt_side_commit(push->receiver);
+}
+
+/* mt_stage_apply changes what differs. */
+void
+mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges)
+{
+	MtBatch    *batch = push->batch;
+	MtApply		apply = {push, stage, can_update(push), key_match(push)};
+
+	mt_side_manage(push->receiver, psprintf("ANALYZE %s", stage->table));
+	for (int i = 0; i < ranges->count; i++)
+		batch->deleted += delete_absent(&apply, &ranges->ranges[i]);
+	for (int i = 0; i < ranges->count; i++)
+		batch->updated += change_different(&apply, &ranges->ranges[i]);
+	for (int i = 0; i < ranges->count; i++)
+		batch->inserted += insert_missing(&apply, &ranges->ranges[i]);
+	/* Rows that were deleted to be changed came again among those that were missing. */
+	if (!apply.update)
+		batch->inserted -= batch->updated;
+}
+
+static int64
+delete_absent(const MtApply *apply, const MtRange *range)
+{
+	MtPush	   *push = apply->push;
+
+	if (!range->differs || range->receiver_rows == 0)
+		return 0;
+	return mt_side_execute(push->receiver,
+						   psprintf("DELETE FROM %s AS t WHERE %s AND NOT EXISTS (SELECT FROM %s AS s WHERE %s)",
+									push->to, mt_range_condition(push, range, "t."), apply->stage->table, apply->match));
+}
+
+static int64
+change_different(const MtApply *apply, const MtRange *range)
+{
+	MtPush	   *push = apply->push;
+	char	   *which;
+
+	if (!range->differs || range->receiver_rows == 0 || range->sender_rows == 0)
+		return 0;
+	which = psprintf("%s AS s WHERE %s AND %s AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
+					 apply->stage->table, mt_range_condition(push, range, "s."), apply->match,
+					 mt_push_columns(push, "t."), mt_push_columns(push, "s."));
+	return mt_side_execute(push->receiver,
+						   apply->update ? psprintf("UPDATE %s AS t SET %s FROM %s", push->to, set_list(push), which) :
+							   psprintf("DELETE FROM %s AS t USING %s", push->to, which));
+}
+
+static int64
+insert_missing(const MtApply *apply, const MtRange *range)
+{
+	MtPush	   *push = apply->push;
+
+	if (!range->differs || range->sender_rows == 0)
+		return 0;
+	return mt_side_execute(push->receiver,
+						   psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s AS s"
+									" WHERE %s AND NOT EXISTS (SELECT FROM %s AS t WHERE %s)",
+									push->into, mt_push_columns(push, ""), mt_push_columns(push, "s."),
+									apply->stage->table, mt_range_condition(push, range, "s."), push->to, apply->match));
+}
+
+/* can_update says whether no other unique index, and no column, could refuse an UPDATE. */
+static bool
+can_update(MtPush *push)
+{
+	MtRows	   *indexes;
+
+	for (int i = 0; i < push->columns->count; i++)
+		if (push->columns->columns[i].identity_always)
+			return false;
+	indexes = mt_side_query(push->receiver,
+							psprintf("SELECT count(*) <= 1 FROM pg_index WHERE indrelid = %s::regclass"
+									 " AND (indisunique OR indisexclusion)",
+									 quote_literal_cstr(push->into)));
+	return set_list(push)[0] != '\0' && indexes->values[0][0][0] == 't';
+}
+
+static char *
+set_list(const MtPush *push)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < push->columns->count; i++)
+	{
+		const char *column = quote_identifier(push->columns->columns[i].name);
+
+		appendStringInfo(&text, "%s%s = s.%s", i ? ", " : "", column, column);
+	}
+	return text.data;
+}
+
+static char *
+key_match(const MtPush *push)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&text, "%st.%s %s s.%s", i ? " AND " : "", push->key->columns[i], push->key->operators[i],
+						 push->key->columns[i]);
+	return text.data;
+}
+
+static char *
+key_columns(const MtPush *push)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&text, "%s%s", i ? ", " : "", push->key->columns[i]);
+	return text.data;
+}

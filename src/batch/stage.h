@@ -1,0 +1,39 @@
+/*
+ * stage.h
+ *	  Where the receiver keeps rows that came until all have come: a table of ours
+ *	  there, of the columns of the pushed one and with its key.
+ *
+ * It outlives a push that is cut off: each range is put there by a transaction of its
+ * own, and the next push finds by digests which of them are still as the sender has them.
+ * It is unlogged: a crash of the receiver empties it, and then they are sent again.
+ * Its comment holds the bounds of the ranges, so that those of the next push are the same.
+ */
+#ifndef MT_STAGE_H
+#define MT_STAGE_H
+
+#include "batch/range.h"
+
+typedef struct MtStage
+{
+	char	   *table;
+	char	   *signature;		/* of what its columns and digests mean */
+	bool		exists;
+	bool		reused;			/* it was there before this push */
+	MtRows	   *bounds;			/* of the push that made it */
+} MtStage;
+
+/* Looks for the stage that a push before left; one of another structure is dropped. */
+extern MtStage *mt_stage_find(MtPush *push);
+
+/* Makes it, unless it exists. */
+extern void mt_stage_create(MtPush *push, MtStage *stage, const MtRows *bounds);
+
+extern void mt_stage_drop(MtPush *push, MtStage *stage);
+
+/* Brings the rows of a range there; what the stage has of it goes. */
+extern void mt_stage_fill(MtPush *push, MtStage *stage, const MtRange *range);
+
+/* Makes the receiver's rows of the ranges that differ those of the stage; in the transaction that is open. */
+extern void mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges);
+
+#endif							/* MT_STAGE_H */

@@ -1,0 +1,167 @@
+/*
+ * structure.c
+ *	  What a push has to know of the tables on both sides: that the columns are
+ *	  alike, and what identifies a row.
+ */
+#include "batch/push.h"
+
+#include "access/transam.h"
+#include "catalog/pg_type_d.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+/* Columns that can be sent, as both sides say of themselves. */
+#define COLUMNS_OF \
+	"SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '' FROM pg_attribute AS a" \
+	" WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped"
+
+/*
+ * Unique keys over plain columns, the primary key first.  A materialized view has no columns that
+ * are NOT NULL: that its keys hold no null is looked at when it is pushed.
+ */
+#define KEYS_OF \
+	"SELECT i.indexrelid, a.attname, format('OPERATOR(%%I.%%s)', n.nspname, o.oprname)" \
+	" FROM (SELECT x.* FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indexrelid JOIN pg_class AS t ON t.oid = x.indrelid" \
+	"  WHERE x.indrelid = %s::regclass AND x.indisunique AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL" \
+	"  AND c.relam = (SELECT oid FROM pg_am WHERE amname = 'btree')" \
+	"  AND NOT EXISTS (SELECT FROM pg_attribute AS b WHERE b.attrelid = x.indrelid" \
+	"   AND b.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1])" \
+	"   AND (b.attgenerated <> '' OR NOT b.attnotnull AND t.relkind <> 'm'))) AS i" \
+	" CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, position)" \
+	" JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum" \
+	" JOIN pg_opclass AS c ON c.oid = k.opclass" \
+	" JOIN pg_amop AS s ON s.amopfamily = c.opcfamily AND s.amopstrategy = 3" \
+	"  AND s.amoplefttype = c.opcintype AND s.amoprighttype = c.opcintype" \
+	" JOIN pg_operator AS o ON o.oid = s.amopopr JOIN pg_namespace AS n ON n.oid = o.oprnamespace" \
+	" WHERE k.position <= i.indnkeyatts" \
+	" ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid, k.position"
+
+static char **find_row(MtRows *rows, const char *name);
+static int	next_key(MtRows *keys, int first);
+static bool has_key_on(MtRows *keys, MtRows *wanted, int first, int count);
+static MtPushKey *make_key(MtPush *push, MtRows *keys, int first, int count);
+static void refuse_key(const MtPush *push, bool sender);
+
+/* mt_push_check_columns refuses tables whose columns are not alike. */
+void
+mt_push_check_columns(MtPush *push)
+{
+	bool		reverse = push->batch->reverse;
+	const char *source_name = quote_literal_cstr(reverse ? push->into : push->sender_name);
+	const char *target_name = quote_literal_cstr(reverse ? push->sender_name : push->into);
+	MtRows	   *source = mt_side_query(&push->here, psprintf(COLUMNS_OF, source_name));
+	MtRows	   *target = mt_side_query(&push->there, psprintf(COLUMNS_OF, target_name));
+
+	for (int i = 0; i < push->columns->count; i++)
+	{
+		const char *name = push->columns->columns[i].name;
+		char	  **here = find_row(source, name);
+		char	  **there = find_row(target, name);
+
+		if (there == NULL || there[2][0] == 't' || strcmp(here[1], there[1]) != 0)
+			ereport(ERROR,
+					(errcode(there == NULL ? ERRCODE_UNDEFINED_COLUMN : ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of table %s is not the same on both sides", name, push->into),
+					 there == NULL ? errdetail("The target has no such column.") :
+					 errdetail("It is %s on the source, %s%s on the target.", here[1],
+							   there[2][0] == 't' ? "generated as " : "", there[1]),
+					 errhint("SELECT * FROM migrate_tiers.preflight() shows all differences.")));
+	}
+}
+
+static char **
+find_row(MtRows *rows, const char *name)
+{
+	for (int i = 0; i < rows->count; i++)
+		if (strcmp(rows->values[i][0], name) == 0)
+			return rows->values[i];
+	return NULL;
+}
+
+/* mt_push_find_key finds the first key of the sender's table that the receiver's has, too. */
+MtPushKey *
+mt_push_find_key(MtPush *push)
+{
+	MtRows	   *sender = mt_side_query(push->sender, psprintf(KEYS_OF, quote_literal_cstr(push->sender_name)));
+	MtRows	   *receiver = mt_side_query(push->receiver, psprintf(KEYS_OF, quote_literal_cstr(push->into)));
+
+	for (int first = 0, next; first < sender->count; first = next)
+	{
+		next = next_key(sender, first);
+		if (has_key_on(receiver, sender, first, next - first))
+			return make_key(push, sender, first, next - first);
+	}
+	refuse_key(push, sender->count == 0);
+	return NULL;
+}
+
+/* next_key returns the first row of the next index. */
+static int
+next_key(MtRows *keys, int first)
+{
+	int			next = first + 1;
+
+	while (next < keys->count && strcmp(keys->values[next][0], keys->values[first][0]) == 0)
+		next++;
+	return next;
+}
+
+/* has_key_on says whether some index is over just the same columns, in whatever order. */
+static bool
+has_key_on(MtRows *keys, MtRows *wanted, int wanted_first, int count)
+{
+	for (int first = 0, next; first < keys->count; first = next)
+	{
+		int			found = 0;
+
+		next = next_key(keys, first);
+		if (next - first != count)
+			continue;
+		for (int i = first; i < next; i++)
+			for (int k = wanted_first; k < wanted_first + count; k++)
+				found += strcmp(keys->values[i][1], wanted->values[k][1]) == 0;
+		if (found == count)
+			return true;
+	}
+	return false;
+}
+
+static MtPushKey *
+make_key(MtPush *push, MtRows *keys, int first, int count)
+{
+	MtPushKey  *key = palloc0(sizeof(MtPushKey));
+
+	key->count = count;
+	key->columns = palloc0(sizeof(char *) * count);
+	key->operators = palloc0(sizeof(char *) * count);
+	key->types = palloc0(sizeof(char *) * count);
+	key->ordered = true;
+	for (int i = 0; i < count; i++)
+	{
+		Oid			type = InvalidOid;
+
+		for (int c = 0; c < push->columns->count; c++)
+			if (strcmp(push->columns->columns[c].name, keys->values[first + i][1]) == 0)
+				type = getBaseType(push->columns->columns[c].type);
+		key->columns[i] = pstrdup(quote_identifier(keys->values[first + i][1]));
+		key->operators[i] = keys->values[first + i][2];
+		key->types[i] = format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+		/* Comparisons of other types are not found with our search_path, those of enums depend on OIDs. */
+		key->ordered = key->ordered && type < FirstNormalObjectId;
+	}
+	return key;
+}
+
+static void
+refuse_key(const MtPush *push, bool sender)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 sender ? errmsg("table %s has no key, which mode diff needs", push->sender_name) :
+			 errmsg("table %s has no key in common with the %s, which mode diff needs", push->into,
+					push->batch->reverse ? "target" : "source"),
+			 errdetail("A key is a valid unique index over plain columns that are NOT NULL, or any of a materialized view."),
+			 errhint("Add one on both sides, or push whole snapshots: SELECT migrate_tiers.batch_policy(%s, mode => 'replace').",
+					 quote_literal_cstr(quote_qualified_identifier(push->relation->schema, push->relation->name)))));
+}

@@ -1,0 +1,126 @@
+/*
+ * batch.c
+ *	  Pushes of batch tables as they are noted: see batch.h.
+ */
+#include "catalog/batch.h"
+
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/timestamp.h"
+
+#include "base/spi.h"
+
+#define PUSH_LOCK 1				/* objsubid; the view freshness looks for it */
+
+static void set_tag(LOCKTAG *tag, int32 relation);
+
+/* mt_policy_read reads how a table is to be pushed. */
+MtPolicy *
+mt_policy_read(int32 relation)
+{
+	MtPolicy   *policy = palloc0(sizeof(MtPolicy));
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	if (mt_spi_exec(SPI_OK_SELECT, "SELECT mode, watermark FROM migrate_tiers.policy WHERE relation = $1",
+					MT_ARGS(MT_INT4(relation))) > 0)
+	{
+		policy->mode = mt_spi_text(&scope, 0, 1);
+		policy->watermark = mt_spi_text(&scope, 0, 2);
+	}
+	mt_spi_end(&scope);
+	if (policy->mode == NULL)
+		policy->mode = pstrdup("diff");
+	return policy;
+}
+
+/* mt_batch_next_id takes the next number; it is used up even if the transaction fails. */
+int64
+mt_batch_next_id(void)
+{
+	MtSpiScope	scope;
+	int64		id;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT, "SELECT nextval('migrate_tiers.batch_id_seq')", MT_NO_ARGS);
+	id = mt_spi_int8(0, 1);
+	mt_spi_end(&scope);
+	return id;
+}
+
+/* mt_batch_lock takes a table for a push, unless somebody has it. */
+bool
+mt_batch_lock(int32 relation)
+{
+	LOCKTAG		tag;
+
+	set_tag(&tag, relation);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* mt_batch_unlock gives it back. */
+void
+mt_batch_unlock(int32 relation)
+{
+	LOCKTAG		tag;
+
+	set_tag(&tag, relation);
+	(void) LockRelease(&tag, ExclusiveLock, true);
+}
+
+/* set_tag makes a lock that lasts over transactions that fail, as those of the workers do. */
+static void
+set_tag(LOCKTAG *tag, int32 relation)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("relation"), (uint32) relation, PUSH_LOCK);
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+/* mt_batch_begin adds the row of a push. */
+void
+mt_batch_begin(const MtBatch *batch)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.batch SET finished = clock_timestamp(),"
+				" error = '57P01: the push was cut off; whether it was applied is not known'"
+				" WHERE relation = $1 AND finished IS NULL",
+				MT_ARGS(MT_INT4(batch->relation)));
+	mt_spi_exec(SPI_OK_INSERT,
+				"INSERT INTO migrate_tiers.batch (id, relation, direction, mode, scheduled)"
+				" OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5)",
+				MT_ARGS(MT_INT8(batch->id), MT_INT4(batch->relation),
+						MT_TEXT(batch->reverse ? "reverse" : "forward"), MT_TEXT(batch->mode),
+						MT_BOOL(batch->scheduled)));
+	mt_spi_end(&scope);
+}
+
+/* mt_batch_end completes the row of a push; counts of one that failed would say nothing. */
+void
+mt_batch_end(const MtBatch *batch, const char *error)
+{
+	MtSpiScope	scope;
+	bool		failed = error != NULL;
+	int64		source_rows = batch->reverse ? batch->receiver_rows : batch->sender_rows;
+	int64		target_rows = batch->reverse ? batch->sender_rows : batch->receiver_rows;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.batch SET finished = clock_timestamp(), snapshot_time = $2,"
+				" source_rows = $3, target_rows = $4, inserted = $5, updated = $6, deleted = $7,"
+				" bytes = $8, ranges = $9, ranges_sent = $10, note = $11, error = $12, mode = $13 WHERE id = $1",
+				MT_ARGS(MT_INT8(batch->id),
+						{TIMESTAMPTZOID, TimestampTzGetDatum(batch->snapshot_time), batch->snapshot_time == 0},
+						{INT8OID, Int64GetDatum(source_rows), failed},
+						{INT8OID, Int64GetDatum(target_rows), failed},
+						{INT8OID, Int64GetDatum(batch->inserted), failed},
+						{INT8OID, Int64GetDatum(batch->updated), failed},
+						{INT8OID, Int64GetDatum(batch->deleted), failed},
+						MT_INT8(batch->bytes),
+						{INT4OID, Int32GetDatum(batch->ranges), batch->ranges == 0},
+						{INT4OID, Int32GetDatum(batch->ranges_sent), batch->ranges == 0},
+						MT_TEXT(batch->note), MT_TEXT(error), MT_TEXT(batch->mode)));
+	mt_spi_end(&scope);
+}

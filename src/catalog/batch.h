@@ -1,0 +1,59 @@
+/*
+ * batch.h
+ *	  Pushes of batch tables as they are noted, and how each table is to be
+ *	  pushed: rows of migrate_tiers.batch and migrate_tiers.policy.
+ *
+ * Whoever pushes a table holds a session lock of its own kind meanwhile.  A row
+ * of a push that has not ended, while nobody holds the lock, is of one that was cut
+ * off; the next push of the table says so in it.
+ */
+#ifndef MT_BATCH_H
+#define MT_BATCH_H
+
+#include "catalog/relation.h"
+
+#include "datatype/timestamp.h"
+
+typedef struct MtPolicy
+{
+	char	   *mode;
+	char	   *watermark;		/* of append, else NULL */
+} MtPolicy;
+
+/* A push, and what there is to say of it when it ends. */
+typedef struct MtBatch
+{
+	int64		id;
+	int32		relation;
+	bool		reverse;
+	bool		scheduled;
+	const char *mode;
+	TimestampTz snapshot_time;
+	int64		sender_rows;
+	int64		receiver_rows;
+	int64		inserted;
+	int64		updated;
+	int64		deleted;
+	int64		bytes;
+	int			ranges;
+	int			ranges_sent;
+	char	   *note;			/* or NULL */
+} MtBatch;
+
+/* The policy of a table, or what holds where there is none. */
+extern MtPolicy *mt_policy_read(int32 relation);
+
+/* Gives a push its number before it begins, so that who asks for it can find it. */
+extern int64 mt_batch_next_id(void);
+
+/* Takes a table for a push, for the session; false when somebody pushes it. */
+extern bool mt_batch_lock(int32 relation);
+extern void mt_batch_unlock(int32 relation);
+
+/* Notes that a push begins, and that those before it were cut off that did not end. */
+extern void mt_batch_begin(const MtBatch *batch);
+
+/* Notes how it ended; error NULL: it was applied. */
+extern void mt_batch_end(const MtBatch *batch, const char *error);
+
+#endif							/* MT_BATCH_H */

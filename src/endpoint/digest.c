@@ -1,0 +1,71 @@
+/*
+ * digest.c
+ *	  A digest of rows in SQL: see digest.h.
+ */
+#include "endpoint/digest.h"
+
+#include "catalog/pg_type_d.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+static char *column_hash(const MtColumn *column, const char *prefix, int seed);
+
+/* mt_sql_row_digest writes the digest of a row as an expression. */
+char *
+mt_sql_row_digest(const MtColumns *columns, const char *prefix)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, "pg_catalog.hashint8extended(0");
+	for (int i = 0; i < columns->count; i++)
+		appendStringInfo(&text, " # coalesce(%s, 0)", column_hash(&columns->columns[i], prefix, i + 1));
+	appendStringInfoString(&text, ", 0)");
+	return text.data;
+}
+
+/* column_hash writes the hash of one column; it is NULL where the column is. */
+static char *
+column_hash(const MtColumn *column, const char *prefix, int seed)
+{
+	char	   *name = psprintf("%s%s", prefix, quote_identifier(column->name));
+
+	switch (getBaseType(column->type))
+	{
+		case INT2OID:
+			return psprintf("pg_catalog.hashint2extended(%s, %d)", name, seed);
+		case INT4OID:
+			return psprintf("pg_catalog.hashint4extended(%s, %d)", name, seed);
+		case INT8OID:
+			return psprintf("pg_catalog.hashint8extended(%s, %d)", name, seed);
+		case OIDOID:
+			return psprintf("pg_catalog.hashoidextended(%s, %d)", name, seed);
+		case BOOLOID:
+			return psprintf("pg_catalog.hashint4extended(%s::pg_catalog.int4, %d)", name, seed);
+		case UUIDOID:
+			return psprintf("pg_catalog.uuid_hash_extended(%s, %d)", name, seed);
+		case TIMEOID:
+			return psprintf("pg_catalog.time_hash_extended(%s, %d)", name, seed);
+		case TIMESTAMPOID:
+			return psprintf("pg_catalog.timestamp_hash_extended(%s, %d)", name, seed);
+		case DATEOID:
+		case TIMESTAMPTZOID:
+			/* Their hash functions are those of other types, which SQL cannot call with these. */
+			return psprintf("CASE WHEN %s IS NOT NULL THEN pg_catalog.hash_record_extended(ROW(%s), %d) END",
+							name, name, seed);
+		case NUMERICOID:
+			/* What has one value and one scale has one form. */
+			return psprintf("(pg_catalog.hash_numeric_extended(%s, %d)"
+							" # pg_catalog.hashint4extended(coalesce(pg_catalog.scale(%s), -1), %d))",
+							name, seed, name, seed);
+		case TEXTOID:
+		case VARCHAROID:
+			return psprintf("pg_catalog.hashtextextended(%s COLLATE \"C\", %d)", name, seed);
+		default:
+			/* concat(), unlike a cast, keeps the blanks at the end of a bpchar. */
+			return psprintf("CASE WHEN %s IS NOT NULL THEN"
+							" pg_catalog.hashtextextended(pg_catalog.concat(%s) COLLATE \"C\", %d) END",
+							name, name, seed);
+	}
+}
