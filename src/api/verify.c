@@ -20,10 +20,13 @@
 #include "catalog/relation.h"
 #include "catalog/verification.h"
 #include "catalog/worker.h"
+#include "verify/repair.h"
 
 PG_FUNCTION_INFO_V1(mt_verify);
+PG_FUNCTION_INFO_V1(mt_repair);
 
 PGDLLEXPORT Datum mt_verify(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_repair(PG_FUNCTION_ARGS);
 
 #define LOOK_INTERVAL_MS 200
 #define ATTEMPTS		 3
@@ -64,6 +67,20 @@ mt_verify(PG_FUNCTION_ARGS)
 			(errcode(ERRCODE_INTERNAL_ERROR),
 			 errmsg("the verification of migration \"%s\" did not begin", migration->name),
 			 errhint("The log of the server says why.")));
+}
+
+/* mt_repair is migrate_tiers.repair(relation, side, migration). */
+Datum
+mt_repair(PG_FUNCTION_ARGS)
+{
+	MtMigration *migration = mt_migration_get_owned(mt_arg_name_or_null(fcinfo, 2));
+	char	   *side = PG_ARGISNULL(1) ? NULL : mt_arg_text(fcinfo, 1, "side");
+	int64		rows;
+
+	mt_arg_required(fcinfo, 0, "relation");
+	check_in_sync(migration);
+	rows = mt_repair_run(migration, find_relation(migration, PG_GETARG_OID(0)), side);
+	PG_RETURN_INT64(rows);
 }
 
 static MtRelation *

@@ -72,6 +72,11 @@ CREATE FUNCTION migrate_tiers.verify(relation regclass DEFAULT NULL, migration n
 COMMENT ON FUNCTION migrate_tiers.verify(regclass, name) IS
 'compares a table, or all realtime tables, on both sides at a common point while both are in use; a row a table: equal, different or unknown (not compared to the end; detail says why, and the next call goes on). Sees and keeps what is committed, whatever becomes of the caller''s transaction. Rows that differ are in discrepancies. Errors: 42704 not tagged, MT003 not in sync in this phase, 53400 no background worker is free';
 
+CREATE FUNCTION migrate_tiers.repair(relation regclass, side text DEFAULT NULL, migration name DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_repair';
+COMMENT ON FUNCTION migrate_tiers.repair(regclass, text, name) IS
+'has the rows sent again that the last verification of a table found different: their keys are noted in the queue of the side that is right, and sync mends the other side; both rows stay in discrepancies. side: source or target, the one that applications read if not given. Returns the number of rows. Errors: 42704 not tagged, MT003 not in sync in this phase or nothing is sent from that side, 22023 unknown side';
+
 CREATE VIEW migrate_tiers.verifications WITH (security_barrier) AS
     SELECT v.id, m.name AS migration, r.relation::regclass AS relation, coalesce(v.verdict, 'unknown') AS verdict,
            coalesce(v.source_rows, n.source_rows) AS source_rows, coalesce(v.target_rows, n.target_rows) AS target_rows,

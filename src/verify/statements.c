@@ -340,7 +340,7 @@ image(const MtVerifyTable *table)
 	StringInfoData list;
 
 	initStringInfo(&list);
-	appendStringInfoString(&list, "(SELECT to_jsonb(i) FROM (SELECT ");
+	appendStringInfoString(&list, "(SELECT to_jsonb(i.*) FROM (SELECT ");
 	for (int i = 0; i < table->columns->count; i++)
 	{
 		const MtColumn *column = &table->columns->columns[i];

@@ -27,6 +27,7 @@ INSERT INTO contract VALUES
     ('sync_token', 'f', 'migration name DEFAULT NULL::name', 'text'),
     ('wait_for_sync', 'f', 'token text DEFAULT NULL::text, timeout interval DEFAULT ''00:01:00''::interval, migration name DEFAULT NULL::name', 'void'),
     ('verify', 'f', 'relation regclass DEFAULT NULL::regclass, migration name DEFAULT NULL::name', 'TABLE(relation regclass, verdict text, source_rows bigint, target_rows bigint, different_rows bigint, at_mark pg_snapshot, started timestamp with time zone, finished timestamp with time zone, detail text)'),
+    ('repair', 'f', 'relation regclass, side text DEFAULT NULL::text, migration name DEFAULT NULL::name', 'bigint'),
     ('gates', 'f', 'to_phase text DEFAULT NULL::text, migration name DEFAULT NULL::name', NULL);
 
 CREATE TEMP VIEW ours AS

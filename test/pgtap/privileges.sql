@@ -14,7 +14,7 @@ SELECT ok(NOT has_schema_privilege('public', 'migrate_tiers', 'CREATE'), 'PUBLIC
 SELECT is((SELECT string_agg(t.tgfoid::regproc::text, ',') FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
             WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND NOT t.tgisinternal), NULL, 'no trigger on our own tables');
 SELECT is((SELECT p.provolatile::text FROM pg_proc p WHERE p.pronamespace = 'migrate_tiers'::regnamespace AND p.proname = f), 'v', f || ' is volatile')
-  FROM unnest('{create_migration,drop_migration,tag,tag_schema,untag,set_option,preflight,pause,resume,start_workers,wait_for_sync,sync_token,verify}'::text[]) f;
+  FROM unnest('{create_migration,drop_migration,tag,tag_schema,untag,set_option,preflight,pause,resume,start_workers,wait_for_sync,sync_token,verify,repair}'::text[]) f;
 
 -- Two people.
 CREATE ROLE anna;
@@ -62,6 +62,7 @@ SELECT throws_ok(sql, '42501', NULL, 'bert is refused: ' || sql)
     $$SELECT migrate_tiers.resume('annas_own')$$,
     $$SELECT * FROM migrate_tiers.gates('syncing', 'annas_own')$$,
     $$SELECT * FROM migrate_tiers.verify(migration => 'annas_own')$$,
+    $$SELECT migrate_tiers.repair('annas', migration => 'annas_own')$$,
     $$TABLE migrate_tiers.verification$$,
     $$TABLE migrate_tiers.discrepancy$$,
     $$TABLE migrate_tiers.migration$$,
