@@ -248,7 +248,7 @@ link_keys(MtTrial *trial, const MtKeyBytes *other)
 		foreach(cell, merge->decisions)
 			if (((MtDecision *) lfirst(cell))->group == joins)
 				((MtDecision *) lfirst(cell))->group = group;
-	(void) mt_keys_add(trial->table->keys, two->bytes, two->length);
+	two->joined = mt_keys_add(trial->table->keys, two->bytes, two->length) || two->joined;
 	one->decided = two->decided = false;
 	MemoryContextSwitchTo(previous);
 }

@@ -37,6 +37,7 @@ typedef struct MtDecision
 	bool		cancel;			/* entries of the receiver are void */
 	bool		sender_wins;
 	bool		note;			/* the receiver's queue has to hold the key, and does not yet */
+	bool		joined;			/* the sender did not change it: a group has brought it into the tick */
 	int			group;			/* of keys whose rows cannot stand together (link.h), or 0 */
 	TimestampTz sender_written;
 	char	   *sender_row;		/* jsonb text, NULL: absent */

@@ -19,6 +19,7 @@
 #include "endpoint/statements.h"
 #include "endpoint/statements_queue.h"
 #include "sync/apply.h"
+#include "sync/side.h"
 
 /* Rows are gathered up to this many bytes. */
 #define GATHER_BYTES (8 * 1024 * 1024)
@@ -46,6 +47,7 @@ typedef struct MtHereRow
 
 static void apply_tables(MtSync *sync, bool replace);
 static void apply_table(MtSync *sync, MtTable *table, bool replace);
+static void apply_joined(MtSync *sync, MtTable *table);
 static void truncate_here(MtSync *sync, MtTable *table);
 static void delete_all(MtSync *sync, MtTable *table);
 static void stream(MtGathered *gathered, const char *sql);
@@ -102,6 +104,7 @@ apply_tables(MtSync *sync, bool replace)
 			mt_spi_begin_as(&scope, sync->migration->owner);
 			apply_table(sync, table, replace);
 			mt_spi_end(&scope);
+			apply_joined(sync, table);
 			MemoryContextReset(sync->row_context);
 		}
 	sync->sending = NULL;
@@ -124,6 +127,28 @@ apply_table(MtSync *sync, MtTable *table, bool replace)
 		gathered.keys_only = false;
 	}
 	stream(&gathered, mt_sql_queue_present(sync->migration, table->relation, table->columns));
+}
+
+/*
+ * apply_joined inserts rows that the target's queue does not know, since only a group of rows has brought
+ * them into the tick.  What was there of them was deleted with the tick's other keys.
+ */
+static void
+apply_joined(MtSync *sync, MtTable *table)
+{
+	ListCell   *cell;
+
+	foreach(cell, sync->merge->decisions)
+	{
+		MtDecision *decision = (MtDecision *) lfirst(cell);
+		MtField    *row;
+
+		if (decision->table != table || !decision->joined || !decision->sender_wins)
+			continue;
+		row = mt_side_row(sync, table, MT_SIDE_TARGET, decision->bytes, decision->length);
+		if (row != NULL)
+			mt_here_insert(sync, table, row);
+	}
 }
 
 /* truncate_here deletes what the target truncated, but for rows that it does not concern. */
@@ -343,6 +368,7 @@ mt_here_insert(MtSync *sync, MtTable *table, const MtField *row)
 static void
 execute_here(MtSync *sync, MtTable *table, int place, Datum *values, const char *nulls)
 {
+	bool		applying = mt_capture_applying;
 	MtSpiScope	scope;
 
 	mt_spi_begin_as(&scope, sync->migration->owner);
@@ -354,7 +380,7 @@ execute_here(MtSync *sync, MtTable *table, int place, Datum *values, const char 
 	}
 	PG_FINALLY();
 	{
-		mt_capture_applying = false;
+		mt_capture_applying = applying;
 	}
 	PG_END_TRY();
 	mt_spi_end(&scope);
