@@ -30,8 +30,9 @@ extern char *mt_target_table_literal(const MtRelation *relation);
 extern void mt_target_schema_create(MtRemote *remote, const MtMigration *migration);
 extern void mt_target_schema_drop(MtRemote *remote, const MtMigration *migration);
 
-/* The functions of the fence, as a part of the schema. */
+/* Parts of the schema: the functions of the fence, and what applications call. */
 extern const char *const mt_target_fence_functions;
+extern const char *const mt_target_routines;
 
 /* Takes every fence of the migration off, wherever its tables have gone. */
 extern void mt_target_unfence_all(MtRemote *remote, const MtMigration *migration);

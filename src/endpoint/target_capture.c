@@ -39,12 +39,12 @@ typedef struct MtCaptureTable
 #define STATEMENT_TRIGGERS "delete insert key truncate update"
 #define ROW_TRIGGERS	   "key row truncate"
 
-/* Notes the transaction, once. */
+/* Notes the transaction, once; set before, since constraints that are immediate unset it by the insert. */
 #define NOTE_WRITER \
 	"  IF strpos(current_setting('migrate_tiers.xid', true), '%1$.8s=' || pg_current_xact_id()::text || ';') > 0 THEN RETURN NULL; END IF;\n" \
-	"  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (pg_current_xact_id(), NULL, current_setting('application_name'));\n" \
 	"  PERFORM set_config('migrate_tiers.xid', concat(current_setting('migrate_tiers.xid', true),\n" \
 	"    '%1$.8s=', pg_current_xact_id()::text, ';'), true);\n" \
+	"  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (pg_current_xact_id(), NULL, current_setting('application_name'));\n" \
 	"  RETURN NULL;\n" \
 	"END"
 

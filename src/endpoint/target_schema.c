@@ -85,7 +85,7 @@ static const char *const install_body =
 	"  END IF;\n"
 	"END $f$;\n"
 	"REVOKE ALL ON FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text) FROM PUBLIC;\n"
-	"%s"
+	"%s%s"
 	"END";
 
 /* Of one migration: the flag of its fence, closed from the start. */
@@ -109,10 +109,12 @@ static const char *const uninstall_body =
 	"DROP SEQUENCE IF EXISTS migrate_tiers.fence_%2$.8s;\n"
 	"DELETE FROM migrate_tiers.migration WHERE ident = %1$s;\n"
 	"IF EXISTS (SELECT FROM migrate_tiers.migration) THEN RETURN; END IF;\n"
-	"DROP TABLE migrate_tiers.sequence, migrate_tiers.instance_report, migrate_tiers.leaf, migrate_tiers.conflict, migrate_tiers.set_aside, migrate_tiers.joined,\n"
-	"  migrate_tiers.chunk, migrate_tiers.migration;\n"
-	"DROP FUNCTION migrate_tiers.refuse_write(), migrate_tiers.await_writers(integer),\n"
-	"  migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text);\n"
+	"DROP VIEW migrate_tiers.routing;\n"
+	"DROP FUNCTION migrate_tiers.refuse_write(), migrate_tiers.await_writers(integer), migrate_tiers.sync_token(name),\n"
+	"  migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text), migrate_tiers.find_migration(name),\n"
+	"  migrate_tiers.report_instance(text, text, name), migrate_tiers.wait_for_sync(text, interval, name);\n"
+	"DROP TABLE migrate_tiers.sequence, migrate_tiers.instance_report, migrate_tiers.leaf, migrate_tiers.conflict,\n"
+	"  migrate_tiers.set_aside, migrate_tiers.joined, migrate_tiers.chunk, migrate_tiers.migration;\n"
 	"DROP SCHEMA migrate_tiers;\n"
 	"END";
 
@@ -121,7 +123,7 @@ void
 mt_target_schema_create(MtRemote *remote, const MtMigration *migration)
 {
 	if (!mt_target_installed(remote))
-		mt_target_block(remote, psprintf(install_body, mt_target_fence_functions), INSTALL_TIMEOUT);
+		mt_target_block(remote, psprintf(install_body, mt_target_fence_functions, mt_target_routines), INSTALL_TIMEOUT);
 	mt_target_block(remote,
 					psprintf(own_body, quote_literal_cstr(migration->ident), quote_literal_cstr(migration->name),
 							 quote_literal_cstr(migration->token), migration->ident),
