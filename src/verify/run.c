@@ -45,6 +45,7 @@ typedef struct MtAttempt
 } MtAttempt;
 
 static void begin_tables(int32 migration_id, const MtVerifyOrder *order);
+static bool try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool patient);
 static void begin_table(const MtMigration *migration, MtRelation *relation, const MtVerifyOrder *order);
 static int64 count_done(const MtVerifyOrder *order, bool *open);
 static void attempt(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt);
@@ -99,21 +100,63 @@ mt_verify_run(int32 migration_id, const MtVerifyOrder *order)
 	MemoryContextDelete(context);
 }
 
-/* begin_tables begins, or goes on with, the verification of each table. */
+/* begin_tables begins, or goes on with, the verification of each table; one that is locked is tried again. */
 static void
 begin_tables(int32 migration_id, const MtVerifyOrder *order)
 {
-	MtMigration *migration;
 	List	   *relations;
 	ListCell   *cell;
 
 	mt_xact_begin();
-	migration = mt_migration_by_id(migration_id, false);
 	relations = order->relation ? list_make1(mt_relation_by_id(order->relation, false)) :
 		mt_relation_list(migration_id, "realtime");
-	foreach(cell, relations)
-		begin_table(migration, (MtRelation *) lfirst(cell), order);
 	mt_xact_commit();
+	foreach(cell, relations)
+	{
+		TimestampTz began = GetCurrentTimestamp();
+		int32		relation = ((MtRelation *) lfirst(cell))->id;
+
+		for (;;)
+		{
+			bool		patient = !TimestampDifferenceExceeds(began, GetCurrentTimestamp(), PATIENCE_MS);
+
+			if (try_begin(migration_id, relation, order, patient))
+				break;
+			pause_ms(FIRST_RETRY_MS);
+		}
+	}
+}
+
+/* try_begin begins one table; false when it should be tried again. */
+static bool
+try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool patient)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		mt_xact_begin();
+		begin_table(mt_migration_by_id(migration_id, false), mt_relation_by_id(relation, false), order);
+		mt_xact_commit();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return true;
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && patient)
+		return false;
+	mt_xact_begin();
+	mt_verification_refuse(migration_id, relation, order->run, order->scheduled, mt_error_text(error));
+	mt_xact_commit();
+	return true;
 }
 
 static void
