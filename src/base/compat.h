@@ -39,6 +39,13 @@
 #define mt_proc_is_worker(proc) ((proc)->isBackgroundWorker)
 #endif
 
+/* 17 asks whether a stronger lock would do, too. */
+#if PG_VERSION_NUM >= 170000
+#define mt_lock_held_by_me(tag, mode) LockHeldByMe(tag, mode, false)
+#else
+#define mt_lock_held_by_me(tag, mode) LockHeldByMe(tag, mode)
+#endif
+
 /* 16 renamed relfilenode. */
 #if PG_VERSION_NUM >= 160000
 #define mt_relation_filenode(relation) ((Oid) (relation)->rd_locator.relNumber)

@@ -18,6 +18,7 @@
 #include "base/mark.h"
 #include "base/spi.h"
 #include "capture/ddl_fingerprint.h"
+#include "capture/fence.h"
 #include "catalog/disarmed.h"
 
 #define ROW_TRIGGER		 "migrate_tiers_capture"
@@ -91,7 +92,7 @@ mt_reattach_table(const MtRelation *relation)
 	mt_spi_end(&scope);
 }
 
-/* mt_attach_partition gives a new partition the TRUNCATE trigger. */
+/* mt_attach_partition gives a new partition the triggers that are not cloned. */
 void
 mt_attach_partition(Oid leaf, int32 relation_id)
 {
@@ -100,6 +101,7 @@ mt_attach_partition(Oid leaf, int32 relation_id)
 
 	mt_spi_begin(&scope);
 	create_truncate_trigger(leaf, relation);
+	mt_fence_cover(relation, leaf);
 	mt_spi_end(&scope);
 }
 

@@ -123,6 +123,8 @@ mt_queue_load(int32 migration, MtQueue *queue)
 				queue->worker_wanted = queue->worker_wanted || DatumGetBool(values[i]);
 			else if (strcmp(name, "paused") == 0)
 				queue->worker_wanted = queue->worker_wanted && !DatumGetBool(values[i]);
+			else if (strcmp(name, "fenced") == 0)
+				queue->fenced = DatumGetBool(values[i]);
 			else if (strcmp(name, "queue_limit") == 0)
 				queue->limit = DatumGetInt64(values[i]);
 			else if (strcmp(name, "phase") == 0)

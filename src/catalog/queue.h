@@ -51,6 +51,7 @@ typedef struct MtQueue
 	int32		migration;
 	bool		valid;
 	bool		worker_wanted;
+	bool		fenced;			/* the source is not to be written */
 	int			worker_pid;
 	int64		retention;		/* microseconds */
 	int64		limit;			/* bytes, 0: none, as in the phases where nothing may be dropped */

@@ -24,6 +24,7 @@ typedef struct MtRelation
 	Oid			key_index;
 	bool		captured;
 	char	   *captured_from;	/* S0 as text, or NULL */
+	bool		fenced;			/* has the source's fence */
 	bool		partitioned;	/* relkind 'p' on the source */
 	bool		target_partitioned;	/* known only after somebody asked the target */
 } MtRelation;

@@ -13,6 +13,7 @@ CREATE TABLE migrate_tiers.migration (
     transition text,                                           -- the step under way
     syncing boolean NOT NULL DEFAULT false,                    -- a worker is wanted (but for paused)
     paused boolean NOT NULL DEFAULT false,
+    fenced boolean NOT NULL DEFAULT false,                     -- the source's fence is closed
     queue oid[] NOT NULL DEFAULT '{}',                         -- segments of the queue
     queue_retention interval NOT NULL DEFAULT '5 min',         -- period of a segment (copied from the option)
     queue_limit bigint NOT NULL DEFAULT 0,                     -- bytes, 0 is none (copied from the option)
@@ -46,6 +47,7 @@ CREATE TABLE migrate_tiers.relation (
     captured_from pg_snapshot,                                 -- S0: every later change of the table is in the queue
     fingerprint text,                                          -- structure as it was when capture began (ddl guard)
     partitions oid[] NOT NULL DEFAULT '{}',                    -- leaf partitions known to the guard
+    fenced boolean NOT NULL DEFAULT false,                     -- the triggers of the source's fence are there
     note text,                                                 -- why it is to be copied again
     estimated_rows bigint NOT NULL DEFAULT 0,
     copy_started timestamptz,

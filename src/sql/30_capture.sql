@@ -7,3 +7,9 @@ CREATE FUNCTION migrate_tiers.capture() RETURNS trigger
 COMMENT ON FUNCTION migrate_tiers.capture() IS
     'Notes which key changed, for the queue of a migration. Attached to tables by advance(), never by hand.';
 
+
+CREATE FUNCTION migrate_tiers.fence() RETURNS trigger
+    LANGUAGE C AS 'MODULE_PATHNAME', 'mt_fence';
+REVOKE ALL ON FUNCTION migrate_tiers.fence() FROM PUBLIC;
+COMMENT ON FUNCTION migrate_tiers.fence() IS
+    'Refuses writes of the source while they belong on the target (SQLSTATE MT005). Attached to tables by advance(), never by hand.';

@@ -1,0 +1,114 @@
+/*
+ * fence_attach.c
+ *	  Puts the triggers of the source's fence on tables, and takes them off:
+ *	  see fence.h.
+ *
+ * A statement trigger is not cloned to partitions, which can be written
+ * directly: each has its own, and one that comes later gets it from the guard
+ * of DDL.  It fires in every session, also in replica role.
+ */
+#include "capture/fence.h"
+
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "base/lock.h"
+#include "base/spi.h"
+#include "capture/attach.h"
+
+#define FENCE_TRIGGER "migrate_tiers_fence"
+
+static void set_fenced(int32 relation, bool fenced);
+static void create_trigger(Oid relid, const MtRelation *relation);
+static bool has_trigger(Oid relid);
+static char *qualified_name(Oid relid);
+
+/* mt_fence_attach puts the fence on a table and its partitions. */
+void
+mt_fence_attach(const MtRelation *relation)
+{
+	List	   *tables = mt_attach_tables(relation);
+	MtSpiScope	scope;
+	ListCell   *cell;
+
+	mt_lock_tables(tables, ShareRowExclusiveLock);
+	mt_spi_begin(&scope);
+	/* A partition that came before the lock on the root is among these, one that comes now is covered by the guard. */
+	set_fenced(relation->id, true);
+	foreach(cell, mt_attach_tables(relation))
+		create_trigger(lfirst_oid(cell), relation);
+	mt_spi_end(&scope);
+}
+
+/* mt_fence_detach takes the fence off, if the table is still there. */
+void
+mt_fence_detach(const MtRelation *relation)
+{
+	MtSpiScope	scope;
+	List	   *tables = NIL;
+	ListCell   *cell;
+
+	if (get_rel_name(relation->relid) != NULL)
+		tables = mt_attach_tables(relation);
+	mt_spi_begin(&scope);
+	set_fenced(relation->id, false);
+	foreach(cell, tables)
+		if (!has_trigger(lfirst_oid(cell)))
+			tables = foreach_delete_current(tables, cell);
+	mt_lock_tables(tables, AccessExclusiveLock);
+	foreach(cell, tables)
+		mt_spi_exec(SPI_OK_UTILITY,
+					psprintf("DROP TRIGGER " FENCE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))), MT_NO_ARGS);
+	mt_spi_end(&scope);
+}
+
+/* mt_fence_cover puts the fence on a partition that came to a table that has it. */
+void
+mt_fence_cover(const MtRelation *relation, Oid partition)
+{
+	MtSpiScope	scope;
+
+	if (!relation->fenced)
+		return;
+	mt_spi_begin(&scope);
+	create_trigger(partition, relation);
+	mt_spi_end(&scope);
+}
+
+static void
+set_fenced(int32 relation, bool fenced)
+{
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET fenced = $2 WHERE id = $1",
+				MT_ARGS(MT_INT4(relation), MT_BOOL(fenced)));
+}
+
+static void
+create_trigger(Oid relid, const MtRelation *relation)
+{
+	char	   *table = qualified_name(relid);
+
+	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE || has_trigger(relid))
+		return;
+	mt_spi_exec(SPI_OK_UTILITY,
+				psprintf("CREATE TRIGGER " FENCE_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
+						 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.fence('%d', '%d')",
+						 table, relation->migration, relation->id),
+				MT_NO_ARGS);
+	mt_spi_exec(SPI_OK_UTILITY,
+				psprintf("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER " FENCE_TRIGGER, table), MT_NO_ARGS);
+}
+
+static bool
+has_trigger(Oid relid)
+{
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgname = '" FENCE_TRIGGER "')",
+				MT_ARGS(MT_OID(relid)));
+	return mt_spi_bool(0, 1);
+}
+
+static char *
+qualified_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
