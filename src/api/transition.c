@@ -1,6 +1,7 @@
 /*
  * transition.c
- *	  Where SQL enters to go from phase to phase: advance, revert, plan.
+ *	  Where SQL enters to go from phase to phase: advance, revert, rehearse,
+ *	  plan.
  */
 #include "base/compat.h"
 
@@ -9,16 +10,21 @@
 
 #include "api/result.h"
 #include "catalog/relation.h"
+#include "phase/rehearse.h"
 #include "phase/transition.h"
 
 PG_FUNCTION_INFO_V1(mt_advance);
 PG_FUNCTION_INFO_V1(mt_revert);
+PG_FUNCTION_INFO_V1(mt_rehearse);
 PG_FUNCTION_INFO_V1(mt_plan);
 
 PGDLLEXPORT Datum mt_advance(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum mt_revert(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_rehearse(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum mt_plan(PG_FUNCTION_ARGS);
 
+static void begin_procedure(FunctionCallInfo fcinfo, const char *name);
+static void end_procedure(void);
 static void go(FunctionCallInfo fcinfo, bool advance);
 static void plan_step(FunctionCallInfo fcinfo, const MtMigration *migration, const MtStep *step,
 					  const MtRelation *relation, bool forward, int *number);
@@ -36,6 +42,19 @@ Datum
 mt_revert(PG_FUNCTION_ARGS)
 {
 	go(fcinfo, false);
+	PG_RETURN_VOID();
+}
+
+/* mt_rehearse is migrate_tiers.rehearse(to_phase, migration). */
+Datum
+mt_rehearse(PG_FUNCTION_ARGS)
+{
+	MtPhase		to = mt_phase_parse(mt_arg_text(fcinfo, 0, "to_phase"));
+	char	   *migration = mt_arg_name_or_null(fcinfo, 1);
+
+	begin_procedure(fcinfo, "rehearse");
+	mt_rehearse_run(migration, to);
+	end_procedure();
 	PG_RETURN_VOID();
 }
 
@@ -72,17 +91,31 @@ go(FunctionCallInfo fcinfo, bool advance)
 {
 	MtPhase		to = mt_phase_parse(mt_arg_text(fcinfo, 0, "to_phase"));
 	char	   *migration = mt_arg_name_or_null(fcinfo, 1);
+
+	begin_procedure(fcinfo, advance ? "advance" : "revert");
+	mt_transition_run(migration, to, advance);
+	end_procedure();
+}
+
+/* begin_procedure opens SPI so that each step can commit; not where somebody else's transaction is under way. */
+static void
+begin_procedure(FunctionCallInfo fcinfo, const char *name)
+{
 	CallContext *context = castNode(CallContext, fcinfo->context);
 
 	if (context->atomic)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("%s cannot run inside a transaction block", advance ? "advance" : "revert"),
+				 errmsg("%s cannot run inside a transaction block", name),
 				 errdetail("It commits after each step."),
 				 errhint("CALL it outside of a transaction, and not from a function.")));
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	mt_transition_run(migration, to, advance);
+}
+
+static void
+end_procedure(void)
+{
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 }

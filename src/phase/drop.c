@@ -29,6 +29,8 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "capture/attach.h"
+#include "capture/fence.h"
+#include "catalog/journal.h"
 #include "catalog/option.h"
 #include "catalog/queue.h"
 #include "catalog/relation.h"
@@ -71,7 +73,7 @@ mt_drop_run(MtMigration *migration)
 	ErrorData  *error;
 
 	check_phase(migration);
-	if (migration->phase == MT_PLANNED && migration->transition == NULL)
+	if ((migration->phase == MT_PLANNED || migration->phase == MT_FINISHED) && migration->transition == NULL)
 	{
 		delete_migration(migration);
 		return;
@@ -94,14 +96,37 @@ mt_drop_run(MtMigration *migration)
 	}
 }
 
+/*
+ * check_phase refuses to leave both sides to themselves while either may be written, or waits for what the other
+ * has; unless the target is given up.
+ */
 static void
 check_phase(const MtMigration *migration)
 {
-	if (migration->phase > MT_SYNCING)
-		ereport(ERROR,
-				(errcode(MT_ERRCODE_WRONG_PHASE),
-				 errmsg("migration \"%s\" is in phase %s", migration->name, mt_phase_name(migration->phase)),
-				 errhint("Go back first: CALL migrate_tiers.revert('%s').", mt_phase_name(migration->phase - 1))));
+	MtPhase		phase = migration->phase;
+	MtPhase		from;
+	MtPhase		to;
+	const char *call = NULL;
+
+	if (mt_journal_open(migration, &from, &to))
+	{
+		/* One that was cut off may have done all but say so. */
+		call = to > from ? psprintf("advance('%s')", mt_phase_name(to)) : psprintf("revert('%s')", mt_phase_name(to));
+		phase = Max(from, to);
+	}
+	if (phase <= MT_SYNCING || migration->phase == MT_FINISHED || mt_option_bool(migration->id, "forget_target"))
+		return;
+	if (call == NULL)
+		call = psprintf("revert('%s')", mt_phase_name(phase - 1));
+	ereport(ERROR,
+			(errcode(MT_ERRCODE_WRONG_PHASE),
+			 errmsg("migration \"%s\" is in phase %s", migration->name, mt_phase_name(migration->phase)),
+			 errdetail("Dropped now, changes that were not sent yet would stay on one side only."),
+			 migration->transition == NULL && phase == MT_TARGET_ONLY ?
+			 errhint("CALL migrate_tiers.advance('finished') ends it, CALL migrate_tiers.revert('read_target') goes back."
+					 " Where the target is lost: SELECT migrate_tiers.set_option('forget_target', 'on').") :
+			 errhint("CALL migrate_tiers.%s first. Where the target is lost:"
+					 " SELECT migrate_tiers.set_option('forget_target', 'on').", call)));
 }
 
 /* refuse_in_block refuses to keep users' tables locked for as long as a session likes, or to be rolled back. */
@@ -230,7 +255,9 @@ answer_target_error(const MtDrop *drop, ErrorData *error)
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
 				 errmsg("the target of migration \"%s\" was left as it is", migration->name),
-				 errdetail("Its tables refuse writes, and keys that were set aside for the copy are missing. The reason is: %s.",
+				 errdetail(migration->phase <= MT_SYNCING ?
+					 "Its tables refuse writes, and keys that were set aside for the copy are missing. The reason is: %s." :
+					 "Its triggers and its schema migrate_tiers are still there. The reason is: %s.",
 						   mt_error_text(error)),
 				 errhint("Run in the target database:\n%s;", mt_target_uninstall_sql(migration))));
 		return;
@@ -258,7 +285,7 @@ clean_source(void *arg)
 	{
 		MtRelation *relation = mt_relation_by_id(((MtRelation *) lfirst(cell))->id, true);
 
-		if (relation == NULL || !relation->captured)
+		if (relation == NULL || (!relation->captured && !relation->fenced))
 			continue;
 		captured = lappend(captured, relation);
 		if (relation->name[0] != '\0')
@@ -275,7 +302,11 @@ clean_source(void *arg)
 	if (drop->sequences != NULL)
 		mt_source_sequences_restore(drop->sequences);
 	foreach(cell, captured)
+	{
+		if (((MtRelation *) lfirst(cell))->fenced)
+			mt_fence_detach((MtRelation *) lfirst(cell));
 		mt_detach_table((MtRelation *) lfirst(cell));
+	}
 	mt_queue_drop(drop->migration);
 	delete_migration(drop->migration);
 	AtEOXact_GUC(true, guc_level);

@@ -27,6 +27,7 @@ mt_gate_instances(MtGateScope *scope, MtGate *gate)
 	MtSpiScope	spi;
 	char	   *missing;
 	char	   *expected;
+	const char *fine;
 
 	mt_spi_begin(&spi);
 	mt_spi_exec(SPI_OK_SELECT,
@@ -45,7 +46,11 @@ mt_gate_instances(MtGateScope *scope, MtGate *gate)
 	missing = mt_spi_text(&spi, 0, 1);
 	expected = mt_spi_text(&spi, 0, 2);
 	mt_spi_end(&spi);
-	mt_gate_decide(gate, missing, strcmp(expected, "0") == 0 ? "no instance is expected: migrate_tiers.expect_instance(name) puts one on the roster" : psprintf("all instances (%s) report %s", expected, phase),
+	if (strcmp(expected, "0") == 0)
+		fine = "no instance is expected: migrate_tiers.expect_instance(name) puts one on the roster";
+	else
+		fine = psprintf("all instances (%s) report %s", expected, phase);
+	mt_gate_decide(gate, missing, fine,
 				   psprintf("Configure each for phase %s, and let it call migrate_tiers.report_instance(name, '%s') on either side.",
 							phase, phase));
 }

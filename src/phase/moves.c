@@ -10,10 +10,18 @@ const MtMove *
 mt_move_find(MtPhase one, MtPhase other)
 {
 	static MtMove moves[] = {
-		{MT_PLANNED, MT_SYNCING, mt_steps_sync, 0},
+		{MT_PLANNED, MT_SYNCING, mt_steps_sync},
+		{MT_SYNCING, MT_DUAL_WRITE, mt_steps_dual},
+		{MT_DUAL_WRITE, MT_READ_TARGET, mt_steps_read},
+		{MT_READ_TARGET, MT_TARGET_ONLY, mt_steps_only},
+		{MT_TARGET_ONLY, MT_FINISHED, mt_steps_finish, .final = true},
 	};
 
 	moves[0].count = mt_steps_sync_count;
+	moves[1].count = mt_steps_dual_count;
+	moves[2].count = mt_steps_read_count;
+	moves[3].count = mt_steps_only_count;
+	moves[4].count = mt_steps_finish_count;
 	for (int i = 0; i < lengthof(moves); i++)
 		if ((moves[i].from == one && moves[i].to == other) ||
 			(moves[i].from == other && moves[i].to == one))

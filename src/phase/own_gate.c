@@ -185,6 +185,7 @@ static void
 read_outcome(MtOwnGate *own, MtSpiScope *spi, const char *query)
 {
 	SPIPlanPtr	plan = SPI_prepare(query, 0, NULL);
+	const char *outcome = "its query returned no row";
 
 	if (plan == NULL || list_length(SPI_plan_get_plan_sources(plan)) != 1 ||
 		SPI_execute_plan(plan, NULL, NULL, true, 1) != SPI_OK_SELECT ||
@@ -195,10 +196,11 @@ read_outcome(MtOwnGate *own, MtSpiScope *spi, const char *query)
 				 errhint("Write one SELECT whose first column says whether the gate passes, with qualified names:"
 						 " SELECT count(*) = 0 FROM public.todo.")));
 	own->gate->passed = SPI_processed > 0 && mt_spi_bool(0, 1);
+	if (SPI_processed > 0)
+		outcome = own->gate->passed ? "its query says so" : "its query says no";
 	own->gate->detail = SPI_processed > 0 && SPI_tuptable->tupdesc->natts > 1 ? mt_spi_text(spi, 0, 2) : NULL;
 	if (own->gate->detail == NULL)
-		own->gate->detail = MemoryContextStrdup(spi->caller, own->gate->passed ? "its query says so" : SPI_processed > 0 ? "its query says no" :
-			"its query returned no row");
+		own->gate->detail = MemoryContextStrdup(spi->caller, outcome);
 	if (!own->gate->passed)
 		own->gate->hint = MemoryContextStrdup(spi->caller, "It was added with migrate_tiers.add_gate(); see to what it asks for.");
 }

@@ -50,8 +50,19 @@ extern const MtMove *mt_move_find(MtPhase one, MtPhase other);
 /* The target's connection of a transition; a broken one is opened again. */
 extern MtRemote *mt_transition_remote(MtTransition *transition);
 
-/* Steps between planned and syncing; in steps_sync.c. */
+/* Steps of each move: in steps_sync.c, steps_dual.c and steps_last.c. */
 extern const MtStep mt_steps_sync[];
 extern const int mt_steps_sync_count;
+extern const MtStep mt_steps_dual[];
+extern const int mt_steps_dual_count;
+extern const MtStep mt_steps_read[];
+extern const int mt_steps_read_count;
+extern const MtStep mt_steps_only[];
+extern const int mt_steps_only_count;
+extern const MtStep mt_steps_finish[];
+extern const int mt_steps_finish_count;
+
+/* Drops the queue, with the marks; no table is captured any more. */
+extern void mt_step_drop_queue(MtTransition *transition, MtRelation *relation);
 
 #endif							/* MT_STEP_H */

@@ -28,7 +28,6 @@ static void empty_target(MtTransition *transition, MtRelation *relation);
 static void take_copy_back(MtTransition *transition, MtRelation *relation);
 static char *describe_empty(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void create_queue(MtTransition *transition, MtRelation *relation);
-static void drop_queue(MtTransition *transition, MtRelation *relation);
 static char *describe_queue(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void attach_capture(MtTransition *transition, MtRelation *relation);
 static void detach_capture(MtTransition *transition, MtRelation *relation);
@@ -45,7 +44,7 @@ const MtStep mt_steps_sync[] = {
 	{"install_target", false, "target", install_target, uninstall_target, describe_install},
 	{"raise_fence", true, "target", raise_fence, lower_fence, describe_fence},
 	{"empty_target", true, "target", empty_target, take_copy_back, describe_empty},
-	{"create_queue", false, "source", create_queue, drop_queue, describe_queue},
+	{"create_queue", false, "source", create_queue, mt_step_drop_queue, describe_queue},
 	{"attach_capture", true, "source", attach_capture, detach_capture, describe_capture},
 	/* Back, the wish for a worker is taken back first (and committed), then workers are ended. */
 	{"end_workers", false, "source", NULL, end_workers, describe_workers},
@@ -139,8 +138,9 @@ create_queue(MtTransition *transition, MtRelation *relation)
 	mt_queue_create(transition->migration);
 }
 
-static void
-drop_queue(MtTransition *transition, MtRelation *relation)
+/* mt_step_drop_queue drops the queue, with the marks. */
+void
+mt_step_drop_queue(MtTransition *transition, MtRelation *relation)
 {
 	MtSpiScope	scope;
 

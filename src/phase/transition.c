@@ -63,10 +63,7 @@ mt_transition_run(const char *migration_name, MtPhase to, bool advance)
 	int32		id = migration->id;
 
 	if (!mt_migration_lock_session(id))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("somebody else is changing migration \"%s\"", migration->name),
-				 errhint("Look at migrate_tiers.status, and try again when its transition has ended.")));
+		mt_transition_refuse_busy(migration);
 	PG_TRY();
 	{
 		run_locked(mt_migration_by_id(id, false), to, advance, context);
@@ -80,6 +77,16 @@ mt_transition_run(const char *migration_name, MtPhase to, bool advance)
 	MemoryContextDelete(context);
 }
 
+/* mt_transition_refuse_busy refuses the second of two who ask at once. */
+void
+mt_transition_refuse_busy(const MtMigration *migration)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("somebody else is changing migration \"%s\"", migration->name),
+			 errhint("Look at migrate_tiers.status, and try again when its transition has ended.")));
+}
+
 /* mt_transition_check finds the move that a person meant. */
 const MtMove *
 mt_transition_check(const MtMigration *migration, MtPhase to, bool advance)
@@ -91,14 +98,7 @@ mt_transition_check(const MtMigration *migration, MtPhase to, bool advance)
 	if (mt_journal_open(migration, &from, &open_to))
 		return check_open(migration, from, open_to, to, advance);
 	if (to == (advance ? migration->phase + 1 : migration->phase - 1))
-	{
 		move = mt_move_find(migration->phase, to);
-		if (move == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("phase %s is not available in this release", mt_phase_name(to)),
-					 errdetail("This release goes from planned to syncing, and back.")));
-	}
 	if (move == NULL || (move->final && !advance))
 		ereport(ERROR,
 				(errcode(MT_ERRCODE_WRONG_PHASE),

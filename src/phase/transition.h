@@ -16,6 +16,9 @@ extern void mt_transition_run(const char *migration_name, MtPhase to, bool advan
 /* What a person meant with a phase's name: it has to be next to the current one. */
 extern const MtMove *mt_transition_check(const MtMigration *migration, MtPhase to, bool advance);
 
+/* Refuses, since somebody else has the migration's lock. */
+pg_noreturn extern void mt_transition_refuse_busy(const MtMigration *migration);
+
 /* Which way it is to a phase: forward, or back; also where a transition was cut off. */
 extern bool mt_transition_is_forward(const MtMigration *migration, MtPhase to);
 

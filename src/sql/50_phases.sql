@@ -8,7 +8,12 @@ COMMENT ON PROCEDURE migrate_tiers.advance(text, name) IS
 CREATE PROCEDURE migrate_tiers.revert(to_phase text, migration name DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'mt_revert';
 COMMENT ON PROCEDURE migrate_tiers.revert(text, name) IS
-'goes one phase back, which has to be named; the steps of advance undone in the opposite order. Back in planned the target''s tables are as they were found, empty. Errors: as of advance';
+'goes one phase back, which has to be named; the steps of advance undone in the opposite order. Back in planned the target''s tables are as they were found, empty. There is no way back from finished. Errors: as of advance';
+
+CREATE PROCEDURE migrate_tiers.rehearse(to_phase text, migration name DEFAULT NULL)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'mt_rehearse';
+COMMENT ON PROCEDURE migrate_tiers.rehearse(text, name) IS
+'goes to the next phase, sees that sync works there, and comes back: the reversal as a routine, with all gates of both ways. Where the way back is barred it ends in the phase that it went to. Errors: as of advance; MT003 for finished, which has no way back, MT006 no sync';
 
 CREATE FUNCTION migrate_tiers.plan(to_phase text, migration name DEFAULT NULL)
     RETURNS TABLE (number integer, step text, object text, side text, statement text, inverse text)

@@ -6,7 +6,7 @@
  * comes, seldom while nothing does.  What stops the way back does not stop the way
  * forward, and the other way round.
  */
-#include "worker/worker.h"
+#include "worker/roster.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -82,6 +82,7 @@ step(MtWorker *worker)
 	if (worker->sync == NULL)
 	{
 		worker->sync = mt_sync_open(worker->migration, worker->context);
+		mt_worker_open_roster(worker);
 		worker->unjoined = worker->foreign_keys_due = true;
 	}
 	sent = mt_reverse_run(worker->sync);

@@ -1,0 +1,137 @@
+/*
+ * drain.c
+ *	  Waiting until what was written on a side that is not written any more has
+ *	  arrived on the other: see wait.h.
+ */
+#include "phase/wait.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "base/spi.h"
+#include "catalog/worker.h"
+
+/* Applications are refused for so long, at most; and no longer where nothing comes any more. */
+#define LONGEST_DRAIN_MS 60000
+#define STOPPED_FOR		 "interval '3 s'"
+
+#define LOOK_MS		10
+#define CHECK_LOOKS 50
+
+typedef bool (*MtDrained)(const MtMigration *migration, MtRemote *remote);
+
+static void wait_until(const MtMigration *migration, MtRemote *remote, MtDrained drained, const char *column,
+					   const char *what);
+static bool is_reverse_drained(const MtMigration *migration, MtRemote *remote);
+static bool are_conflicts_carried(const MtMigration *migration, MtRemote *remote);
+static char *stopped_reason(const MtMigration *migration, const char *column, bool for_long);
+static void raise_timeout(const MtMigration *migration, const char *column, const char *what);
+
+/* mt_wait_drained_forward waits until the target has all that is committed here now. */
+void
+mt_wait_drained_forward(const MtMigration *migration)
+{
+	MtMark	   *token = mt_wait_token();
+	TimestampTz begun = GetCurrentTimestamp();
+	bool		reached;
+
+	do
+		reached = mt_wait_forward(migration, token,
+								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_MS * CHECK_LOOKS));
+	while (!reached && stopped_reason(migration, "stopped", true) == NULL &&
+		   !TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), LONGEST_DRAIN_MS));
+	if (!reached)
+		raise_timeout(migration, "stopped", "the target did not get every change of the source");
+}
+
+/* mt_wait_drained_reverse waits until all that is committed on the target is here. */
+void
+mt_wait_drained_reverse(const MtMigration *migration, MtRemote *remote)
+{
+	wait_until(migration, remote, is_reverse_drained, "reverse_stopped",
+			   "the source did not get every change of the target");
+}
+
+/* mt_wait_conflicts_carried waits until rows that lost on the target are noted here. */
+void
+mt_wait_conflicts_carried(const MtMigration *migration, MtRemote *remote)
+{
+	wait_until(migration, remote, are_conflicts_carried, "reverse_stopped",
+			   "conflicts that were found on the target were not noted on the source");
+}
+
+static void
+wait_until(const MtMigration *migration, MtRemote *remote, MtDrained drained, const char *column, const char *what)
+{
+	TimestampTz begun = GetCurrentTimestamp();
+
+	for (int looks = 1; !drained(migration, remote); looks++)
+	{
+		if (TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), LONGEST_DRAIN_MS) ||
+			(looks % CHECK_LOOKS == 0 && stopped_reason(migration, column, true) != NULL))
+			raise_timeout(migration, column, what);
+		(void) mt_worker_wake(mt_worker_pid(migration->id, MT_WORKER_SYNC));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* is_reverse_drained says whether the reverse mark sees every transaction that wrote the target. */
+static bool
+is_reverse_drained(const MtMigration *migration, MtRemote *remote)
+{
+	const char *mark = mt_migration_by_id(migration->id, false)->reverse_mark;
+	MtRows	   *rows;
+
+	rows = mt_remote_query(remote,
+						   psprintf("SELECT NOT EXISTS (SELECT FROM migrate_tiers.writer_%.8s"
+									" WHERE xid >= pg_catalog.pg_snapshot_xmin($1)"
+									" AND NOT pg_catalog.pg_visible_in_snapshot(xid, $1))",
+									migration->ident),
+						   MT_PARAMS(mark));
+	return rows->values[0][0][0] == 't';
+}
+
+static bool
+are_conflicts_carried(const MtMigration *migration, MtRemote *remote)
+{
+	MtRows	   *rows;
+
+	rows = mt_remote_query(remote, "SELECT NOT EXISTS (SELECT FROM migrate_tiers.conflict WHERE migration = $1)",
+						   MT_PARAMS(migration->ident));
+	return rows->values[0][0][0] == 't';
+}
+
+/* stopped_reason says why a direction is stopped, or NULL; for_long: not if it may go on at once. */
+static char *
+stopped_reason(const MtMigration *migration, const char *column, bool for_long)
+{
+	MtSpiScope	scope;
+	char	   *reason;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT,
+					   psprintf("SELECT CASE WHEN NOT $2 OR %1$s_at < clock_timestamp() - " STOPPED_FOR " THEN %1$s END"
+								" FROM migrate_tiers.migration WHERE id = $1",
+								column),
+					   MT_ARGS(MT_INT4(migration->id), MT_BOOL(for_long)));
+	reason = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return reason;
+}
+
+static void
+raise_timeout(const MtMigration *migration, const char *column, const char *what)
+{
+	char	   *reason = stopped_reason(migration, column, false);
+
+	ereport(ERROR,
+			(errcode(MT_ERRCODE_SYNC_TIMEOUT),
+			 errmsg("%s in time", what),
+			 reason ? errdetail_internal("%s", reason) : 0,
+			 errhint("SELECT * FROM migrate_tiers.status shows what is in the way; then give the call again.")));
+}

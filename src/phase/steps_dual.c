@@ -1,0 +1,230 @@
+/*
+ * steps_dual.c
+ *	  Steps between syncing, dual_write and read_target: see step.h.
+ *
+ * Forward: everything that captures and sends back the changes of the target
+ * is there before the fence opens, which is the last step and flips a flag.
+ * Back: the fence closes first, and what was written until then is brought here
+ * before anything is taken away.  The worker has to know before the fence opens that
+ * both sides are written: it is waited for.
+ */
+#include "phase/step.h"
+
+#include "utils/timestamp.h"
+
+#include "base/spi.h"
+#include "catalog/reverse.h"
+#include "catalog/worker.h"
+#include "endpoint/target.h"
+#include "endpoint/target_reverse.h"
+#include "phase/sequence.h"
+#include "phase/wait.h"
+
+static void install_reverse(MtTransition *transition, MtRelation *relation);
+static void uninstall_reverse(MtTransition *transition, MtRelation *relation);
+static char *describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void attach_reverse(MtTransition *transition, MtRelation *relation);
+static void detach_reverse(MtTransition *transition, MtRelation *relation);
+static char *describe_attach(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void await_one_way(MtTransition *transition, MtRelation *relation);
+static void await_both_ways(MtTransition *transition, MtRelation *relation);
+static char *describe_await(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void begin_reverse(MtTransition *transition, MtRelation *relation);
+static void end_reverse(MtTransition *transition, MtRelation *relation);
+static char *describe_reverse(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void drain_reverse(MtTransition *transition, MtRelation *relation);
+static char *describe_drain(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void open_target(MtTransition *transition, MtRelation *relation);
+static void close_target(MtTransition *transition, MtRelation *relation);
+static char *describe_open(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void publish_read_target(MtTransition *transition, MtRelation *relation);
+static void publish_dual_write(MtTransition *transition, MtRelation *relation);
+static char *describe_publish(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void set_reversing(int32 migration, bool reversing);
+
+const MtStep mt_steps_dual[] = {
+	{"install_reverse", false, "target", install_reverse, uninstall_reverse, describe_install},
+	{"attach_reverse", true, "target", attach_reverse, detach_reverse, describe_attach},
+	MT_STEPS_INTERLEAVE,
+	{"await_one_way", false, "source", NULL, await_one_way, describe_await},
+	{"begin_reverse", false, "source", begin_reverse, end_reverse, describe_reverse},
+	{"await_both_ways", false, "source", await_both_ways, NULL, describe_await},
+	{"drain_reverse", false, "both", NULL, drain_reverse, describe_drain},
+	{"open_target", false, "target", open_target, close_target, describe_open},
+};
+const int	mt_steps_dual_count = lengthof(mt_steps_dual);
+
+const MtStep mt_steps_read[] = {
+	{"publish_phase", false, "target", publish_read_target, publish_dual_write, describe_publish},
+};
+const int	mt_steps_read_count = lengthof(mt_steps_read);
+
+static void
+install_reverse(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_reverse_install(mt_transition_remote(transition), transition->migration);
+}
+
+static void
+uninstall_reverse(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_reverse_uninstall(mt_transition_remote(transition), transition->migration);
+}
+
+static char *
+describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return psprintf(inverse ? "DROP TABLE migrate_tiers.writer_%.8s" :
+		"CREATE TABLE migrate_tiers.writer_%.8s: a row for each transaction that writes",
+					migration->ident);
+}
+
+static void
+attach_reverse(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_reverse_attach(mt_transition_remote(transition), transition->migration, relation);
+}
+
+static void
+detach_reverse(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_reverse_detach(mt_transition_remote(transition), transition->migration, relation);
+}
+
+static char *
+describe_attach(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	const char *table = mt_relation_target_name(relation);
+
+	if (inverse)
+		return psprintf("DROP TRIGGER migrate_tiers_capture_%.8s_%d... ON %s; DROP TABLE migrate_tiers.queue_%.8s_%d",
+						migration->ident, relation->id, table, migration->ident, relation->id);
+	return psprintf("CREATE TABLE migrate_tiers.queue_%.8s_%d for changed keys;"
+					" CREATE TRIGGER migrate_tiers_capture_%.8s_%d... ON %s; ENABLE ALWAYS",
+					migration->ident, relation->id, migration->ident, relation->id, table);
+}
+
+/*
+ * begin_reverse begins to send back what is written on the target from here on.
+ *
+ * Nobody writes there yet but us: so the first mark is any snapshot of this moment.
+ */
+static void
+begin_reverse(MtTransition *transition, MtRelation *relation)
+{
+	MtMigration *now = mt_migration_by_id(transition->migration->id, false);
+	MtRows	   *rows;
+
+	if (now->reversing)
+		return;
+	rows = mt_remote_query(mt_transition_remote(transition), "SELECT pg_catalog.pg_current_snapshot()", MT_NO_PARAMS);
+	mt_reverse_mark_forget(now->id);
+	mt_reverse_mark_store(now->id, rows->values[0][0], GetCurrentTimestamp());
+	set_reversing(now->id, true);
+}
+
+static void
+end_reverse(MtTransition *transition, MtRelation *relation)
+{
+	set_reversing(transition->migration->id, false);
+	mt_reverse_mark_forget(transition->migration->id);
+}
+
+static char *
+describe_reverse(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return pstrdup(inverse ? "UPDATE migrate_tiers.migration SET reversing = false; forget the reverse mark" :
+		"store the target's snapshot as the reverse mark; UPDATE migrate_tiers.migration SET reversing = true");
+}
+
+static void
+await_one_way(MtTransition *transition, MtRelation *relation)
+{
+	mt_worker_wait_reversing(transition->migration->id, false);
+}
+
+static void
+await_both_ways(MtTransition *transition, MtRelation *relation)
+{
+	mt_worker_wait_reversing(transition->migration->id, true);
+}
+
+static char *
+describe_await(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return pstrdup(inverse ? "wait until the worker sends one way only" :
+		"wait until the worker sends both ways, and looks for rows that both sides changed");
+}
+
+/* drain_reverse waits until all that was written on the target is here; nobody writes there any more. */
+static void
+drain_reverse(MtTransition *transition, MtRelation *relation)
+{
+	if (mt_migration_by_id(transition->migration->id, false)->reversing)
+		mt_wait_drained_reverse(transition->migration, mt_transition_remote(transition));
+}
+
+static char *
+describe_drain(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return pstrdup("wait until every change of the target is on the source");
+}
+
+static void
+open_target(MtTransition *transition, MtRelation *relation)
+{
+	MtRemote   *remote = mt_transition_remote(transition);
+
+	mt_target_fence_open(remote, transition->migration);
+	mt_target_publish_phase(remote, transition->migration, MT_DUAL_WRITE);
+}
+
+/* close_target tells applications first, and returns when nobody writes the target any more. */
+static void
+close_target(MtTransition *transition, MtRelation *relation)
+{
+	MtRemote   *remote = mt_transition_remote(transition);
+
+	mt_target_publish_phase(remote, transition->migration, MT_SYNCING);
+	mt_target_fence_close(remote, transition->migration);
+}
+
+static char *
+describe_open(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return psprintf(inverse ?
+		"publish the phase; setval('migrate_tiers.fence_%.8s', 1): writes are refused; wait for those under way" :
+		"setval('migrate_tiers.fence_%.8s', 2): writes are let through; publish the phase",
+					migration->ident);
+}
+
+static void
+publish_read_target(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_publish_phase(mt_transition_remote(transition), transition->migration, MT_READ_TARGET);
+}
+
+static void
+publish_dual_write(MtTransition *transition, MtRelation *relation)
+{
+	mt_target_publish_phase(mt_transition_remote(transition), transition->migration, MT_DUAL_WRITE);
+}
+
+static char *
+describe_publish(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return psprintf("UPDATE migrate_tiers.migration SET phase = '%s'", inverse ? "dual_write" : "read_target");
+}
+
+static void
+set_reversing(int32 migration, bool reversing)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.migration SET reversing = $2, reverse_stopped = NULL, reverse_stopped_at = NULL WHERE id = $1",
+				MT_ARGS(MT_INT4(migration), MT_BOOL(reversing)));
+	mt_spi_end(&scope);
+	mt_migration_invalidate();
+}
