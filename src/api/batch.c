@@ -15,6 +15,7 @@
 #include "api/result.h"
 #include "base/errors.h"
 #include "base/spi.h"
+#include "batch/cron.h"
 #include "batch/policy.h"
 #include "catalog/batch.h"
 #include "catalog/worker.h"
@@ -22,9 +23,13 @@
 
 PG_FUNCTION_INFO_V1(mt_batch_policy);
 PG_FUNCTION_INFO_V1(mt_push_batch);
+PG_FUNCTION_INFO_V1(mt_schedule);
+PG_FUNCTION_INFO_V1(mt_unschedule);
 
 PGDLLEXPORT Datum mt_batch_policy(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum mt_push_batch(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_schedule(PG_FUNCTION_ARGS);
+PGDLLEXPORT Datum mt_unschedule(PG_FUNCTION_ARGS);
 
 static MtRelation *find_batch_table(const MtMigration *migration, Oid relid);
 static char *table_name(const MtRelation *relation);
@@ -45,6 +50,39 @@ mt_batch_policy(PG_FUNCTION_ARGS)
 	migration = mt_declare_open(mt_arg_name_or_null(fcinfo, 5));
 	mt_policy_set(find_batch_table(migration, PG_GETARG_OID(0)), PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1),
 				  mode, PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3), mt_arg_name_or_null(fcinfo, 4));
+	PG_RETURN_VOID();
+}
+
+/* mt_schedule is migrate_tiers.schedule(relation, cron, migration). */
+Datum
+mt_schedule(PG_FUNCTION_ARGS)
+{
+	char	   *schedule;
+	MtMigration *migration;
+
+	mt_arg_required(fcinfo, 0, "relation");
+	schedule = mt_arg_text(fcinfo, 1, "cron");
+	migration = mt_declare_open(mt_arg_name_or_null(fcinfo, 2));
+	mt_cron_schedule(migration, find_batch_table(migration, PG_GETARG_OID(0)), schedule);
+	PG_RETURN_VOID();
+}
+
+/* mt_unschedule is migrate_tiers.unschedule(relation, migration). */
+Datum
+mt_unschedule(PG_FUNCTION_ARGS)
+{
+	MtMigration *migration;
+	MtRelation *relation;
+
+	mt_arg_required(fcinfo, 0, "relation");
+	migration = mt_declare_open(mt_arg_name_or_null(fcinfo, 1));
+	relation = find_batch_table(migration, PG_GETARG_OID(0));
+	if (!mt_cron_unschedule(relation))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table %s has no job of pg_cron", table_name(relation)),
+				 errhint("An interval of batch_policy ends with SELECT migrate_tiers.batch_policy(%s, every => NULL).",
+						 quote_literal_cstr(table_name(relation)))));
 	PG_RETURN_VOID();
 }
 

@@ -10,7 +10,6 @@
 
 #include "utils/builtins.h"
 
-static MtColumn *find_watermark(const MtPush *push);
 static void check_watermark(const MtPush *push, const char *mark, MtRows *sender, const char *receiver_rows);
 
 /* mt_push_append sends the rows above the watermark. */
@@ -18,8 +17,7 @@ void
 mt_push_append(MtPush *push)
 {
 	MtBatch    *batch = push->batch;
-	MtColumn   *column = find_watermark(push);
-	const char *name = quote_identifier(column->name);
+	const char *name = quote_identifier(mt_push_watermark(push)->name);
 	MtRows	   *receiver;
 	MtRows	   *sender;
 	char	   *mark;
@@ -31,8 +29,7 @@ mt_push_append(MtPush *push)
 	if (mark == NULL)
 		mark = "NULL";
 	else
-		mark = psprintf("%s::%s", quote_literal_cstr(mark),
-						format_type_extended(column->type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+		mark = psprintf("%s::%s", quote_literal_cstr(mark), push->mark_type);
 	/* With no mark all rows are above it. */
 	above = psprintf("coalesce(%s > %s, true)", name, mark);
 	if (receiver->values[0][1] != NULL)
@@ -51,8 +48,9 @@ mt_push_append(MtPush *push)
 	mt_side_commit(push->receiver);
 }
 
-static MtColumn *
-find_watermark(const MtPush *push)
+/* mt_push_watermark finds the column of the watermark. */
+MtColumn *
+mt_push_watermark(const MtPush *push)
 {
 	const char *table = push->sender_name;
 

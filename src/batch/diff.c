@@ -31,7 +31,6 @@ mt_push_diff(MtPush *push)
 	MemoryContext step;
 	MemoryContext outer = CurrentMemoryContext;
 
-	push->key = mt_push_find_key(push);
 	stage = mt_stage_find(push);
 	ranges = cut(push, stage, &bounds);
 	batch->ranges = ranges->count;

@@ -23,6 +23,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/option.h"
+#include "endpoint/digest.h"
 
 static MtPush *begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch);
 static MtRemote *connect_target(const MtMigration *migration);
@@ -91,6 +92,8 @@ begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch)
 	batch->reverse = migration->phase >= MT_READ_TARGET;
 	batch->mode = push->policy->mode;
 	check_phase(migration);
+	if (batch->id == 0)
+		batch->id = mt_batch_next_id();
 	mt_batch_begin(batch);
 	mt_xact_commit();
 	return push;
@@ -177,7 +180,7 @@ name_sides(MtPush *push)
 	push->into = push->batch->reverse ? source : target;
 }
 
-/* describe reads the columns that travel: those of the source. */
+/* describe reads what our catalogs know, since no transaction of ours may be open later: the columns are the source's. */
 static void
 describe(MtPush *push)
 {
@@ -188,6 +191,13 @@ describe(MtPush *push)
 	push->columns = mt_columns_describe(RelationGetDescr(table));
 	table_close(table, AccessShareLock);
 	mt_push_check_columns(push);
+	push->digest = mt_sql_row_digest(push->columns, "t.");
+	push->owner = pstrdup(quote_identifier(GetUserNameFromId(push->migration->owner, false)));
+	if (strcmp(push->batch->mode, "append") == 0)
+		push->mark_type = format_type_extended(mt_push_watermark(push)->type, -1,
+											   FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+	if (strcmp(push->batch->mode, "diff") == 0)
+		push->key = mt_push_find_key(push);
 }
 
 /* check_rights refuses a table that the migration's owner may not read whole. */

@@ -39,20 +39,29 @@ typedef struct MtPush
 	char	   *into;			/* the receiver's table for INSERT and COPY */
 	char	   *sender_name;	/* without ONLY */
 	MtColumns  *columns;
-	MtPushKey  *key;			/* of diff */
+	char	   *digest;			/* of a row of "t" */
+	char	   *owner;			/* of the migration, quoted */
+	char	   *mark_type;		/* of the watermark's literals, in mode append */
+	MtPushKey  *key;			/* in mode diff */
 	MtPace		pace;
 } MtPush;
 
 /*
  * Runs a push of a table that is locked (mt_batch_lock), and notes how it began and ended; raises its error.
- * The connection is opened where there is none that is usable.
+ * id 0: a number is taken.  The connection is opened where there is none that is usable.
  */
 extern void mt_push_run(const MtMigration *migration, MtRemote **remote, int32 relation, int64 id, bool scheduled);
+
+/* Drops what pushes that were cut off have left in this database. */
+extern void mt_push_clean(const MtMigration *migration);
 
 /* The modes; the sender's transaction has begun. */
 extern void mt_push_diff(MtPush *push);
 extern void mt_push_replace(MtPush *push);
 extern void mt_push_append(MtPush *push);
+
+/* The watermark's column; raises an error where there is none. */
+extern MtColumn *mt_push_watermark(const MtPush *push);
 
 /* Finds the key that both sides have, or raises an error; the columns of both sides are compared, too. */
 extern MtPushKey *mt_push_find_key(MtPush *push);

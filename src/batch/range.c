@@ -7,7 +7,6 @@
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
-#include "endpoint/digest.h"
 
 /* Pages that are looked at for each range. */
 #define SAMPLE_PAGES 8
@@ -113,16 +112,14 @@ mt_range_condition(const MtPush *push, const MtRange *range, const char *prefix)
 char *
 mt_ranges_digest_sql(const MtPush *push, const MtRanges *ranges, int first, int last, const char *table)
 {
-	char	   *digest = mt_sql_row_digest(push->columns, "t.");
 	StringInfoData sql;
 
 	initStringInfo(&sql);
 	for (int i = first; i < last; i++)
 		appendStringInfo(&sql, "%sSELECT %d AS n, count(*), coalesce(sum(%s), 0)::text FROM %s AS t WHERE %s",
-						 i > first ? " UNION ALL " : "", i, digest, table,
+						 i > first ? " UNION ALL " : "", i, push->digest, table,
 						 mt_range_condition(push, &ranges->ranges[i], "t."));
 	appendStringInfoString(&sql, " ORDER BY n");
-	pfree(digest);
 	return sql.data;
 }
 

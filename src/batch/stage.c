@@ -9,11 +9,10 @@
 #include "batch/stage.h"
 
 #include "lib/stringinfo.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 
-#include "endpoint/digest.h"
+#include "base/spi.h"
 
 /* How rows of the stage are applied. */
 typedef struct MtApply
@@ -43,7 +42,7 @@ mt_stage_find(MtPush *push)
 	char	   *name = psprintf("stage_%.8s_%d", push->migration->ident, push->relation->id);
 
 	stage->table = psprintf("migrate_tiers.%s", quote_identifier(name));
-	stage->signature = psprintf("%s; %s", key_columns(push), mt_sql_row_digest(push->columns, ""));
+	stage->signature = psprintf("%s; %s", key_columns(push), push->digest);
 	stage->exists = mt_side_query(push->receiver, psprintf("SELECT 1 WHERE to_regclass(%s) IS NOT NULL", quote_literal_cstr(stage->table)))->count > 0;
 	if (stage->exists && !has_signature(push, stage))
 	{
@@ -55,6 +54,24 @@ mt_stage_find(MtPush *push)
 	if (stage->reused)
 		stage->bounds = read_bounds(push, stage);
 	return stage;
+}
+
+/* mt_push_clean drops the stages of a migration that are here; those on the target go with what is ours there. */
+void
+mt_push_clean(const MtMigration *migration)
+{
+	MtSpiScope	scope;
+	char	   *names;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relnamespace = 'migrate_tiers'::regnamespace"
+				" AND relkind = 'r' AND starts_with(relname, $1)",
+				MT_ARGS(MT_TEXT(psprintf("stage_%.8s_", migration->ident))));
+	names = mt_spi_text(&scope, 0, 1);
+	if (names != NULL)
+		mt_spi_exec(SPI_OK_UTILITY, psprintf("DROP TABLE %s", names), MT_NO_ARGS);
+	mt_spi_end(&scope);
 }
 
 static bool
@@ -99,7 +116,7 @@ mt_stage_create(MtPush *push, MtStage *stage, const MtRows *bounds)
 					 stage->table, quote_literal_cstr(describe_stage(stage, bounds)));
 	if (push->receiver->remote == NULL)
 		appendStringInfo(&sql, "; GRANT ALL ON %s TO %s", stage->table,
-						 quote_identifier(GetUserNameFromId(push->receiver->role, false)));
+						 push->owner);
 	mt_side_begin(push->receiver);
 	mt_side_manage(push->receiver, sql.data);
 	mt_side_commit(push->receiver);

@@ -76,6 +76,54 @@ set_tag(LOCKTAG *tag, int32 relation)
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 
+/*
+ * mt_batch_due finds what is to be pushed next.
+ *
+ * After failures a table is tried again after 5 s, 10 s, 20 s and so on, but at least as often as it is to be pushed.
+ */
+int32
+mt_batch_due(int32 migration)
+{
+	MtSpiScope	scope;
+	int32		relation = 0;
+
+	mt_spi_begin(&scope);
+	if (mt_spi_exec_latest(SPI_OK_SELECT,
+						   "SELECT r.id FROM migrate_tiers.policy AS p JOIN migrate_tiers.relation AS r ON r.id = p.relation"
+						   " JOIN migrate_tiers.freshness AS f ON f.relation = r.id"
+						   " JOIN migrate_tiers.migration AS m ON m.id = r.migration"
+						   " CROSS JOIN LATERAL (SELECT max(b.started) AS last, max(b.started) FILTER (WHERE b.error IS NULL) AS good"
+						   "  FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.direction = f.direction"
+						   "  AND b.finished IS NOT NULL) AS t"
+						   " CROSS JOIN LATERAL (SELECT count(*) AS failures FROM migrate_tiers.batch AS b"
+						   "  WHERE b.relation = r.id AND b.started > coalesce(t.good, '-infinity') AND b.error IS NOT NULL) AS u"
+						   " CROSS JOIN LATERAL (SELECT CASE WHEN u.failures = 0 THEN t.last + p.every"
+						   "  ELSE t.last + least(p.every, interval '5 s' * 2 ^ least(u.failures - 1, 8)) END AS due) AS d"
+						   " WHERE r.migration = $1 AND r.tier = 'batch' AND p.every IS NOT NULL AND NOT f.pushing AND NOT m.paused"
+						   " AND m.phase NOT IN ('planned', 'finished') AND coalesce(d.due <= clock_timestamp(), true)"
+						   " ORDER BY d.due NULLS FIRST LIMIT 1",
+						   MT_ARGS(MT_INT4(migration))) > 0)
+		relation = (int32) mt_spi_int8(0, 1);
+	mt_spi_end(&scope);
+	return relation;
+}
+
+/* mt_batch_was_pushed looks for a push forward that was applied, or of which that is not known. */
+bool
+mt_batch_was_pushed(int32 relation)
+{
+	MtSpiScope	scope;
+	bool		pushed;
+
+	mt_spi_begin(&scope);
+	pushed = mt_spi_exec(SPI_OK_SELECT,
+						 "SELECT FROM migrate_tiers.batch WHERE relation = $1 AND direction = 'forward'"
+						 " AND (finished IS NULL OR error IS NULL OR error LIKE '57P01: the push was cut off%') LIMIT 1",
+						 MT_ARGS(MT_INT4(relation))) > 0;
+	mt_spi_end(&scope);
+	return pushed;
+}
+
 /* mt_batch_begin adds the row of a push. */
 void
 mt_batch_begin(const MtBatch *batch)

@@ -50,6 +50,12 @@ extern int64 mt_batch_next_id(void);
 extern bool mt_batch_lock(int32 relation);
 extern void mt_batch_unlock(int32 relation);
 
+/* The table of a migration that is due by its interval for the longest time, or 0; one that failed waits longer each time. */
+extern int32 mt_batch_due(int32 migration);
+
+/* Whether some push of the table may have written the target. */
+extern bool mt_batch_was_pushed(int32 relation);
+
 /* Notes that a push begins, and that those before it were cut off that did not end. */
 extern void mt_batch_begin(const MtBatch *batch);
 

@@ -112,6 +112,9 @@ mt_remote_close(MtRemote *remote)
 	if (remote->first_error)
 		PQclear(remote->first_error);
 	remote->first_error = NULL;
+	if (remote->copy_piece)
+		PQfreemem(remote->copy_piece);
+	remote->copy_piece = NULL;
 	if (remote->conn)
 		libpqsrv_disconnect(remote->conn);
 	remote->conn = NULL;

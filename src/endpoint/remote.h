@@ -15,6 +15,7 @@ struct MtRemote
 	bool		busy;			/* in the middle of an exchange: not usable after an error */
 	List	   *prepared;		/* names of statements of this session */
 	char	   *copy_sql;		/* of the COPY that is under way */
+	char	   *copy_piece;		/* of one that comes, as libpq has it */
 	const char *sent_sql;		/* of the statement whose outcome is asked for later */
 	MemoryContext context;		/* the connection is closed when this goes */
 	PGresult   *first_error;	/* of a pipeline */

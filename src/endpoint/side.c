@@ -82,7 +82,7 @@ mt_side_manage(MtSide *side, const char *sql)
 	if (side->remote != NULL)
 		mt_remote_run(side->remote, sql);
 	else
-		(void) execute_here(mt_extension_owner(), sql);
+		(void) execute_here(InvalidOid, sql);
 }
 
 /* mt_side_query_both lets the target work while this database does. */
@@ -100,19 +100,25 @@ mt_side_query_both(MtSide *one, const char *one_sql, MtRows **one_rows,
 	*one_rows = mt_remote_answer(one->remote);
 }
 
+/* execute_here runs statements as a role, or as the extension's owner; in a transaction of their own where none is open. */
 static MtRows *
 execute_here(Oid role, const char *sql)
 {
 	MtSpiScope	scope;
 	MtRows	   *rows;
 	int			outcome;
+	bool		alone = !IsTransactionState();
 
-	mt_spi_begin_as(&scope, role);
+	if (alone)
+		mt_xact_begin();
+	mt_spi_begin_as(&scope, OidIsValid(role) ? role : mt_extension_owner());
 	outcome = SPI_execute(sql, false, 0);
 	if (outcome < 0)
 		elog(ERROR, "unexpected outcome %s of query: %s", SPI_result_code_string(outcome), sql);
 	rows = copy_result(scope.caller);
 	mt_spi_end(&scope);
+	if (alone)
+		mt_xact_commit();
 	return rows;
 }
 

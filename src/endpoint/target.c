@@ -114,7 +114,7 @@ append_empty_block(StringInfo body, const List *relations)
 						   "  name text; names text[] := '{}'; one boolean; filled boolean := false;\n"
 						   "BEGIN\n"
 						   "FOR name IN SELECT CASE relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || oid::pg_catalog.regclass\n"
-						   "  FROM pg_catalog.pg_class WHERE oid IN (");
+						   "  FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND oid IN (");
 	foreach(cell, relations)
 		appendStringInfo(body, "%s pg_catalog.to_regclass(%s)", foreach_current_index(cell) ? "," : "",
 						 mt_target_table_literal((MtRelation *) lfirst(cell)));

@@ -9,17 +9,19 @@
 #include "endpoint/side.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/copy.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "tcop/dest.h"
-#include "utils/acl.h"
 #include "utils/rel.h"
+#include "utils/regproc.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
@@ -38,6 +40,25 @@ typedef struct MtOutflow
 	MtPace	   *pace;
 } MtOutflow;
 
+/* A COPY stream that the target sends; COPY's callback has no argument. */
+typedef struct MtInflow
+{
+	MtRemote   *remote;
+	MtPace	   *pace;
+	const char *piece;
+	int			length;
+	int			at;
+	int64		rows;			/* as the target says at the end */
+	bool		ended;
+} MtInflow;
+
+static MtInflow *inflow;
+
+static int64 pull_rows(MtSide *from, const char *query, MtSide *to, const char *table, MtColumns *columns,
+					   MtPace *pace);
+static Relation open_named(const char *name);
+static int	give_bytes(void *to, int least, int most);
+static void next_piece(MtInflow *flow);
 static int64 push_rows(MtSide *from, const char *query, MtSide *to, const char *into, MtColumns *columns,
 					   MtPace *pace);
 static void send_piece(void *arg, const char *data, int length);
@@ -56,6 +77,8 @@ mt_side_transfer(MtSide *from, const char *query, MtSide *to, const char *table,
 
 	if (pace->started == 0)
 		pace->started = GetCurrentTimestamp();
+	if (to->remote == NULL)
+		return pull_rows(from, psprintf("COPY (%s) TO STDOUT%s", query, options), to, table, columns, pace);
 	return push_rows(from, query, to,
 					 psprintf("COPY %s (%s) FROM STDIN%s", table, mt_columns_list(columns, ""), options),
 					 columns, pace);
@@ -106,6 +129,84 @@ send_piece(void *arg, const char *data, int length)
 
 	mt_remote_copy_send(flow->remote, data, length);
 	flow->pace->bytes += length;
+	keep_pace(flow->pace);
+}
+
+/* pull_rows has COPY read what the target sends, and put it into a table here. */
+static int64
+pull_rows(MtSide *from, const char *query, MtSide *to, const char *table, MtColumns *columns, MtPace *pace)
+{
+	MtInflow	flow = {.remote = from->remote, .pace = pace};
+	Relation	relation = open_named(table);
+	ParseState *pstate = make_parsestate(NULL);
+	List	   *names = NIL;
+	List	   *options = NIL;
+	CopyFromState copy;
+	Oid			saved_user;
+	int			saved_context;
+	int64		taken;
+
+	for (int i = 0; i < columns->count; i++)
+		names = lappend(names, makeString(columns->columns[i].name));
+	if (columns->all_binary)
+		options = list_make1(makeDefElem("format", (Node *) makeString("binary"), -1));
+	mt_remote_copy_out_begin(from->remote, query);
+	GetUserIdAndSecContext(&saved_user, &saved_context);
+	SetUserIdAndSecContext(to->role, saved_context | SECURITY_LOCAL_USERID_CHANGE);
+	(void) addRangeTableEntryForRelation(pstate, relation, RowExclusiveLock, NULL, false, false);
+	inflow = &flow;
+	copy = BeginCopyFrom(pstate, relation, NULL, NULL, false, give_bytes, names, options);
+	taken = (int64) CopyFrom(copy);
+	EndCopyFrom(copy);
+	SetUserIdAndSecContext(saved_user, saved_context);
+	/* COPY stops reading at the end of the rows; what is left is the end of the stream. */
+	while (!flow.ended)
+		next_piece(&flow);
+	check_count(flow.rows, taken, table);
+	free_parsestate(pstate);
+	table_close(relation, NoLock);
+	CommandCounterIncrement();
+	return taken;
+}
+
+/* open_named opens a table by its quoted name. */
+static Relation
+open_named(const char *name)
+{
+	return table_openrv(makeRangeVarFromNameList(stringToQualifiedNameList(name)), RowExclusiveLock);
+}
+
+/* give_bytes gives COPY bytes, at least as many as it needs unless there are no more. */
+static int
+give_bytes(void *to, int least, int most)
+{
+	int			given = 0;
+
+	while (given < least)
+	{
+		int			share = Min(inflow->length - inflow->at, most - given);
+
+		if (share > 0)
+		{
+			memcpy((char *) to + given, inflow->piece + inflow->at, share);
+			inflow->at += share;
+			given += share;
+		}
+		else if (inflow->ended)
+			break;
+		else
+			next_piece(inflow);
+	}
+	return given;
+}
+
+static void
+next_piece(MtInflow *flow)
+{
+	flow->length = mt_remote_copy_out_next(flow->remote, &flow->piece, &flow->rows);
+	flow->at = 0;
+	flow->ended = flow->length == 0;
+	flow->pace->bytes += flow->length;
 	keep_pace(flow->pace);
 }
 

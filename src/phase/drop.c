@@ -28,6 +28,8 @@
 #include "base/settings.h"
 #include "base/spi.h"
 #include "base/xact.h"
+#include "batch/cron.h"
+#include "batch/push.h"
 #include "capture/attach.h"
 #include "capture/fence.h"
 #include "catalog/journal.h"
@@ -316,7 +318,11 @@ static void
 delete_migration(const MtMigration *migration)
 {
 	MtSpiScope	scope;
+	ListCell   *cell;
 
+	foreach(cell, mt_relation_list(migration->id, "batch"))
+		(void) mt_cron_unschedule((MtRelation *) lfirst(cell));
+	mt_push_clean(migration);
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.migration WHERE id = $1",
 				MT_ARGS(MT_INT4(migration->id)));

@@ -12,6 +12,7 @@
 
 #include "base/spi.h"
 #include "capture/attach.h"
+#include "catalog/batch.h"
 #include "catalog/option.h"
 #include "catalog/queue.h"
 #include "catalog/worker.h"
@@ -20,6 +21,7 @@
 
 static void install_target(MtTransition *transition, MtRelation *relation);
 static void uninstall_target(MtTransition *transition, MtRelation *relation);
+static void empty_pushed(MtTransition *transition);
 static char *describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void raise_fence(MtTransition *transition, MtRelation *relation);
 static void lower_fence(MtTransition *transition, MtRelation *relation);
@@ -63,13 +65,27 @@ static void
 uninstall_target(MtTransition *transition, MtRelation *relation)
 {
 	mt_target_restore_foreign_keys(mt_transition_remote(transition), transition->migration, false);
+	empty_pushed(transition);
 	mt_target_uninstall(mt_transition_remote(transition), transition->migration);
+}
+
+/* empty_pushed leaves the target's batch tables as they were found: those that were pushed are emptied. */
+static void
+empty_pushed(MtTransition *transition)
+{
+	List	   *pushed = NIL;
+	ListCell   *cell;
+
+	foreach(cell, mt_relation_list(transition->migration->id, "batch"))
+		if (mt_batch_was_pushed(((MtRelation *) lfirst(cell))->id))
+			pushed = lappend(pushed, lfirst(cell));
+	mt_target_empty(mt_transition_remote(transition), pushed);
 }
 
 static char *
 describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse)
 {
-	return pstrdup(inverse ? "restore foreign keys that were set aside; DROP SCHEMA migrate_tiers, unless another migration uses it" :
+	return pstrdup(inverse ? "restore foreign keys that were set aside; TRUNCATE batch tables that were pushed; DROP SCHEMA migrate_tiers, unless another migration uses it" :
 		"CREATE SCHEMA migrate_tiers, with tables for the mark, the chunks and what is set aside");
 }
 

@@ -10,7 +10,9 @@
 
 #include "base/errors.h"
 #include "base/spi.h"
+#include "batch/cron.h"
 #include "catalog/namespace.h"
+#include "phase/retag.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/varlena.h"
@@ -38,6 +40,8 @@ mt_tag_table(const MtMigration *migration, Oid relid, const char *tier, const ch
 	MtIdentity *key;
 	char	   *schema;
 	char	   *name;
+	bool		retagged;
+	bool		realtime;
 
 	check_tier(tier);
 	candidate = mt_candidate_read(relid);
@@ -46,7 +50,13 @@ mt_tag_table(const MtMigration *migration, Oid relid, const char *tier, const ch
 		raise_obstacle(obstacle);
 	tagged = mt_relation_by_relid(relid);
 	check_not_elsewhere(migration, candidate, tagged);
-	check_phase(migration, mt_candidate_name(candidate), tagged ? tagged->tier : NULL, tier);
+	retagged = migration->phase != MT_PLANNED && tagged != NULL && strcmp(tagged->tier, tier) != 0 &&
+		strcmp(tagged->tier, "ignored") != 0 && strcmp(tier, "ignored") != 0;
+	realtime = strcmp(tier, "realtime") == 0;
+	if (retagged)
+		mt_retag_check(migration, tagged, realtime);
+	else
+		check_phase(migration, mt_candidate_name(candidate), tagged ? tagged->tier : NULL, tier);
 
 	schema = tagged ? tagged->target_schema : candidate->schema;
 	name = tagged ? tagged->target_name : candidate->name;
@@ -58,7 +68,13 @@ mt_tag_table(const MtMigration *migration, Oid relid, const char *tier, const ch
 				(errmsg("table %s belongs to extension \"%s\"", mt_candidate_name(candidate),
 						candidate->extension),
 				 errhint("Where the extension fills it by itself, tag it ignored.")));
+	if (tagged != NULL && strcmp(tagged->tier, "batch") == 0 && strcmp(tier, "batch") != 0)
+		(void) mt_cron_unschedule(tagged);
+	if (retagged && !realtime)
+		mt_retag_leave_realtime(migration, tagged);
 	store_tag(migration, candidate, tier, schema, name, key);
+	if (retagged && realtime)
+		mt_retag_enter_realtime(migration, tagged);
 }
 
 /* mt_tag_schema gives a tier to the tables of a schema that have none and can have it. */
@@ -107,6 +123,7 @@ mt_untag_table(const MtMigration *migration, Oid relid)
 				 errmsg("table %s is not tagged in migration \"%s\"", name, migration->name),
 				 errhint("The view migrate_tiers.tables shows those that are.")));
 	check_phase(migration, name, tagged->tier, NULL);
+	(void) mt_cron_unschedule(tagged);
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.relation WHERE id = $1",
 				MT_ARGS(MT_INT4(tagged->id)));

@@ -116,3 +116,13 @@ CREATE FUNCTION migrate_tiers.push_batch(relation regclass, migration name DEFAU
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_push_batch';
 COMMENT ON FUNCTION migrate_tiers.push_batch(regclass, name) IS
 'pushes a batch table now, as batch_policy says, and returns its row of batches when the receiver has it: from the source up to phase dual_write, from the target after. A worker does it; that the row stays does not depend on the caller''s transaction. Errors: 55000 not a batch table, no key for diff, no watermark for append or one that went backwards, MT003 nothing is pushed in this phase, 55006 it is being pushed, 55P03 a lock was not to be had in lock_timeout, 53400 no background worker is free, those of either side';
+
+CREATE FUNCTION migrate_tiers.schedule(relation regclass, cron text, migration name DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_schedule';
+COMMENT ON FUNCTION migrate_tiers.schedule(regclass, text, name) IS
+'has pg_cron push a batch table, by a job of the calling role; cron is a schedule as of pg_cron: minute, hour, day of month, month, day of week. Calling it again changes the schedule. Errors: 55000 not a batch table, or pg_cron is not in this database (then batch_policy with every does it), those of pg_cron';
+
+CREATE FUNCTION migrate_tiers.unschedule(relation regclass, migration name DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_unschedule';
+COMMENT ON FUNCTION migrate_tiers.unschedule(regclass, name) IS
+'removes the job that schedule made. Errors: 42704 there is none, 55000 not a batch table';

@@ -21,6 +21,10 @@
 
 static bool take_slot(int32 migration_id, int slot);
 static MtMigration *find_migration(int32 migration_id, int slot);
+static MtMigration *read_wanted(int32 migration_id);
+static void push_due(int32 migration_id);
+static int32 take_due(int32 migration_id);
+static void try_push(const MtMigration *migration, MtRemote **remote, int32 relation);
 static void push_one(int32 migration_id, int slot, const MtPushOrder *order);
 
 /* mt_batch_worker_main is the entry of a batch worker. */
@@ -40,8 +44,73 @@ mt_batch_worker_main(Datum arg)
 	SetConfigOption("enable_seqscan", "on", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION);
 	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "migrate_tiers batch worker", ALLOCSET_DEFAULT_SIZES));
-	push_one(DatumGetInt32(arg), slot, &order);
+	if (slot == MT_WORKER_BATCH)
+		push_due(DatumGetInt32(arg));
+	else
+		push_one(DatumGetInt32(arg), slot, &order);
 	proc_exit(0);
+}
+
+/* push_due pushes one table after the other until none is due. */
+static void
+push_due(int32 migration_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext step = AllocSetContextCreate(context, "migrate_tiers push", ALLOCSET_DEFAULT_SIZES);
+	MtMigration *migration = find_migration(migration_id, MT_WORKER_BATCH);
+	int32		relation;
+
+	while (migration != NULL && (relation = take_due(migration_id)) != 0)
+	{
+		/* The connection goes with the context it was opened in: each push has its own. */
+		MtRemote   *remote = NULL;
+
+		MemoryContextSwitchTo(step);
+		/* The phase may be another than that of the push before. */
+		migration = read_wanted(migration_id);
+		if (migration != NULL)
+			try_push(migration, &remote, relation);
+		mt_xact_begin();
+		mt_batch_unlock(relation);
+		mt_xact_commit();
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(step);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* take_due finds a table that is due and that nobody pushes, and locks it. */
+static int32
+take_due(int32 migration_id)
+{
+	int32		relation;
+
+	mt_xact_begin();
+	relation = mt_batch_due(migration_id);
+	if (relation != 0 && !mt_batch_lock(relation))
+		relation = 0;
+	mt_xact_commit();
+	return relation;
+}
+
+/* try_push pushes a table; its error is noted in its row, and keeps no other table waiting. */
+static void
+try_push(const MtMigration *migration, MtRemote **remote, int32 relation)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		mt_push_run(migration, remote, relation, 0, true);
+	}
+	PG_CATCH();
+	{
+		EmitErrorReport();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+	}
+	PG_END_TRY();
 }
 
 /* push_one pushes one table; an error of it is in its row, and ends the worker. */
@@ -67,13 +136,23 @@ push_one(int32 migration_id, int slot, const MtPushOrder *order)
 static MtMigration *
 find_migration(int32 migration_id, int slot)
 {
-	MtMigration *migration = NULL;
+	bool		taken;
 
 	mt_xact_begin();
-	if (OidIsValid(mt_extension_schema()) && take_slot(migration_id, slot))
-		migration = mt_migration_by_id(migration_id, true);
+	taken = OidIsValid(mt_extension_schema()) && take_slot(migration_id, slot);
 	mt_xact_commit();
-	return migration != NULL && !migration->paused ? migration : NULL;
+	return taken ? read_wanted(migration_id) : NULL;
+}
+
+static MtMigration *
+read_wanted(int32 migration_id)
+{
+	MtMigration *migration;
+
+	mt_xact_begin();
+	migration = mt_migration_by_id(migration_id, true);
+	mt_xact_commit();
+	return migration != NULL && !migration->paused && (migration->syncing || migration->reversing) ? migration : NULL;
 }
 
 /* take_slot takes the slot of the schedule, or a free one behind it. */

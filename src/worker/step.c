@@ -66,6 +66,7 @@ mt_worker_step(MtWorker *worker)
 	}
 	if (TimestampDifferenceExceeds(worker->persisted, now, PERSIST_INTERVAL_MS))
 		persist_mark(worker);
+	mt_worker_start_pushes(worker);
 	mt_worker_verify_when_due(worker);
 	if (worker->unjoined)
 		return WAIT_COPYING;

@@ -55,6 +55,7 @@ typedef struct MtWorker
 	bool		copiers_refused;	/* none could be launched; status says so */
 	BackgroundWorkerHandle *copiers[MT_MAX_COPY_WORKERS];
 	TimestampTz copier_started[MT_MAX_COPY_WORKERS];
+	TimestampTz pushes_looked;	/* when it was last looked what is due */
 } MtWorker;
 
 extern PGDLLEXPORT void mt_sync_worker_main(Datum arg);
@@ -87,5 +88,8 @@ extern void mt_worker_verify_when_due(MtWorker *worker);
 extern long mt_worker_reverse(MtWorker *worker);
 /* Deletes from the target's queues what was sent long ago; in sweep.c. */
 extern void mt_worker_sweep(MtWorker *worker);
+
+/* Sees to it that what is due is pushed, by another process; in batches.c. */
+extern void mt_worker_start_pushes(MtWorker *worker);
 
 #endif							/* MT_WORKERS_H */

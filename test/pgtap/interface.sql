@@ -23,6 +23,8 @@ INSERT INTO contract VALUES
     ('resume', 'f', 'migration name DEFAULT NULL::name', 'void'),
     ('start_workers', 'f', NULL, NULL),
     ('batch_policy', 'f', 'relation regclass, every interval DEFAULT NULL::interval, mode text DEFAULT ''diff''::text, max_age interval DEFAULT NULL::interval, watermark name DEFAULT NULL::name, migration name DEFAULT NULL::name', 'void'),
+    ('schedule', 'f', 'relation regclass, cron text, migration name DEFAULT NULL::name', 'void'),
+    ('unschedule', 'f', 'relation regclass, migration name DEFAULT NULL::name', 'void'),
     ('push_batch', 'f', 'relation regclass, migration name DEFAULT NULL::name', 'migrate_tiers.batches'),
     ('sync_token', 'f', 'migration name DEFAULT NULL::name', 'text'),
     ('wait_for_sync', 'f', 'token text DEFAULT NULL::text, timeout interval DEFAULT ''00:01:00''::interval, migration name DEFAULT NULL::name', 'void'),

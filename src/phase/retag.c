@@ -1,0 +1,112 @@
+/*
+ * retag.c
+ *	  Between the tiers while syncing: see retag.h.
+ *
+ * Neither way loses a change.  A table that becomes realtime is captured before its
+ * copy begins, as any other; a push that is under way meanwhile would write what the
+ * copy brings, so it has to end first.  One that becomes batch keeps on the target what
+ * sync brought, and the next push brings the rest, captured or not.
+ */
+#include "phase/retag.h"
+
+#include "utils/builtins.h"
+
+#include "base/errors.h"
+#include "base/spi.h"
+#include "capture/attach.h"
+#include "catalog/batch.h"
+#include "copy/copy.h"
+#include "endpoint/target.h"
+
+static void check_not_referred(const MtRelation *tagged, const char *name);
+
+/* mt_retag_check refuses what cannot be done now. */
+void
+mt_retag_check(const MtMigration *migration, const MtRelation *tagged, bool realtime)
+{
+	char	   *name = quote_qualified_identifier(tagged->schema, tagged->name);
+
+	if (migration->phase != MT_SYNCING)
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_WRONG_PHASE),
+				 errmsg("the tier of %s cannot change in phase %s", name, mt_phase_name(migration->phase)),
+				 errdetail("Between batch and realtime a table can change in phases planned and syncing."),
+				 errhint("Go back first: CALL migrate_tiers.revert('syncing').")));
+	if (realtime)
+	{
+		if (!mt_batch_lock(tagged->id))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("a push of table %s is under way", name),
+					 errhint("Tag it again when it has ended.")));
+		mt_batch_unlock(tagged->id);
+		return;
+	}
+	if (strcmp(tagged->state, "syncing") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("table %s is in state %s", name, tagged->state),
+				 errhint("Tag it again when its copy has ended: see migrate_tiers.tables.")));
+	check_not_referred(tagged, name);
+}
+
+/* check_not_referred keeps the realtime tier closed: rows and those that they refer to follow together. */
+static void
+check_not_referred(const MtRelation *tagged, const char *name)
+{
+	MtSpiScope	scope;
+	char	   *child = NULL;
+
+	mt_spi_begin(&scope);
+	if (mt_spi_exec(SPI_OK_SELECT,
+					"SELECT k.conrelid::regclass FROM pg_constraint AS k"
+					" JOIN migrate_tiers.relation AS r ON r.relation = coalesce(pg_partition_root(k.conrelid), k.conrelid)"
+					" WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = $1 AND k.conrelid <> $1 AND r.tier = 'realtime'",
+					MT_ARGS(MT_OID(tagged->relid))) > 0)
+		child = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	if (child != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("realtime table %s refers to table %s", child, name),
+				 errhint("Tag that one batch first, or leave both realtime.")));
+}
+
+/* mt_retag_leave_realtime ends capture, and takes what is ours off the target's table. */
+void
+mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged)
+{
+	MtRemote   *remote = mt_remote_open(migration);
+	char	   *id = psprintf("%d", tagged->id);
+	MtSpiScope	scope;
+
+	mt_detach_table(tagged);
+	mt_copy_forget_tasks(tagged);
+	/* Cut off from here on, the worker finds that the table has not joined, and copies it anew. */
+	mt_remote_query(remote, "DELETE FROM migrate_tiers.joined WHERE migration = $1 AND relation = $2",
+					MT_PARAMS(migration->ident, id));
+	mt_remote_query(remote, "DELETE FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2",
+					MT_PARAMS(migration->ident, id));
+	mt_target_unfence(remote, migration, tagged);
+	mt_remote_close(remote);
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.relation SET copy_started = NULL, copy_finished = NULL, estimated_rows = 0, note = NULL"
+				" WHERE id = $1",
+				MT_ARGS(MT_INT4(tagged->id)));
+	mt_spi_end(&scope);
+}
+
+/* mt_retag_enter_realtime has the sync worker empty, attach and copy the table. */
+void
+mt_retag_enter_realtime(const MtMigration *migration, const MtRelation *tagged)
+{
+	MtSpiScope	scope;
+
+	mt_relation_set_state(tagged->id, "recopy");
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET note = 'it was a batch table' WHERE id = $1",
+				MT_ARGS(MT_INT4(tagged->id)));
+	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.policy WHERE relation = $1", MT_ARGS(MT_INT4(tagged->id)));
+	mt_spi_end(&scope);
+}

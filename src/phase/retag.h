@@ -1,0 +1,20 @@
+/*
+ * retag.h
+ *	  A table that changes between batch and realtime while the migration is syncing.
+ */
+#ifndef MT_RETAG_H
+#define MT_RETAG_H
+
+#include "catalog/relation.h"
+
+/* Refuses what the phase, or the table's state, does not allow; realtime: what it is to become. */
+extern void mt_retag_check(const MtMigration *migration, const MtRelation *tagged, bool realtime);
+
+/*
+ * Before the new tag is stored, a realtime table is let go on both sides: its rows on the target stay.
+ * After it is stored, a batch table is given to the sync worker, which captures and copies it.
+ */
+extern void mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged);
+extern void mt_retag_enter_realtime(const MtMigration *migration, const MtRelation *tagged);
+
+#endif							/* MT_RETAG_H */
