@@ -40,7 +40,8 @@ mt_settings_define(void)
 	DefineCustomStringVariable("migrate_tiers.xid",
 							   "Tells capture on a target that a transaction is noted already.",
 							   "Set by our triggers on the target, for the transaction.",
-							   &noted_transactions, "", PGC_USERSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+							   &noted_transactions, "", PGC_USERSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
+							   NULL, NULL, NULL);
 	MarkGUCPrefixReserved("migrate_tiers");
 }
 

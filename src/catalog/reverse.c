@@ -23,7 +23,8 @@ mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time)
 					 "INSERT INTO migrate_tiers.reverse_mark (migration, tick, mark, mark_time)"
 					 " VALUES ($1, coalesce((SELECT max(tick) FROM migrate_tiers.reverse_mark WHERE migration = $1), 0) + 1,"
 					 " $2::pg_snapshot, $3)",
-					 MT_ARGS(MT_INT4(migration), MT_TEXT(mark), {TIMESTAMPTZOID, TimestampTzGetDatum(mark_time), false}));
+					 MT_ARGS(MT_INT4(migration), MT_TEXT(mark),
+							 {TIMESTAMPTZOID, TimestampTzGetDatum(mark_time), false}));
 	mt_spi_end(&scope);
 }
 

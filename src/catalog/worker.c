@@ -236,7 +236,8 @@ static bool
 take_all(int32 migration)
 {
 	return take(migration, MT_WORKER_SYNC, 1) && take(migration, MT_WORKER_VERIFY, 1) &&
-		take(migration, MT_WORKER_COPY, MT_MAX_COPY_WORKERS) && take(migration, MT_WORKER_READER, MT_MAX_COPY_WORKERS) &&
+		take(migration, MT_WORKER_COPY, MT_MAX_COPY_WORKERS) &&
+		take(migration, MT_WORKER_READER, MT_MAX_COPY_WORKERS) &&
 		take(migration, MT_WORKER_BATCH, MT_MAX_BATCH_WORKERS);
 }
 

@@ -81,10 +81,4 @@ extern bool mt_worker_start(int32 migration);
 /* The same when the current transaction has committed: a worker reads what it wrote. */
 extern void mt_worker_start_at_commit(int32 migration);
 
-/*
- * Waits until the worker that runs ticks both ways, or one way, as the migration says since;
- * or until none runs.  Raises ERRCODE_LOCK_NOT_AVAILABLE when a long tick keeps it from noticing.
- */
-extern void mt_worker_wait_reversing(int32 migration, bool reversing);
-
 #endif							/* MT_WORKER_H */

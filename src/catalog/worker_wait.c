@@ -1,9 +1,9 @@
 /*
  * worker_wait.c
  *	  Waits until the sync worker has noticed that ticks go both ways, or one way:
- *	  see worker.h.
+ *	  see worker_wait.h.
  */
-#include "catalog/worker.h"
+#include "catalog/worker_wait.h"
 
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -12,6 +12,7 @@
 
 #include "base/spi.h"
 #include "catalog/shared.h"
+#include "catalog/worker.h"
 
 /* How long to wait in one piece: who waits longer lets others have their turn in between. */
 #define LONGEST_WAIT_MS 60000

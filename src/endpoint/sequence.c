@@ -28,6 +28,7 @@
  * value of the other side's.  START and, where it cycles, the value that it cycles
  * to are of the class, too.
  */
+/* clang-format off */
 static const char interleave_body[] =
 	"  s migrate_tiers.sequence; o pg_catalog.pg_sequence; p record; turn CONSTANT numeric := pg_catalog.sign(d);\n"
 	"  known boolean; b numeric; first numeric; a numeric; z numeric;\n"
@@ -43,62 +44,70 @@ static const char interleave_body[] =
 	"IF known AND NOT s.restored AND o.seqincrement = d AND pg_catalog.mod(p.last_value - c, d) = 0\n"
 	"  AND (s.cycle OR beyond IS NULL OR turn * (p.last_value - beyond) >= CASE WHEN p.is_called THEN 0 ELSE 1 END) THEN\n"
 	"  RETURN;\n"
-	"END IF;\n" LOCK_AND_READ("this", "o.seqcache") "IF NOT known THEN\n"
-													"  INSERT INTO migrate_tiers.sequence AS q (migration, sequence, relation, source, start, increment, minimum, maximum,\n"
-													"    cache, cycle, last_value, is_called, begun) VALUES (m, this, tagged, partner, o.seqstart, o.seqincrement, o.seqmin,\n"
-													"    o.seqmax, o.seqcache, o.seqcycle, p.last_value, p.is_called, p.last_value) RETURNING * INTO s;\n"
-													"END IF;\n"
-													"beyond := turn * GREATEST(turn * beyond, turn * p.last_value - CASE WHEN p.is_called THEN 0 ELSE 1 END);\n"
-													"a := GREATEST(lowest, s.minimum);\n"
-													"z := LEAST(highest, s.maximum);\n"
-													"b := " NEXT("beyond") ";\n"
-																		   "IF b NOT BETWEEN a AND z AND s.cycle THEN b := CASE WHEN d > 0 THEN " NEXT("(a - 1)") " ELSE " NEXT("(z + 1)") " END; END IF;\n"
-																																														   "IF b NOT BETWEEN a AND z THEN\n"
-																																														   "  RAISE sequence_generator_limit_exceeded\n"
-																																														   "    USING MESSAGE = pg_catalog.format('sequence %s has no value left for its turn', this::pg_catalog.regclass),\n"
-																																														   "    DETAIL = pg_catalog.format('After %s it would step by %s, and it may give out %s to %s.', beyond, d, a, z),\n"
-																																														   "    HINT = 'Widen the sequence, and the type of its column, on both sides.';\n"
-																																														   "END IF;\n"
-																																														   "first := " NEXT("(s.start - turn)") ";\n"
-																																																								"IF first NOT BETWEEN s.minimum AND s.maximum THEN first := b; END IF;\n"
-																																																								"EXECUTE pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY %s MINVALUE %s MAXVALUE %s START WITH %s RESTART WITH %s',\n"
-																																																								"  this::pg_catalog.regclass, d, CASE WHEN s.cycle AND d > 0 THEN " NEXT("(s.minimum::numeric - 1)") " ELSE s.minimum END,\n"
-																																																																																	 "  CASE WHEN s.cycle AND d < 0 THEN " NEXT("(s.maximum::numeric + 1)") " ELSE s.maximum END, first, b);\n"
-																																																																																																			"UPDATE migrate_tiers.sequence q SET restored = false, handed = NULL, lapped = NULL, begun = b\n"
-																																																																																																			"  WHERE q.migration = m AND q.sequence = this;\n"
-																																																																																																			"END";
+	"END IF;\n"
+	LOCK_AND_READ("this", "o.seqcache")
+	"IF NOT known THEN\n"
+	"  INSERT INTO migrate_tiers.sequence AS q (migration, sequence, relation, source, start, increment, minimum, maximum,\n"
+	"    cache, cycle, last_value, is_called, begun) VALUES (m, this, tagged, partner, o.seqstart, o.seqincrement, o.seqmin,\n"
+	"    o.seqmax, o.seqcache, o.seqcycle, p.last_value, p.is_called, p.last_value) RETURNING * INTO s;\n"
+	"END IF;\n"
+	"beyond := turn * GREATEST(turn * beyond, turn * p.last_value - CASE WHEN p.is_called THEN 0 ELSE 1 END);\n"
+	"a := GREATEST(lowest, s.minimum);\n"
+	"z := LEAST(highest, s.maximum);\n"
+	"b := " NEXT("beyond") ";\n"
+	"IF b NOT BETWEEN a AND z AND s.cycle THEN b := CASE WHEN d > 0 THEN " NEXT("(a - 1)") " ELSE " NEXT("(z + 1)") " END; END IF;\n"
+	"IF b NOT BETWEEN a AND z THEN\n"
+	"  RAISE sequence_generator_limit_exceeded\n"
+	"    USING MESSAGE = pg_catalog.format('sequence %s has no value left for its turn', this::pg_catalog.regclass),\n"
+	"    DETAIL = pg_catalog.format('After %s it would step by %s, and it may give out %s to %s.', beyond, d, a, z),\n"
+	"    HINT = 'Widen the sequence, and the type of its column, on both sides.';\n"
+	"END IF;\n"
+	"first := " NEXT("(s.start - turn)") ";\n"
+	"IF first NOT BETWEEN s.minimum AND s.maximum THEN first := b; END IF;\n"
+	"EXECUTE pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY %s MINVALUE %s MAXVALUE %s START WITH %s RESTART WITH %s',\n"
+	"  this::pg_catalog.regclass, d, CASE WHEN s.cycle AND d > 0 THEN " NEXT("(s.minimum::numeric - 1)") " ELSE s.minimum END,\n"
+	"  CASE WHEN s.cycle AND d < 0 THEN " NEXT("(s.maximum::numeric + 1)") " ELSE s.maximum END, first, b);\n"
+	"UPDATE migrate_tiers.sequence q SET restored = false, handed = NULL, lapped = NULL, begun = b\n"
+	"  WHERE q.migration = m AND q.sequence = this;\n"
+	"END";
+/* clang-format on */
 
 /*
  * Nothing given out in its turn: it is where it was.  One that cycled is ahead
  * of one that did not, whatever their values.
  */
+/* clang-format off */
 static const char restore_body[] =
 	"  s migrate_tiers.sequence; p record; turn numeric; own numeric; lap boolean; last numeric; called boolean;\n"
 	"BEGIN\n"
 	"FOR s IN SELECT q.* FROM migrate_tiers.sequence q JOIN pg_catalog.pg_class k ON k.oid = q.sequence AND k.relkind = 'S'\n"
 	"  WHERE NOT q.restored AND (%s) ORDER BY q.sequence LOOP\n";
+/* clang-format on */
 
+/* clang-format off */
 static const char restore_loop[] =
-	LOCK_AND_READ("s.sequence", "s.cache") "turn := pg_catalog.sign(s.increment::numeric);\n"
-										   "own := CASE WHEN p.is_called THEN p.last_value WHEN p.last_value <> s.begun THEN p.last_value - turn END;\n"
-										   "lap := s.cycle AND turn * own < turn * s.begun;\n"
-										   "last := own;\n"
-										   "IF own IS NULL OR (other_lapped, turn * other) > (lap, turn * own) THEN last := other; END IF;\n"
-										   "IF NOT s.cycle AND s.is_called AND turn * s.last_value > turn * last THEN last := s.last_value; END IF;\n"
-										   "called := true;\n"
-										   "IF last IS NULL OR NOT keep THEN\n"
-										   "  last := s.last_value;\n"
-										   "  called := s.is_called;\n"
-										   "ELSIF last NOT BETWEEN s.minimum AND s.maximum THEN\n"
-										   "  called := (last > s.maximum) = (turn > 0);\n"
-										   "  last := LEAST(GREATEST(last, s.minimum), s.maximum);\n"
-										   "END IF;\n"
-										   "EXECUTE pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY %s MINVALUE %s MAXVALUE %s START WITH %s CACHE %s %s RESTART WITH %s',\n"
-										   "  s.sequence::pg_catalog.regclass, s.increment, s.minimum, s.maximum, s.start, s.cache,\n"
-										   "  CASE WHEN s.cycle THEN 'CYCLE' ELSE 'NO CYCLE' END, last);\n"
-										   "PERFORM pg_catalog.setval(s.sequence::pg_catalog.regclass, last::bigint, called);\n"
-										   "UPDATE migrate_tiers.sequence q SET restored = true, handed = own, lapped = lap WHERE q.sequence = s.sequence;\n"
-										   "END LOOP;\n";
+	LOCK_AND_READ("s.sequence", "s.cache")
+	"turn := pg_catalog.sign(s.increment::numeric);\n"
+	"own := CASE WHEN p.is_called THEN p.last_value WHEN p.last_value <> s.begun THEN p.last_value - turn END;\n"
+	"lap := s.cycle AND turn * own < turn * s.begun;\n"
+	"last := own;\n"
+	"IF own IS NULL OR (other_lapped, turn * other) > (lap, turn * own) THEN last := other; END IF;\n"
+	"IF NOT s.cycle AND s.is_called AND turn * s.last_value > turn * last THEN last := s.last_value; END IF;\n"
+	"called := true;\n"
+	"IF last IS NULL OR NOT keep THEN\n"
+	"  last := s.last_value;\n"
+	"  called := s.is_called;\n"
+	"ELSIF last NOT BETWEEN s.minimum AND s.maximum THEN\n"
+	"  called := (last > s.maximum) = (turn > 0);\n"
+	"  last := LEAST(GREATEST(last, s.minimum), s.maximum);\n"
+	"END IF;\n"
+	"EXECUTE pg_catalog.format('ALTER SEQUENCE %s INCREMENT BY %s MINVALUE %s MAXVALUE %s START WITH %s CACHE %s %s RESTART WITH %s',\n"
+	"  s.sequence::pg_catalog.regclass, s.increment, s.minimum, s.maximum, s.start, s.cache,\n"
+	"  CASE WHEN s.cycle THEN 'CYCLE' ELSE 'NO CYCLE' END, last);\n"
+	"PERFORM pg_catalog.setval(s.sequence::pg_catalog.regclass, last::bigint, called);\n"
+	"UPDATE migrate_tiers.sequence q SET restored = true, handed = own, lapped = lap WHERE q.sequence = s.sequence;\n"
+	"END LOOP;\n";
+/* clang-format on */
 
 static void append_constant(StringInfo body, const char *name, const char *type, const char *value);
 

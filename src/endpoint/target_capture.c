@@ -142,7 +142,8 @@ look_at_table(MtRemote *remote, const MtMigration *migration, const MtRelation *
 						   "  ORDER BY g.tgname COLLATE \"C\") FROM pg_catalog.pg_trigger g"
 						   "  WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2) AND g.tgenabled = 'A'), '')"
 						   " FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
-						   MT_PARAMS(mt_relation_target_name(relation), mt_target_reverse_trigger(migration, relation, ""),
+						   MT_PARAMS(mt_relation_target_name(relation),
+									 mt_target_reverse_trigger(migration, relation, ""),
 									 psprintf("migrate_tiers.queue_%.8s_%d", migration->ident, relation->id)));
 	if (rows->count == 0)
 		ereport(ERROR,

@@ -271,7 +271,10 @@ answer_target_error(const MtDrop *drop, ErrorData *error)
 	ThrowErrorData(error);
 }
 
-/* clean_source takes capture off, drops the queue and forgets the migration: all at once, within one lock_timeout. */
+/*
+ * clean_source takes capture off, drops the queue and forgets the migration: all at once, within one
+ * lock_timeout.
+ */
 static void
 clean_source(void *arg)
 {

@@ -195,7 +195,8 @@ mt_source_sequence_beyond(const MtRelation *relation, const MtSourceSequence *se
 								" r AS (SELECT %6$s::numeric AS last)"
 								" SELECT CASE WHEN %2$d * r.last > %2$d * s.last AND abs(s.bound - s.last) <= 2 * %2$d * (s.bound - r.last)"
 								" THEN r.last ELSE s.last END::text FROM s, r",
-								sequence->use.full_name, sequence->descending ? -1 : 1, sequence->highest, sequence->lowest,
+								sequence->use.full_name, sequence->descending ? -1 : 1, sequence->highest,
+								sequence->lowest,
 								sequence->use.sequence,
 								rows ? psprintf("(SELECT %s(%s) FROM %s)", sequence->descending ? "min" : "max", column,
 												mt_relation_source_name(relation)) :

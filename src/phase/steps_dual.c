@@ -15,6 +15,7 @@
 #include "base/spi.h"
 #include "catalog/reverse.h"
 #include "catalog/worker.h"
+#include "catalog/worker_wait.h"
 #include "endpoint/target.h"
 #include "endpoint/target_reverse.h"
 #include "phase/sequence.h"

@@ -97,7 +97,8 @@ find_partner(const List *uses, const MtRelation *relation, const MtSourceSequenc
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("no sequence is behind column %s of target table %s as %s is on the source",
-						quote_identifier(sequence->use.column), mt_relation_target_name(relation), sequence->use.full_name),
+						quote_identifier(sequence->use.column), mt_relation_target_name(relation),
+						sequence->use.full_name),
 				 errhint("Give the target's column its own sequence; SELECT * FROM migrate_tiers.preflight() compares them.")));
 	return partner;
 }

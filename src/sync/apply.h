@@ -28,10 +28,6 @@ extern void mt_reverse_flush(MtSync *sync);	/* of the target */
 /* Writes a tick of the target here. */
 extern bool mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 
-/* One row of ours: deletes it by its key, or inserts it from fields in the columns' forms. */
-extern void mt_here_delete(MtSync *sync, MtTable *table, const char *bytes, int length);
-extern void mt_here_insert(MtSync *sync, MtTable *table, const MtField *row);
-
 /* Adds to the error of a tick that was rolled back which row of which table it is about; in culprit.c. */
 extern void mt_culprit_name(MtSync *sync, ErrorData *error, bool replace);
 

@@ -20,7 +20,7 @@
 #include "base/xact.h"
 #include "endpoint/statements.h"
 #include "endpoint/statements_queue.h"
-#include "sync/apply.h"
+#include "sync/here.h"
 #include "sync/look.h"
 #include "sync/side.h"
 

@@ -13,6 +13,12 @@
 
 #include "sync/merge.h"
 
+/* In merge.c.  The decision about a key and who wrote it on the receiver's side: open, unless it was made about the same. */
+extern MtDecision *mt_merge_decision(MtMerge *merge, MtTable *table, const char *bytes, int length,
+									 const MtWriters *writers);
+extern bool mt_merge_sender_wins(MtMerge *merge, const MtDecision *decision);
+extern void mt_merge_settle(MtDecision *decision, bool sender_wins);
+
 /* Finds such rows after a tick was refused and rolled back; whether it found any that were not linked. */
 extern bool mt_link_find(MtMerge *merge);
 

@@ -127,14 +127,15 @@ consider_table(MtMerge *merge, MtTable *table)
 MtDecision *
 mt_merge_decision(MtMerge *merge, MtTable *table, const char *bytes, int length, const MtWriters *writers)
 {
+	const MtWriters *truncates = &table->both.unsent->truncates;
 	MtWriters	all = {NULL};
 	MtUnsentKey *known;
 	MtDecision *decision;
 
 	for (int i = 0; writers != NULL && i < writers->count; i++)
 		mt_writers_add(&all, writers->xids[i], writers->newest, merge->context);
-	for (int i = 0; i < table->both.unsent->truncates.count; i++)
-		mt_writers_add(&all, table->both.unsent->truncates.xids[i], table->both.unsent->truncates.newest, merge->context);
+	for (int i = 0; i < truncates->count; i++)
+		mt_writers_add(&all, truncates->xids[i], truncates->newest, merge->context);
 	if (table->both.known == NULL)
 		table->both.known = mt_unsent_create(table, merge->context);
 	known = mt_unsent_enter(table->both.known, bytes, length);

@@ -69,12 +69,6 @@ extern void mt_merge_decide(MtMerge *merge);
 /* The same, and counts: where applications are always faster, the tick is given up, to be tried later. */
 extern void mt_merge_decide_again(MtMerge *merge, int *attempts);
 
-/* The decision about a key and who wrote it on the receiver's side: open, unless it was made about the same. */
-extern MtDecision *mt_merge_decision(MtMerge *merge, MtTable *table, const char *bytes, int length,
-									 const MtWriters *writers);
-extern bool mt_merge_sender_wins(MtMerge *merge, const MtDecision *decision);
-extern void mt_merge_settle(MtDecision *decision, bool sender_wins);
-
 /* Keeps what lost and voids entries, in the receiver's transaction. */
 extern void mt_merge_record(MtMerge *merge);
 

@@ -146,6 +146,7 @@ collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry)
 {
 	MtSync	   *sync = (MtSync *) arg;
 	MtEntry		local = {.relation = table->id, .kind = entry->kind};
+	MtUnsentKey *key;
 
 	switch (entry->kind)
 	{
@@ -162,8 +163,8 @@ collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry)
 		case MT_TARGET_SPARE:
 			if (table->both.spare_by == NULL)
 				table->both.spare_by = mt_unsent_create(table, sync->tick_context);
-			mt_writers_parse(&mt_unsent_enter(table->both.spare_by, entry->key, entry->length)->writers, entry->condition,
-							 sync->tick_context);
+			key = mt_unsent_enter(table->both.spare_by, entry->key, entry->length);
+			mt_writers_parse(&key->writers, entry->condition, sync->tick_context);
 			return;
 		default:
 			elog(ERROR, "unknown kind %d in a queue of the target", entry->kind);

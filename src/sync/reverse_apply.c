@@ -19,15 +19,11 @@
 #include "endpoint/statements.h"
 #include "endpoint/statements_queue.h"
 #include "sync/apply.h"
+#include "sync/here.h"
 #include "sync/side.h"
 
 /* Rows are gathered up to this many bytes. */
 #define GATHER_BYTES (8 * 1024 * 1024)
-
-/* Places of the plans of a table (MtTable.here). */
-#define PLAN_DELETE 0
-#define PLAN_UPSERT 1
-#define PLAN_INSERT 3
 
 typedef struct MtGathered
 {
@@ -55,8 +51,6 @@ static void take_row(void *arg, const MtField *fields, int count);
 static bool keeps(MtTable *table, const MtHereRow *row, bool keys_only);
 static void write_rows(MtGathered *gathered);
 static void write_batch(MtGathered *gathered, int at, int count);
-static SPIPlanPtr get_plan(MtTable *table, int place, int rows);
-static void execute_here(MtSync *sync, MtTable *table, int place, Datum *values, const char *nulls);
 
 /* mt_reverse_apply writes a tick and its mark; false when it must be applied again. */
 bool
@@ -197,7 +191,7 @@ delete_all(MtSync *sync, MtTable *table)
 		if (!mt_merge_keeps(table, bytes, length))
 			continue;
 		mt_key_decode(&table->key, bytes, length, key);
-		if (SPI_execute_plan(get_plan(table, PLAN_DELETE, 1), key, NULL, false, 0) != SPI_OK_DELETE)
+		if (SPI_execute_plan(mt_here_plan(table, MT_HERE_DELETE, 1), key, NULL, false, 0) != SPI_OK_DELETE)
 			elog(ERROR, "could not delete a row");
 		MemoryContextReset(sync->row_context);
 		CHECK_FOR_INTERRUPTS();
@@ -291,8 +285,8 @@ write_batch(MtGathered *gathered, int at, int count)
 	int			columns = gathered->keys_only ? table->key.count : table->columns->count;
 	Datum	   *values = palloc(sizeof(Datum) * Max(columns * count, 1));
 	char	   *nulls = palloc(Max(columns * count, 1));
-	int			place = gathered->keys_only ? PLAN_DELETE : gathered->by_insert ? PLAN_INSERT :
-		PLAN_UPSERT;
+	int			place = gathered->keys_only ? MT_HERE_DELETE : gathered->by_insert ? MT_HERE_INSERT :
+		MT_HERE_UPSERT;
 	int			outcome;
 
 	for (int i = 0; i < count; i++)
@@ -302,86 +296,9 @@ write_batch(MtGathered *gathered, int at, int count)
 		memcpy(values + i * columns, row->values, sizeof(Datum) * columns);
 		memcpy(nulls + i * columns, row->nulls, columns);
 	}
-	outcome = SPI_execute_plan(get_plan(table, place, count), values, nulls, false, 0);
-	if (outcome != (place == PLAN_DELETE ? SPI_OK_DELETE : SPI_OK_INSERT))
+	outcome = SPI_execute_plan(mt_here_plan(table, place, count), values, nulls, false, 0);
+	if (outcome != (place == MT_HERE_DELETE ? SPI_OK_DELETE : SPI_OK_INSERT))
 		elog(ERROR, "unexpected outcome %s of writing a row", SPI_result_code_string(outcome));
 	pfree(values);
 	pfree(nulls);
-}
-
-/* get_plan returns the plan of a statement, made when it is needed first. */
-static SPIPlanPtr
-get_plan(MtTable *table, int place, int rows)
-{
-	SPIPlanPtr *plan = &table->here[place + (rows > 1 ? 1 : 0)];
-	int			columns = place == PLAN_DELETE ? table->key.count : table->columns->count;
-	Oid		   *types;
-	char	   *sql;
-
-	if (*plan != NULL)
-		return *plan;
-	types = palloc(sizeof(Oid) * Max(columns * rows, 1));
-	for (int i = 0; i < columns * rows; i++)
-		types[i] = place == PLAN_DELETE ? table->key.columns[i].type : table->columns->columns[i % columns].type;
-	if (place == PLAN_DELETE)
-		sql = mt_sql_delete(table->mirror, table->columns);
-	else if (place == PLAN_INSERT)
-		sql = mt_sql_insert(table->mirror, table->columns, rows);
-	else
-		sql = mt_sql_upsert(table->mirror, table->columns, rows);
-	*plan = SPI_prepare(sql, columns * rows, types);
-	if (*plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	if (SPI_keepplan(*plan) != 0)
-		elog(ERROR, "could not keep a plan");
-	return *plan;
-}
-
-/* mt_here_delete deletes the row of a key. */
-void
-mt_here_delete(MtSync *sync, MtTable *table, const char *bytes, int length)
-{
-	Datum		key[INDEX_MAX_KEYS];
-
-	mt_key_decode(&table->key, bytes, length, key);
-	execute_here(sync, table, PLAN_DELETE, key, NULL);
-}
-
-/* mt_here_insert inserts a row. */
-void
-mt_here_insert(MtSync *sync, MtTable *table, const MtField *row)
-{
-	int			columns = table->columns->count;
-	Datum	   *values = palloc0(sizeof(Datum) * Max(columns, 1));
-	char	   *nulls = palloc(Max(columns, 1));
-
-	for (int i = 0; i < columns; i++)
-	{
-		nulls[i] = row[i].data ? ' ' : 'n';
-		if (row[i].data)
-			values[i] = mt_column_value(&table->columns->columns[i], row[i].data, row[i].length);
-	}
-	execute_here(sync, table, PLAN_INSERT, values, nulls);
-}
-
-/* execute_here runs a plan as the migration's owner, uncaptured. */
-static void
-execute_here(MtSync *sync, MtTable *table, int place, Datum *values, const char *nulls)
-{
-	bool		applying = mt_capture_applying;
-	MtSpiScope	scope;
-
-	mt_spi_begin_as(&scope, sync->migration->owner);
-	mt_capture_applying = true;
-	PG_TRY();
-	{
-		if (SPI_execute_plan(get_plan(table, place, 1), values, nulls, false, 0) < 0)
-			elog(ERROR, "could not write a row");
-	}
-	PG_FINALLY();
-	{
-		mt_capture_applying = applying;
-	}
-	PG_END_TRY();
-	mt_spi_end(&scope);
 }

@@ -6,7 +6,7 @@
  * comes, seldom while nothing does.  What stops the way back does not stop the way
  * forward, and the other way round.
  */
-#include "worker/roster.h"
+#include "worker/reverse.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -19,6 +19,7 @@
 #include "base/xact.h"
 #include "catalog/reverse.h"
 #include "sync/merge.h"
+#include "worker/roster.h"
 
 /* How long to wait before the target is asked again, in ms. */
 #define ASK_BUSY	5

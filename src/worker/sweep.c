@@ -7,7 +7,7 @@
  * standby that lacks the last ticks, they are sent again.  So a mark is remembered
  * for that long, and then all below it goes; a sent row is kept between one and two periods.
  */
-#include "worker/worker.h"
+#include "worker/reverse.h"
 
 #include "utils/memutils.h"
 #include "utils/timestamp.h"

@@ -24,6 +24,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/worker.h"
+#include "worker/reverse.h"
 
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS	 60000

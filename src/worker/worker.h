@@ -84,11 +84,6 @@ extern void mt_worker_rotate(MtWorker *worker);
 extern void mt_worker_give_point(MtSync *sync, Snapshot snapshot, TimestampTz time, void *shared);
 extern void mt_worker_verify_when_due(MtWorker *worker);
 
-/* A tick from the target, when it is due.  Returns the milliseconds to wait, unless woken; in reverse.c. */
-extern long mt_worker_reverse(MtWorker *worker);
-/* Deletes from the target's queues what was sent long ago; in sweep.c. */
-extern void mt_worker_sweep(MtWorker *worker);
-
 /* Sees to it that what is due is pushed, by another process; in batches.c. */
 extern void mt_worker_start_pushes(MtWorker *worker);
 
