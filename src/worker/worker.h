@@ -80,11 +80,9 @@ extern void mt_worker_recopy_disarmed(MtWorker *worker);
 extern bool mt_worker_has_room(MtWorker *worker);
 extern void mt_worker_rotate(MtWorker *worker);
 
-/* Gives a common point to who asks (called by the tick); starts a verification that option verify_every asks for. */
+/* Gives a common point to who asks (called by the tick); starts verifications and pushes that are due. */
 extern void mt_worker_give_point(MtSync *sync, Snapshot snapshot, TimestampTz time, void *shared);
 extern void mt_worker_verify_when_due(MtWorker *worker);
-
-/* Sees to it that what is due is pushed, by another process; in batches.c. */
 extern void mt_worker_start_pushes(MtWorker *worker);
 
 #endif							/* MT_WORKERS_H */
