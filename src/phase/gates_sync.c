@@ -15,7 +15,6 @@
 
 static char *ask(const char *sql, int nargs, const MtArg *args);
 static void check_lag(MtGateScope *scope, MtGate *gate, const char *column, const char *side);
-static bool has_function(const char *name);
 
 /* mt_gate_decide lets a gate pass where there is no problem. */
 void
@@ -104,11 +103,6 @@ mt_gate_verified(MtGateScope *scope, MtGate *gate)
 {
 	const char *limit = mt_option_text(scope->migration->id, "max_age");
 
-	if (!has_function("verify"))
-	{
-		mt_gate_decide(gate, NULL, "this release has no verify()", NULL);
-		return;
-	}
 	mt_gate_decide(gate,
 				   ask("SELECT string_agg(r.relation::regclass || CASE WHEN v.verdict IS NULL THEN ' was never verified'"
 					   " WHEN v.verdict <> 'equal' THEN format(' is not equal on both sides (%s rows)', v.different_rows)"
@@ -141,15 +135,11 @@ mt_gate_conflicts(MtGateScope *scope, MtGate *gate)
 void
 mt_gate_batch_fresh(MtGateScope *scope, MtGate *gate)
 {
-	if (!has_function("push_batch"))
-	{
-		mt_gate_decide(gate, NULL, "this release has no push_batch()", NULL);
-		return;
-	}
 	mt_gate_decide(gate,
-				   ask("SELECT string_agg(format('%s is in state %s', t.relation, t.state), '; ') FROM migrate_tiers.tables AS t"
-					   " WHERE t.migration::text = $1 AND t.tier = 'batch' AND t.state NOT IN ('fresh', 'pushing')",
-					   MT_ARGS(MT_TEXT(scope->migration->name))),
+				   ask("SELECT string_agg(f.relid::regclass || CASE WHEN f.fresh IS NULL THEN ' was never pushed'"
+					   " ELSE format(' is as of %s, its max_age is %s', date_trunc('second', f.fresh_at), f.max_age) END, '; ')"
+					   " FROM migrate_tiers.freshness AS f WHERE f.migration = $1 AND f.fresh IS NOT TRUE",
+					   MT_ARGS(MT_INT4(scope->migration->id))),
 				   "every batch table is fresh on the target",
 				   "SELECT * FROM migrate_tiers.push_batch(relation) pushes a table now.");
 }
@@ -181,19 +171,4 @@ ask(const char *sql, int nargs, const MtArg *args)
 	problem = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
 	return problem;
-}
-
-static bool
-has_function(const char *name)
-{
-	MtSpiScope	scope;
-	bool		has;
-
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_SELECT,
-				"SELECT EXISTS (SELECT FROM pg_proc WHERE pronamespace = 'migrate_tiers'::regnamespace AND proname = $1)",
-				MT_ARGS(MT_TEXT(name)));
-	has = mt_spi_bool(0, 1);
-	mt_spi_end(&scope);
-	return has;
 }

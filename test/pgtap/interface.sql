@@ -30,7 +30,15 @@ INSERT INTO contract VALUES
     ('wait_for_sync', 'f', 'token text DEFAULT NULL::text, timeout interval DEFAULT ''00:01:00''::interval, migration name DEFAULT NULL::name', 'void'),
     ('verify', 'f', 'relation regclass DEFAULT NULL::regclass, migration name DEFAULT NULL::name', 'TABLE(relation regclass, verdict text, source_rows bigint, target_rows bigint, different_rows bigint, at_mark pg_snapshot, started timestamp with time zone, finished timestamp with time zone, detail text)'),
     ('repair', 'f', 'relation regclass, side text DEFAULT NULL::text, migration name DEFAULT NULL::name', 'bigint'),
-    ('gates', 'f', 'to_phase text DEFAULT NULL::text, migration name DEFAULT NULL::name', NULL);
+    ('rehearse', 'p', 'IN to_phase text, IN migration name DEFAULT NULL::name', NULL),
+    ('plan', 'f', 'to_phase text, migration name DEFAULT NULL::name', NULL),
+    ('confirm', 'f', 'gate text, note text, migration name DEFAULT NULL::name', 'void'),
+    ('add_gate', 'f', 'to_phase text, gate text, query text, migration name DEFAULT NULL::name', 'void'),
+    ('drop_gate', 'f', 'to_phase text, gate text, migration name DEFAULT NULL::name', 'void'),
+    ('expect_instance', 'f', 'name text, migration name DEFAULT NULL::name', 'void'),
+    ('forget_instance', 'f', 'name text, migration name DEFAULT NULL::name', 'void'),
+    ('report_instance', 'f', 'name text, phase text, migration name DEFAULT NULL::name', 'void'),
+    ('gates', 'f', 'to_phase text DEFAULT NULL::text, migration name DEFAULT NULL::name', 'TABLE(to_phase text, gate text, passed boolean, detail text, hint text)');
 
 CREATE TEMP VIEW ours AS
     SELECT p.oid, p.proname::text AS name, p.prokind::text AS kind, pg_get_function_arguments(p.oid) AS arguments,
@@ -58,6 +66,8 @@ SELECT v.view, split_part(c, ':', 1), nullif(split_part(c, ':', 2), '')
     ('tables', 'migration:name,relation:regclass,target:,tier:text,state:text,copied_rows:bigint,estimated_rows:bigint,eta:interval,last_verified:timestamp with time zone,last_verdict:text'),
     ('transitions', 'id:,from_phase:text,to_phase:text,started:timestamp with time zone,finished:timestamp with time zone,requested_by:,outcome:text,steps:jsonb,gates:jsonb,error:text'),
     ('options', 'migration:name,name:text,value:text,default:text,meaning:text'),
+    ('instances', 'name:text,expected:boolean,reported_phase:text,reported_at:timestamp with time zone,last_source_write:timestamp with time zone,last_target_write:timestamp with time zone'),
+    ('routing', 'migration:name,phase:text,reads:text,writes:text'),
     ('progress', 'migration:name,relation:regclass'),
     ('verifications', 'relation:regclass,verdict:text,source_rows:bigint,target_rows:bigint,different_rows:bigint,at_mark:pg_snapshot,started:timestamp with time zone,finished:timestamp with time zone'),
     ('discrepancies', 'relation:regclass,key:text[],source_row:jsonb,target_row:jsonb'),

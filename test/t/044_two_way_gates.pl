@@ -1,0 +1,114 @@
+# The gates between two-way phases: each refuses for its own reason, names it
+# with what to do, and passes when that is gone; forward and back.
+use strict;
+use warnings;
+
+use MigrateTiers;
+use Test::More;
+
+my ($source, $target) = pair();
+sql($_, q(CREATE TABLE item (id int PRIMARY KEY, name text); CREATE ROLE app LOGIN; GRANT ALL ON item TO app;
+	CREATE TABLE daily (day date PRIMARY KEY, n int))) for $source, $target;
+migration($source, 'item');
+sql($source, q(SELECT migrate_tiers.tag('daily', 'batch')));
+sql($source, q(INSERT INTO item SELECT i, 'item ' || i FROM generate_series(1, 20) i));
+
+sub gate
+{
+	my ($to, $gate) = @_;
+	return query($source, "SELECT CASE WHEN passed THEN 't' ELSE 'f: ' || detail END FROM migrate_tiers.gates('$to') WHERE gate = '$gate'");
+}
+
+sub gate_becomes
+{
+	my ($to, $gate, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok(MigrateTiers::wait_for(sub { gate($to, $gate) =~ $expected }), $name) or diag(gate($to, $gate));
+	return;
+}
+
+# To dual_write.
+advance($source, 'syncing');
+wait_synced($source);
+like(gate('dual_write', 'verified'), qr/^f: public.item was never verified$/, 'verified: never');
+sql($source, 'SELECT * FROM migrate_tiers.verify()');
+is(gate('dual_write', 'verified'), 't', 'verified: just now');
+sql($source, q(SELECT migrate_tiers.set_option('max_age', '1 ms')));
+like(gate('dual_write', 'verified'), qr/^f: public.item was verified at .* longer than max_age \(1 ms\) ago$/, 'verified: evidence has an expiry');
+sql($source, q(SELECT migrate_tiers.set_option('max_age', NULL)));
+sql($source, 'SELECT migrate_tiers.pause(); UPDATE item SET name = name WHERE id = 1');
+sql($source, q(SELECT migrate_tiers.set_option('max_lag', '10 ms')));
+gate_becomes('dual_write', 'forward_lag', qr/^f: the target is .* behind, max_lag is 10 ms$/, 'forward_lag: behind');
+is(gate('dual_write', 'running'), 'f: sending is paused', 'running: paused');
+sql_fails($source, q(CALL migrate_tiers.advance('dual_write')), 'MT001', qr/Gate running:.*resume\(\).*Gate forward_lag:/s, 'both are named, with the call to make');
+sql($source, q(SELECT migrate_tiers.resume(), migrate_tiers.set_option('max_lag', NULL)));
+gate_becomes('dual_write', 'running', qr/^t$/, 'running: goes on');
+sql($source, q(SELECT migrate_tiers.set_option('quiet_period', '1 hour')));
+advance($source, 'dual_write');
+
+# To read_target.
+gate_becomes('read_target', 'reverse_lag', qr/^t$/, 'reverse_lag: none');
+like(gate('read_target', 'rehearsed'), qr/^f: the way back/, 'rehearsed: not yet');
+is(gate('read_target', 'instances'), 't', 'instances: none is expected');
+sql($source, q(SELECT migrate_tiers.expect_instance('web1'), migrate_tiers.expect_instance('web2'), migrate_tiers.expect_instance('web3')));
+sql($source, q(SELECT migrate_tiers.report_instance('web2', 'syncing'), migrate_tiers.report_instance('web3', 'target_only')));
+is(gate('read_target', 'instances'), 'f: web1 has not reported; web2 reports syncing', 'instances: who has not moved, by name; later is as good');
+sql($source, q(SELECT migrate_tiers.report_instance('web1', 'dual_write')));
+sql($target, q(SELECT migrate_tiers.report_instance('web2', 'dual_write')), as => 'app');
+is(gate('read_target', 'instances'), 't', 'instances: a report on the target counts at once');
+sql($source, q(SELECT migrate_tiers.report_instance('web2', 'syncing')));
+is(gate('read_target', 'instances'), 'f: web2 reports syncing', 'instances: the last report counts, wherever it was made');
+sql($source, q(SELECT migrate_tiers.report_instance('web2', 'dual_write')));
+
+is(gate('read_target', 'batch_fresh'), 'f: public.daily was never pushed', 'batch_fresh: not yet');
+sql($source, q(SELECT * FROM migrate_tiers.push_batch('daily')));
+is(gate('read_target', 'batch_fresh'), 't', 'batch_fresh: pushed');
+
+# Back to syncing.
+is(gate('syncing', 'target_quiet'), 't', 'target_quiet: nobody has written it');
+sql($target, q(SET application_name = 'web1'; UPDATE item SET name = 'by web1' WHERE id = 3), as => 'app');
+like(gate('syncing', 'target_quiet'), qr/^f: web1 wrote the target 00:00:0\d ago$/, 'target_quiet: who wrote when, at once');
+sql_fails($source, q(CALL migrate_tiers.revert('syncing')), 'MT001', qr/Gate target_quiet: web1 wrote/, 'revert names it');
+is(query($source, 'SELECT phase, transition IS NULL FROM migrate_tiers.status'), 'dual_write|t', 'and nothing has changed');
+ok(wait_until($source, q(SELECT last_target_write > now() - interval '1 min' FROM migrate_tiers.instances WHERE name = 'web1')), 'the roster shows it');
+sql($source, q(SELECT migrate_tiers.set_option('quiet_period', '0 s')));
+gate_becomes('syncing', 'reverse_drained', qr/^t$/, 'reverse_drained');
+revert($source, 'syncing');
+sql($source, 'SELECT * FROM migrate_tiers.verify()');
+advance($source, 'dual_write');
+is(gate('read_target', 'rehearsed'), 't', 'rehearsed: a real revert is as good');
+
+# A row that both sides change, while neither has the other's: the reading side wins, and a person looks at it.
+sql($source, 'SELECT migrate_tiers.pause(); UPDATE item SET name = \'source\' WHERE id = 5');
+sql($target, q(UPDATE item SET name = 'target' WHERE id = 5));
+sql($source, 'SELECT migrate_tiers.resume()');
+gate_becomes('read_target', 'conflicts', qr/^f: 1 conflicts are open$/, 'conflicts: one is open');
+sql($source, q(SELECT migrate_tiers.resolve_conflict(id, 'source') FROM migrate_tiers.conflicts WHERE resolved IS NULL));
+gate_becomes('read_target', 'conflicts', qr/^t$/, 'conflicts: resolved');
+wait_synced($source);
+sql($source, 'SELECT * FROM migrate_tiers.verify()');
+gate_becomes('read_target', 'reverse_lag', qr/^t$/, 'reverse_lag');
+advance($source, 'read_target');
+
+# To target_only.
+sql($source, q(SELECT migrate_tiers.report_instance(n, 'read_target') FROM unnest('{web1,web3}'::text[]) n));
+is(gate('target_only', 'instances'), 'f: web2 reports dual_write', 'instances: each phase asks for its own');
+sql($source, q(SELECT migrate_tiers.forget_instance('web2')));
+is(gate('target_only', 'instances'), 't', 'instances: who is off the roster is not waited for');
+sql($source, q(SELECT migrate_tiers.set_option('quiet_period', '1 hour')));
+sql($source, q(SET application_name = 'web3'; UPDATE item SET name = 'late' WHERE id = 7), as => 'app');
+like(gate('target_only', 'source_quiet'), qr/web3 wrote the source 00:00:\d\d ago/, 'source_quiet: who wrote when, at once');
+sql_fails($source, q(CALL migrate_tiers.advance('target_only')), 'MT001', qr/Gate source_quiet: .*web3/, 'advance names it');
+
+# What a gate cannot find out it has not passed.
+$target->stop('fast');
+like(gate('target_only', 'instances'), qr/^f: 08/, 'a target that is away: a gate that asks it does not pass');
+sql_fails($source, q(CALL migrate_tiers.advance('target_only')), 'MT001', qr/Gate instances: 08.*Gate source_quiet/s, 'and the others are told, too');
+is(query($source, 'SELECT phase, transition IS NULL FROM migrate_tiers.status'), 'read_target|t', 'the phase is the one it was');
+sql($source, q(INSERT INTO item VALUES (1000, 'meanwhile')), as => 'app');
+$target->start;
+wait_synced($source);
+ok(wait_until($target, 'SELECT count(*) FROM item WHERE id = 1000', '1'), 'and sync goes on');
+
+finish($source, $target);
+done_testing();
