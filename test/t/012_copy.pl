@@ -99,7 +99,7 @@ subtest 'throttle, and life during the copy' => sub {
 	$pair->source_sql("INSERT INTO $_ SELECT i, repeat('v', 200) FROM generate_series(1, 6000) i") for qw(big rewritten clustered cut cut_and_filled);
 	my $bytes = $pair->source_sql(q{SELECT sum(pg_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace});
 	$pair->declare;
-	my $rate = 1_000_000;
+	my $rate = 500_000;
 	$pair->set_option('copy_rate', $rate);
 	$pair->set_option('chunk_size', '128kB');
 	my $start = time;
