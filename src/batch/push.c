@@ -180,7 +180,10 @@ name_sides(MtPush *push)
 	push->into = push->batch->reverse ? source : target;
 }
 
-/* describe reads what our catalogs know, since no transaction of ours may be open later: the columns are the source's. */
+/*
+ * describe reads what our catalogs know, since no transaction of ours may be open later: the columns are
+ * the source's.
+ */
 static void
 describe(MtPush *push)
 {

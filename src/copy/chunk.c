@@ -30,6 +30,7 @@
 #include "catalog/key.h"
 #include "catalog/queue.h"
 #include "endpoint/statements.h"
+#include "endpoint/remote_copy.h"
 
 typedef enum MtRowAge
 {

@@ -3,6 +3,7 @@
  *	  COPY from the remote endpoint to here, a piece at a time.
  */
 #include "endpoint/remote.h"
+#include "endpoint/remote_copy.h"
 
 #include "libpq/libpq-be-fe-helpers.h"
 #include "pgstat.h"

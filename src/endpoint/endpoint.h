@@ -76,15 +76,6 @@ extern int64 mt_remote_stream(MtRemote *remote, const char *sql, int nparams, co
 #define MT_PARAMS(...) lengthof(((const char *const[]) {__VA_ARGS__})), ((const char *const[]) {__VA_ARGS__})
 #define MT_NO_PARAMS   0, NULL
 
-/* COPY ... FROM STDIN: bytes are sent as they come, in pieces of any size. */
-extern void mt_remote_copy_begin(MtRemote *remote, const char *sql);
-extern void mt_remote_copy_send(MtRemote *remote, const char *data, int length);
-extern int64 mt_remote_copy_end(MtRemote *remote);	/* rows, as the command tag says */
-
-/* COPY ... TO STDOUT: the next piece, valid until the one after; 0 at the end, and then the rows that were sent. */
-extern void mt_remote_copy_out_begin(MtRemote *remote, const char *sql);
-extern int	mt_remote_copy_out_next(MtRemote *remote, const char **data, int64 *rows);
-
 /* Prepares a statement once a session; the name is what mt_pipeline_execute takes. */
 extern void mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql);
 extern void mt_remote_unprepare(MtRemote *remote);	/* forgets all: what they were made for has changed */

@@ -8,6 +8,7 @@
  * its owner then closes it, since nobody knows what the other end still sends.
  */
 #include "endpoint/remote.h"
+#include "endpoint/remote_copy.h"
 
 #include "libpq/libpq-be-fe-helpers.h"
 #include "miscadmin.h"

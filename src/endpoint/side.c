@@ -100,7 +100,10 @@ mt_side_query_both(MtSide *one, const char *one_sql, MtRows **one_rows,
 	*one_rows = mt_remote_answer(one->remote);
 }
 
-/* execute_here runs statements as a role, or as the extension's owner; in a transaction of their own where none is open. */
+/*
+ * execute_here runs statements as a role, or as the extension's owner; in a transaction of their own
+ * where none is open.
+ */
 static MtRows *
 execute_here(Oid role, const char *sql)
 {

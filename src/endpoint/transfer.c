@@ -26,6 +26,7 @@
 #include "utils/varlena.h"
 
 #include "base/spi.h"
+#include "endpoint/remote_copy.h"
 
 /* A receiver of rows that puts them into a COPY stream. */
 typedef struct MtStreamDest

@@ -303,7 +303,8 @@ clean_source(void *arg)
 	mt_lock_tables(tables, AccessExclusiveLock);
 	if (drop->sequences == NULL)
 		foreach(cell, drop->relations)
-			drop->sequences = mt_source_sequences_prepare(drop->sequences, drop->migration, (MtRelation *) lfirst(cell), NULL);
+			drop->sequences = mt_source_sequences_prepare(drop->sequences, drop->migration,
+														  (MtRelation *) lfirst(cell), NULL);
 	if (drop->sequences != NULL)
 		mt_source_sequences_restore(drop->sequences);
 	foreach(cell, captured)

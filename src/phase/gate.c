@@ -73,7 +73,7 @@ static const MtGateDef gate_defs[] = {
 List *
 mt_gates_check(const MtMigration *migration, MtPhase to)
 {
-	MtGateScope scope = {.migration = migration, .to = to};
+	MtGateScope scope = {.migration = migration, .to = to, .context = CurrentMemoryContext};
 	List	   *gates = NIL;
 
 	for (int i = 0; i < lengthof(gate_defs); i++)
@@ -127,6 +127,8 @@ run_check(void *arg)
 MtRemote *
 mt_gate_remote(MtGateScope *scope)
 {
+	MemoryContext previous = MemoryContextSwitchTo(scope->context);
+
 	if (scope->remote != NULL && !mt_remote_usable(scope->remote))
 	{
 		mt_remote_close(scope->remote);
@@ -134,6 +136,7 @@ mt_gate_remote(MtGateScope *scope)
 	}
 	if (scope->remote == NULL)
 		scope->remote = mt_remote_open(scope->migration);
+	MemoryContextSwitchTo(previous);
 	return scope->remote;
 }
 

@@ -24,6 +24,7 @@ typedef struct MtGateScope
 {
 	const MtMigration *migration;
 	MtPhase		to;
+	MemoryContext context;		/* of all that follows: gates are asked from within SPI */
 	MtRemote   *remote;			/* opened by the first gate that needs it */
 	char	   *here;			/* who wrote the source, as JSON; read by the first gate that needs it */
 	char	   *there;			/* what the target knows of instances, likewise */

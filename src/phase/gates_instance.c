@@ -111,7 +111,7 @@ here(MtGateScope *scope)
 		MtInstances *instances = mt_instances_create();
 
 		mt_instances_read_queue(instances, scope->migration);
-		scope->here = mt_instances_json(instances);
+		scope->here = MemoryContextStrdup(scope->context, mt_instances_json(instances));
 	}
 	return scope->here;
 }
@@ -121,6 +121,7 @@ static const char *
 there(MtGateScope *scope)
 {
 	if (scope->there == NULL)
-		scope->there = mt_target_instances(mt_gate_remote(scope), scope->migration);
+		scope->there = MemoryContextStrdup(scope->context,
+										   mt_target_instances(mt_gate_remote(scope), scope->migration));
 	return scope->there;
 }

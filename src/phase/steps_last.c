@@ -157,7 +157,10 @@ describe_publish(const MtMigration *migration, const MtRelation *relation, bool 
 	return psprintf("UPDATE migrate_tiers.migration SET phase = '%s'", inverse ? "read_target" : "target_only");
 }
 
-/* carry_conflicts waits until the rows that lost on the target are kept here; once sync has ended there is nothing to carry. */
+/*
+ * carry_conflicts waits until the rows that lost on the target are kept here; once sync has ended there is
+ * nothing to carry.
+ */
 static void
 carry_conflicts(MtTransition *transition, MtRelation *relation)
 {

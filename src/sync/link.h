@@ -13,7 +13,10 @@
 
 #include "sync/merge.h"
 
-/* In merge.c.  The decision about a key and who wrote it on the receiver's side: open, unless it was made about the same. */
+/*
+ * In merge.c.  The decision about a key and who wrote it on the receiver's side: open, unless it was made
+ * about the same.
+ */
 extern MtDecision *mt_merge_decision(MtMerge *merge, MtTable *table, const char *bytes, int length,
 									 const MtWriters *writers);
 extern bool mt_merge_sender_wins(MtMerge *merge, const MtDecision *decision);

@@ -69,8 +69,7 @@ extern void mt_merge_decide(MtMerge *merge);
 /* The same, and counts: where applications are always faster, the tick is given up, to be tried later. */
 extern void mt_merge_decide_again(MtMerge *merge, int *attempts);
 
-/* Keeps what lost and voids entries, in the receiver's transaction. */
-extern void mt_merge_record(MtMerge *merge);
+extern void mt_merge_record(MtMerge *merge); /* keeps what lost, voids entries, in the receiver's transaction */
 
 /* Whether the key stays in the tick: its row has not lost. */
 static inline bool
@@ -84,7 +83,6 @@ mt_merge_keeps(const MtTable *table, const char *bytes, int length)
 /* Keys that a TRUNCATE of the sender has to leave alone, as parameters; how many. */
 extern int	mt_merge_spared(MtTable *table, MtField **fields);
 
-/* Brings conflicts that were found on the target into migrate_tiers.conflict. */
-extern void mt_merge_carry(MtSync *sync);
+extern void mt_merge_carry(MtSync *sync);	/* from the target, where they were found */
 
 #endif							/* MT_MERGE_H */

@@ -10,6 +10,8 @@
  */
 #include "sync/stage.h"
 
+#include "endpoint/remote_copy.h"
+
 /* What a piece has at most; and what is held of it, before the target is waited for. */
 #define PIECE_ROWS	50000
 #define PIECE_BYTES (8 * 1024 * 1024)
