@@ -23,12 +23,13 @@
 	"EXECUTE pg_catalog.format('ALTER SEQUENCE %s CACHE %s', " name_of "::pg_catalog.regclass, " cache_of ");\n" \
 	"EXECUTE pg_catalog.format('SELECT last_value, is_called FROM %s', " name_of "::pg_catalog.regclass) INTO p;\n"
 
+/* clang-format off */
+
 /*
  * A sequence whose turn has begun is left alone, unless somebody set it to a
  * value of the other side's.  START and, where it cycles, the value that it cycles
  * to are of the class, too.
  */
-/* clang-format off */
 static const char interleave_body[] =
 	"  s migrate_tiers.sequence; o pg_catalog.pg_sequence; p record; turn CONSTANT numeric := pg_catalog.sign(d);\n"
 	"  known boolean; b numeric; first numeric; a numeric; z numeric;\n"
@@ -51,7 +52,8 @@ static const char interleave_body[] =
 	"    cache, cycle, last_value, is_called, begun) VALUES (m, this, tagged, partner, o.seqstart, o.seqincrement, o.seqmin,\n"
 	"    o.seqmax, o.seqcache, o.seqcycle, p.last_value, p.is_called, p.last_value) RETURNING * INTO s;\n"
 	"END IF;\n"
-	"beyond := turn * GREATEST(turn * beyond, turn * p.last_value - CASE WHEN p.is_called THEN 0 ELSE 1 END);\n"
+	/* What it gave out in a turn that was ended by a way back which was not gone to its end. */
+	"beyond := turn * GREATEST(turn * beyond, turn * s.handed, turn * p.last_value - CASE WHEN p.is_called THEN 0 ELSE 1 END);\n"
 	"a := GREATEST(lowest, s.minimum);\n"
 	"z := LEAST(highest, s.maximum);\n"
 	"b := " NEXT("beyond") ";\n"
@@ -70,21 +72,17 @@ static const char interleave_body[] =
 	"UPDATE migrate_tiers.sequence q SET restored = false, handed = NULL, lapped = NULL, begun = b\n"
 	"  WHERE q.migration = m AND q.sequence = this;\n"
 	"END";
-/* clang-format on */
 
 /*
  * Nothing given out in its turn: it is where it was.  One that cycled is ahead
  * of one that did not, whatever their values.
  */
-/* clang-format off */
 static const char restore_body[] =
 	"  s migrate_tiers.sequence; p record; turn numeric; own numeric; lap boolean; last numeric; called boolean;\n"
 	"BEGIN\n"
 	"FOR s IN SELECT q.* FROM migrate_tiers.sequence q JOIN pg_catalog.pg_class k ON k.oid = q.sequence AND k.relkind = 'S'\n"
 	"  WHERE NOT q.restored AND (%s) ORDER BY q.sequence LOOP\n";
-/* clang-format on */
 
-/* clang-format off */
 static const char restore_loop[] =
 	LOCK_AND_READ("s.sequence", "s.cache")
 	"turn := pg_catalog.sign(s.increment::numeric);\n"
