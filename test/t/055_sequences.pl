@@ -218,6 +218,29 @@ $blocker->query_safe('ROLLBACK');
 $blocker->quit;
 $source->safe_psql('shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.set_option('attach_timeout', '20 s')});
 
+# A way back that is cut off when the target's are reset, and undone: what the target gave out is not given out again.
+go(advance => 'dual_write');
+my $before_cut = draw($target, 30);
+$blocker = MigrateTiers::session($source);
+$blocker->query_safe(q{BEGIN; SELECT nextval('item_id_seq')});
+my $cut = MigrateTiers::session($source);
+my $cut_pid = $cut->query_safe('SELECT pg_backend_pid()');
+$cut->query_until(qr/going/, "\\echo going\nSET SESSION AUTHORIZATION keeper;\nCALL migrate_tiers.revert('syncing');\n");
+ok($pair->wait_until(source => q{SELECT count(*) > 0 FROM pg_locks WHERE relation = 'item_id_seq'::regclass AND NOT granted}), 'revert asks for the sequence');
+$source->safe_psql('shop', "SELECT pg_terminate_backend($cut_pid, 10000)");
+$blocker->query_safe('COMMIT');
+eval { $_->quit } for $blocker, $cut;
+is($target->safe_psql('shop', q{SELECT count(*) FROM migrate_tiers.sequence WHERE restored}) > 0 ? 1 : 0, 1, 'the target\'s are reset');
+go(advance => 'dual_write');
+my $after_cut = draw($target, 30);
+for my $sequence (grep { $_ ne 'round' } @sequences)
+{
+	my %met = map { $_ => 1 } @{ $before_cut->{$sequence} };
+	is(scalar(grep { $met{$_} } @{ $after_cut->{$sequence} }), 0, "$sequence: nothing is given out again");
+}
+go(revert => 'syncing');
+%before = map { $_ => image($_, 1) } $source, $target;
+
 # Killed at any moment and called again, with numbers drawn meanwhile: no number twice, and all as it was.
 my %seen;
 my ($kills, $double) = (0, 0);
