@@ -51,10 +51,12 @@ static char *describe_uninstall(const MtMigration *migration, const MtRelation *
 
 const MtStep mt_steps_only[] = {
 	{"attach_source_fence", true, "source", attach_fence, detach_fence, describe_fence},
+	/* Back, the source is opened first: a target that is gone must not keep it closed. */
+	{"republish_phase", false, "target", NULL, publish_read_target, describe_publish},
 	{"close_source", false, "source", close_source, open_source, describe_close},
 	{"await_writers", false, "source", await_writers, NULL, describe_writers},
 	{"drain_forward", false, "both", drain_forward, NULL, describe_drain},
-	{"publish_phase", false, "target", publish_target_only, publish_read_target, describe_publish},
+	{"publish_phase", false, "target", publish_target_only, NULL, describe_publish},
 };
 const int	mt_steps_only_count = lengthof(mt_steps_only);
 

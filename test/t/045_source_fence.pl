@@ -1,0 +1,126 @@
+# The source's fence closes by a flag: who was writing is waited for and may go
+# on, who comes meanwhile is refused, nobody waits for a lock, and what was let
+# through arrives.  Two who ask at once, and a target that goes away meanwhile.
+use strict;
+use warnings;
+
+use MigrateTiers;
+use Test::More;
+
+my ($source, $target) = pair();
+sql($_, q(CREATE TABLE item (id int PRIMARY KEY, name text);
+	CREATE TABLE part (id int PRIMARY KEY) PARTITION BY RANGE (id);
+	CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (100))) for $source, $target;
+migration($source, 'item', 'part');
+sql($source, q(INSERT INTO item SELECT i, 'item ' || i FROM generate_series(1, 20) i;
+	SELECT migrate_tiers.set_option('quiet_period', '0 s')));
+advance($source, 'syncing');
+wait_synced($source);
+sql($source, 'SELECT * FROM migrate_tiers.verify()');
+sql($source, q(CALL migrate_tiers.rehearse('dual_write')));
+advance($source, $_) for 'dual_write', 'read_target';
+
+# Runs a call in the background; $wait->() returns its outcome.
+sub background
+{
+	my ($sql) = @_;
+	my ($out, $err) = ('', '');
+	my $handle = IPC::Run::start([ 'psql', '-XAtq', '-d', $source->connstr('shop'), '-c', $sql ], '>', \$out, '2>', \$err);
+	return sub { $handle->finish; return $err; };
+}
+
+sub phase_is
+{
+	my ($phase, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is(query($source, 'SELECT phase, transition IS NULL FROM migrate_tiers.status'), "$phase|t", $name);
+	return;
+}
+
+# The triggers are put on when nobody writes; then a transaction writes, and one is prepared.
+my $writer = session($source);
+my $blocker = session($source);
+sql($source, q(CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN IF NEW.fenced AND NOT OLD.fenced THEN PERFORM pg_advisory_lock_shared(77); END IF; RETURN NEW; END $$;
+	CREATE TRIGGER stop_here BEFORE UPDATE ON migrate_tiers.migration FOR EACH ROW EXECUTE FUNCTION stop_here()));
+$blocker->query_safe('SELECT pg_advisory_lock(77)');
+my $advance = background(q(CALL migrate_tiers.advance('target_only')));
+ok(wait_until($source, q(SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted)), 'the fence is on, and about to close');
+is(query($source, q(SELECT count(*) FROM pg_trigger WHERE tgname = 'migrate_tiers_fence' AND tgenabled = 'A')), '3', 'on each table and partition');
+$writer->query_safe(q(BEGIN; INSERT INTO item VALUES (100, 'was writing')));
+sql($source, q(BEGIN; INSERT INTO item VALUES (101, 'was prepared'); PREPARE TRANSACTION 'was'));
+sql_fails($source, q(CALL migrate_tiers.advance('target_only')), '55P03', qr/somebody else is changing/, 'the second of two who ask is refused');
+sql_fails($source, q(CALL migrate_tiers.revert('dual_write')), '55P03', qr/somebody else is changing/, 'whatever he asks');
+$blocker->query_safe('SELECT pg_advisory_unlock(77)');
+ok(wait_until($source, q(SELECT fenced FROM migrate_tiers.migration)), 'it closes');
+sql_fails($source, q(INSERT INTO item VALUES (102, 'late')), 'MT005', qr/target database.*server "new_db", host 127\.0\.0\.1, port \d+, dbname shop/s, 'who comes now is refused, and told where to go');
+sql_fails($source, q(INSERT INTO part_1 VALUES (1)), 'MT005', qr/table public\.part_1/, 'at a partition, too');
+sql_fails($source, q(BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; TRUNCATE part), 'MT005', qr/table public\.part /, 'in any transaction');
+$writer->query_safe(q(SAVEPOINT s; INSERT INTO item VALUES (103, 'x'); ROLLBACK TO s; UPDATE item SET name = 'goes on' WHERE id = 100));
+like(query($source, 'SELECT transition FROM migrate_tiers.status'), qr/^close_source/, 'they are waited for');
+$writer->query_safe('COMMIT');
+sql($source, q(COMMIT PREPARED 'was'));
+is($advance->() =~ s/^NOTICE.*\n|^DETAIL.*\n|^HINT.*\n//mgr, '', 'then it goes on');
+phase_is('target_only', 'and arrives');
+is(query($target, q(SELECT string_agg(name, ', ' ORDER BY id) FROM item WHERE id > 99)), 'goes on, was prepared', 'with all that was let through');
+sql_fails($source, q(CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (100) TO (200); INSERT INTO part_2 VALUES (100)), 'MT005', qr/part_2/, 'a partition that comes later has the fence');
+
+# The worker's own writes pass, and are not sent back.
+sql($target, q(CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (100) TO (200); INSERT INTO part VALUES (100); UPDATE item SET name = 'from the target' WHERE id = 1));
+ok(wait_until($source, q(SELECT name FROM item WHERE id = 1), 'from the target'), 'what the target writes passes the fence');
+ok(wait_until($source, q(SELECT count(*) FROM part_2), '1'), 'also into a new partition');
+is(query($source, q(SELECT count(*) FROM migrate_tiers.pending)), '0', 'and does not come back');
+revert($source, 'read_target');
+is(query($source, q(SELECT count(*) FROM pg_trigger WHERE tgname = 'migrate_tiers_fence')), '0', 'the fence is taken off');
+sql($source, q(INSERT INTO part_2 VALUES (101)));
+
+# A writer that does not end: the transition gives up, and the source is open again.
+sql($source, q(SELECT migrate_tiers.set_option('attach_timeout', '1 s'); DROP TRIGGER stop_here ON migrate_tiers.migration;
+	CREATE TRIGGER stop_here BEFORE UPDATE ON migrate_tiers.migration FOR EACH ROW EXECUTE FUNCTION stop_here()));
+$blocker->query_safe('SELECT pg_advisory_lock(77)');
+$advance = background(q(CALL migrate_tiers.advance('target_only')));
+wait_until($source, q(SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted));
+$writer->query_safe(q(SET application_name = 'patient'; BEGIN; UPDATE item SET name = 'still' WHERE id = 2));
+$blocker->query_safe('SELECT pg_advisory_unlock(77)');
+like($advance->(), qr/ERROR:  transactions that write the source have not ended.*DETAIL:  They are: pid \d+ \(patient, idle in transaction/s, 'who does not end is named');
+sql($source, q(UPDATE item SET name = 'open' WHERE id = 3));
+is(query($source, 'SELECT fenced, phase FROM migrate_tiers.migration'), 'f|read_target', 'and the source is open as it was');
+$writer->query_safe('COMMIT');
+sql($source, q(CALL migrate_tiers.revert('read_target'))) if query($source, 'SELECT transition IS NULL FROM migrate_tiers.status') ne 't';
+phase_is('read_target', 'once the writer has ended, so are its triggers');
+
+# A target that goes away when the source has just been closed.
+$blocker->query_safe('SELECT pg_advisory_lock(77)');
+$advance = background(q(CALL migrate_tiers.advance('target_only')));
+wait_until($source, q(SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted));
+sql($source, q(INSERT INTO item VALUES (200, 'on the way')));
+$target->stop('immediate');
+$blocker->query_safe('SELECT pg_advisory_unlock(77)');
+my $err = $advance->();
+like($err, qr/ERROR: /, 'the transition fails');
+like($err, qr/HINT:  It could not be undone now: CALL migrate_tiers.advance\('target_only'\) finishes it.*revert\('read_target'\) undoes it/, 'and says what to do');
+sql($source, q(INSERT INTO item VALUES (202, 'alone')));
+pass('meanwhile the source is written as before');
+$target->start;
+sql($source, 'SELECT migrate_tiers.start_workers()');
+my $open = query($source, 'SELECT transition IS NOT NULL FROM migrate_tiers.status');
+sql($source, q(CALL migrate_tiers.revert('read_target'))) if $open eq 't';
+phase_is('read_target', 'it is undone');
+sql($source, q(INSERT INTO item VALUES (201, 'and on')));
+ok(wait_until($target, q(SELECT count(*) FROM item WHERE id IN (200, 201, 202)), '3'), 'nothing is lost');
+wait_synced($source);
+sql($source, q(SELECT migrate_tiers.set_option('attach_timeout', NULL)));
+ok(wait_until($source, q(SELECT bool_and(passed) FROM migrate_tiers.gates('target_only'))), 'the gates pass again');
+advance($source, 'target_only');
+
+# What cannot be dropped, and how it can.
+sql_fails($source, 'SELECT migrate_tiers.drop_migration()', 'MT003', qr/advance\('finished'\).*forget_target/s, 'target_only is not dropped by the way');
+sql($source, q(SELECT migrate_tiers.set_option('forget_target', 'on')));
+sql($source, 'SELECT migrate_tiers.drop_migration()');
+is(query($_, q(SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgname LIKE 'migrate%')), '0', 'unless it is said so') for $source, $target;
+is(query($target, q(SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers')), '0', 'and nothing is left');
+sql($source, q(INSERT INTO item VALUES (300, 'free')));
+
+$_->quit for $writer, $blocker;
+finish($source, $target);
+done_testing();
