@@ -69,7 +69,7 @@ mt_gate_source_quiet(MtGateScope *scope, MtGate *gate)
 				"  ELSE name END, make_interval(secs => round(age))), '; ' ORDER BY age)"
 				" FROM (SELECT name, greatest(min(age), 0)::numeric AS age FROM ("
 				"  SELECT name, extract(epoch FROM clock_timestamp() - last_source_write)::float8 AS age FROM migrate_tiers.instance"
-				"   WHERE migration = $1 UNION ALL"
+				"   WHERE migration = $1 AND last_source_write IS NOT NULL UNION ALL"
 				"  SELECT name, written FROM jsonb_to_recordset($2::jsonb) AS h (name text, written float8)) AS a GROUP BY name) AS w"
 				" WHERE make_interval(secs => age::float8) < $3::interval",
 				MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(here(scope)), MT_TEXT(period)));

@@ -244,6 +244,7 @@ go(revert => 'syncing');
 # Killed at any moment and called again, with numbers drawn meanwhile: no number twice, and all as it was.
 my %seen;
 my ($kills, $double) = (0, 0);
+my $window = 250_000;    # microseconds; as long as a move takes here, which shows
 for my $round (1 .. 6)
 {
 	for my $move ([ advance => 'dual_write' ], [ revert => 'syncing' ])
@@ -254,12 +255,14 @@ for my $round (1 .. 6)
 			my $caller = MigrateTiers::session($source);
 			my $pid = $caller->query_safe('SELECT pg_backend_pid()');
 			$caller->query_until(qr/going/, "\\echo going\nSET SESSION AUTHORIZATION keeper;\nCALL migrate_tiers.$how('$phase');\n");
-			usleep int rand 250_000;
+			usleep int rand $window;
 			my $drawn = draw($source, 2);
 			for my $sequence (grep { $_ ne 'round' } @sequences) { $double += $seen{$sequence}{$_}++ ? 1 : 0 for @{ $drawn->{$sequence} }; }
 			# In the last try it may take its time.
 			last if $try == 12;
-			$kills += $source->safe_psql('shop', "SELECT CASE WHEN EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid AND state = 'active') THEN pg_terminate_backend($pid, 10000)::int ELSE 0 END");
+			my $killed = $source->safe_psql('shop', "SELECT CASE WHEN EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid AND state = 'active') THEN pg_terminate_backend($pid, 10000)::int ELSE 0 END");
+			$kills += $killed;
+			$window = $window / 2 if !$killed && $window > 10_000;
 			eval { $caller->quit };
 			last if $source->safe_psql('shop', q{SELECT phase || coalesce(transition, '') FROM migrate_tiers.migration}) eq $phase;
 		}
