@@ -69,7 +69,7 @@ extern void mt_merge_decide(MtMerge *merge);
 /* The same, and counts: where applications are always faster, the tick is given up, to be tried later. */
 extern void mt_merge_decide_again(MtMerge *merge, int *attempts);
 
-extern void mt_merge_record(MtMerge *merge); /* keeps what lost, voids entries, in the receiver's transaction */
+extern void mt_merge_record(MtMerge *merge);	/* keeps what lost, voids entries, in the receiver's transaction */
 
 /* Whether the key stays in the tick: its row has not lost. */
 static inline bool
