@@ -30,8 +30,9 @@
 
 /* Few keys are looked up one by one, whatever the target's planner thinks of its queue. */
 #define BY_INDEX \
-	"SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;" \
+	"SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;" \
 	" SET LOCAL max_parallel_workers_per_gather = 0"
+#define BY_ANY_PATH "SET LOCAL enable_seqscan = on"
 
 static bool begin_target(MtSync *sync, char **new_mark, TimestampTz *snapshot_time, char **touched);
 static TimestampTz parse_time(const char *text);
@@ -87,7 +88,8 @@ begin_target(MtSync *sync, char **new_mark, TimestampTz *snapshot_time, char **t
 	MtRows	   *rows;
 	const char *mark = sync->reverse_mark ? sync->reverse_mark : "0:0:";
 
-	mt_remote_run(sync->remote, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+	/* What is sent already stays in the queues for a while: only their indexes find the rest at once. */
+	mt_remote_run(sync->remote, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = off");
 	rows = mt_remote_query(sync->remote, mt_sql_queues_unsent(sync->migration, table_relations(sync)),
 						   MT_PARAMS(mark));
 	*new_mark = rows->values[0][0];
@@ -137,8 +139,7 @@ collect(MtSync *sync, char *touched)
 		sync->keys += table->keys ? mt_keys_count(table->keys) : 0;
 		at = *end == ' ' ? end + 1 : end;
 	}
-	if (sync->keys <= (uint64) mt_small_tick)
-		mt_remote_run(sync->remote, BY_INDEX);
+	mt_remote_run(sync->remote, sync->keys <= (uint64) mt_small_tick ? BY_INDEX : BY_ANY_PATH);
 }
 
 static void
