@@ -92,6 +92,11 @@ begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch)
 	batch->reverse = migration->phase >= MT_READ_TARGET;
 	batch->mode = push->policy->mode;
 	check_phase(migration);
+	if (strcmp(push->relation->tier, "batch") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s is tagged %s and not batch", mt_relation_target_name(push->relation),
+						push->relation->tier)));
 	if (batch->id == 0)
 		batch->id = mt_batch_next_id();
 	mt_batch_begin(batch);

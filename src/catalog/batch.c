@@ -58,6 +58,16 @@ mt_batch_lock(int32 relation)
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
+/* mt_batch_bar keeps pushes of a table off until the end of the transaction, unless one is under way. */
+bool
+mt_batch_bar(int32 relation)
+{
+	LOCKTAG		tag;
+
+	set_tag(&tag, relation);
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
 /* mt_batch_unlock gives it back. */
 void
 mt_batch_unlock(int32 relation)

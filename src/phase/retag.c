@@ -34,12 +34,11 @@ mt_retag_check(const MtMigration *migration, const MtRelation *tagged, bool real
 				 errhint("Go back first: CALL migrate_tiers.revert('syncing').")));
 	if (realtime)
 	{
-		if (!mt_batch_lock(tagged->id))
+		if (!mt_batch_bar(tagged->id))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("a push of table %s is under way", name),
 					 errhint("Tag it again when it has ended.")));
-		mt_batch_unlock(tagged->id);
 		return;
 	}
 	if (strcmp(tagged->state, "syncing") != 0)
