@@ -145,7 +145,9 @@ do_push(MtPush *push)
 	mt_side_begin_reading(push->sender, push->relation->relid, push->sender_name);
 	if (push->sender == &push->here)
 		describe(push);
-	if (strcmp(batch->mode, "replace") == 0)
+	if (strcmp(batch->mode, "refresh") == 0)
+		mt_push_refresh(push);
+	else if (strcmp(batch->mode, "replace") == 0)
 		mt_push_replace(push);
 	else if (strcmp(batch->mode, "append") == 0)
 		mt_push_append(push);
@@ -183,6 +185,8 @@ name_sides(MtPush *push)
 	push->from = push->batch->reverse ? target_rows : source_rows;
 	push->to = push->batch->reverse ? source_rows : target_rows;
 	push->into = push->batch->reverse ? source : target;
+	if (!push->batch->reverse && kind->values[0][0][0] == RELKIND_MATVIEW)
+		push->batch->mode = "refresh";
 }
 
 /*
@@ -193,11 +197,15 @@ static void
 describe(MtPush *push)
 {
 	Relation	table;
+	bool		view;
 
 	check_rights(push);
 	table = table_open(push->relation->relid, AccessShareLock);
+	view = table->rd_rel->relkind == RELKIND_MATVIEW;
 	push->columns = mt_columns_describe(RelationGetDescr(table));
 	table_close(table, AccessShareLock);
+	if (view && push->batch->reverse)
+		push->batch->mode = "refresh";
 	mt_push_check_columns(push);
 	push->digest = mt_sql_row_digest(push->columns, "t.");
 	push->owner = pstrdup(quote_identifier(GetUserNameFromId(push->migration->owner, false)));
@@ -206,6 +214,8 @@ describe(MtPush *push)
 											   FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 	if (strcmp(push->batch->mode, "diff") == 0)
 		push->key = mt_push_find_key(push);
+	if (push->key != NULL && view)
+		mt_push_check_nulls(push);
 }
 
 /* check_rights refuses a table that the migration's owner may not read whole. */

@@ -60,12 +60,18 @@ extern void mt_push_diff(MtPush *push);
 extern void mt_push_replace(MtPush *push);
 extern void mt_push_append(MtPush *push);
 
+/* Where the receiver computes the rows itself: nothing is sent. */
+extern void mt_push_refresh(MtPush *push);
+
 /* The watermark's column; raises an error where there is none. */
 extern MtColumn *mt_push_watermark(const MtPush *push);
 
 /* Finds the key that both sides have, or raises an error; the columns of both sides are compared, too. */
 extern MtPushKey *mt_push_find_key(MtPush *push);
 extern void mt_push_check_columns(MtPush *push);
+
+/* Refuses a materialized view whose key, which cannot be NOT NULL, holds nulls: they are in no range. */
+extern void mt_push_check_nulls(MtPush *push);
 
 /* The columns for SELECT, behind a prefix. */
 extern char *mt_push_columns(const MtPush *push, const char *prefix);

@@ -153,6 +153,26 @@ make_key(MtPush *push, MtRows *keys, int first, int count)
 	return key;
 }
 
+/* mt_push_check_nulls looks for a row of the sender's view that its key does not identify. */
+void
+mt_push_check_nulls(MtPush *push)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT 1 FROM %s AS t WHERE false", push->from);
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&sql, " OR t.%s IS NULL", push->key->columns[i]);
+	appendStringInfoString(&sql, " LIMIT 1");
+	if (mt_side_query(push->sender, sql.data)->count > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the key of materialized view %s holds nulls", push->sender_name),
+				 errdetail("Mode diff finds rows by their key."),
+				 errhint("Leave them out of the view, or push whole snapshots: SELECT migrate_tiers.batch_policy(%s, mode => 'replace').",
+						 quote_literal_cstr(push->sender_name))));
+}
+
 static void
 refuse_key(const MtPush *push, bool sender)
 {
