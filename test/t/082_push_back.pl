@@ -1,0 +1,109 @@
+# The direction of pushes turns with the phase, tables go from one tier to the other
+# while syncing, and nothing is left behind.
+use strict;
+use warnings;
+
+use MigrateTiers;
+use Test::More;
+
+my ($source, $target) = pair();
+for my $node ($source, $target)
+{
+	sql($node, <<'SQL');
+CREATE TABLE item (id int PRIMARY KEY, v text);
+CREATE TABLE account (id int PRIMARY KEY, v int);
+CREATE TABLE summary (region text, day int, total numeric, at timestamptz, list int[], PRIMARY KEY (region, day));
+CREATE TABLE heap (v int, w text);
+CREATE TABLE journal (seq bigint, v text);
+CREATE TABLE fired (name text);
+CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.fired VALUES (TG_TABLE_NAME); RETURN NULL; END$$;
+CREATE TRIGGER fire AFTER INSERT OR UPDATE OR DELETE ON summary FOR EACH STATEMENT EXECUTE FUNCTION fire();
+SQL
+}
+sql($source, 'CREATE MATERIALIZED VIEW totals AS SELECT day % 10 AS d, sum(total) AS total FROM summary GROUP BY 1; CREATE UNIQUE INDEX ON totals (d)');
+sql($target, 'CREATE TABLE totals (d int PRIMARY KEY, total numeric)');
+migration($source, 'item', 'account');
+sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(summary heap journal totals);
+sql($source, q{SELECT migrate_tiers.tag('fired', 'ignored')});
+sql($source, q{SELECT migrate_tiers.batch_policy('heap', mode => 'replace'), migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq')});
+sql($source, q{INSERT INTO account SELECT i, i FROM generate_series(1, 1000) i});
+advance($source, 'syncing');
+wait_synced($source);
+
+# Forward.
+sql($source, <<'SQL');
+INSERT INTO summary SELECT 'r' || i % 5, i, i / 3.0, now(), ARRAY[i, NULL] FROM generate_series(1, 30000) i;
+ANALYZE summary;
+INSERT INTO heap SELECT i, 'x' FROM generate_series(1, 100) i;
+INSERT INTO journal SELECT i, 'x' FROM generate_series(1, 100) i;
+REFRESH MATERIALIZED VIEW totals;
+SQL
+check_push($_, 'forward', "forward: $_") for qw(summary heap journal totals);
+is(sql($target, 'SELECT count(*) FROM fired'), '0', 'triggers of the target do not act');
+
+# From batch to realtime, and back, under writes.
+sql($source, q{SELECT migrate_tiers.tag('summary', 'realtime')});
+sql($source, q{UPDATE summary SET total = -1 WHERE day % 100 = 0});
+ok(wait_until($source, q{SELECT state FROM migrate_tiers.tables WHERE relation = 'summary'::regclass}, 'syncing'), 'a batch table becomes realtime');
+sql($source, q{UPDATE summary SET total = -2 WHERE day % 100 = 1});
+wait_synced($source);
+tables_equal($source, $target, 'summary', 'and follows each change');
+sql_fails($target, 'DELETE FROM summary', 'MT005', qr/source/, 'fenced on the target');
+sql($source, q{SELECT migrate_tiers.tag('account', 'batch')});
+sql($source, q{UPDATE account SET v = -v WHERE id < 100});
+is(sql($source, q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'account'::regclass}), '0', 'a realtime table becomes batch: nothing is on it');
+sql($source, q{INSERT INTO item VALUES (1, 'a')});
+wait_synced($source);
+is(sql($target, 'SELECT sum(v) FROM account'), '500500', 'the target keeps what it had');
+check_push('account', 'forward', 'and the next push brings the rest');
+is(sql($source, q{SELECT updated FROM migrate_tiers.batches ORDER BY id DESC LIMIT 1}), '99', 'no more than that');
+sql($source, q{SELECT migrate_tiers.tag('summary', 'batch')});
+sql($source, q{DELETE FROM summary WHERE day % 1000 = 0});
+check_push('summary', 'forward', 'there and back');
+sql($source, 'CREATE TABLE child (id int PRIMARY KEY, account int REFERENCES account); CREATE TABLE other (id int PRIMARY KEY, item int REFERENCES item)');
+sql_fails($source, q{SELECT migrate_tiers.tag('child', 'realtime')}, 'MT003', qr/cannot change in phase syncing/, 'a table that was not tagged has to wait for planned');
+
+# Reverse: the phase is what decides.
+sql($source, q{DELETE FROM fired; UPDATE migrate_tiers.migration SET phase = 'read_target'});
+is(sql($source, q{SELECT state FROM migrate_tiers.tables WHERE relation = 'heap'::regclass}), 'waiting', 'the other way it was never pushed');
+sql($target, <<'SQL');
+UPDATE summary SET total = 7, list = NULL WHERE region = 'r1' AND day < 1000;
+DELETE FROM summary WHERE region = 'r2' AND day < 500;
+INSERT INTO summary (region, day) VALUES ('new', 1), ('r1', 100000);
+DELETE FROM heap WHERE v < 50;
+INSERT INTO journal SELECT i, 'y' FROM generate_series(101, 200) i;
+DELETE FROM fired;
+SQL
+check_push($_, 'reverse', "reverse: $_") for qw(summary heap journal);
+is(sql($source, q{SELECT inserted, updated, deleted FROM migrate_tiers.batches WHERE relation = 'summary'::regclass ORDER BY id DESC LIMIT 1}), '2|200|100', 'what differs is counted');
+is(sql($source, 'SELECT count(*) FROM fired'), '0', 'triggers of the source do not act');
+check_push('summary', 'reverse', 'reverse, nothing changed');
+is(sql($source, q{SELECT ranges_sent FROM migrate_tiers.batches ORDER BY id DESC LIMIT 1}), '0', 'nothing is sent');
+sql($target, 'TRUNCATE heap');
+check_push('heap', 'reverse', 'an emptied table');
+like(sql($source, q{SELECT note FROM migrate_tiers.batches ORDER BY id DESC LIMIT 1}), qr/empty/, 'is noted');
+is(sql($source, q{SELECT state FROM migrate_tiers.tables WHERE relation = 'heap'::regclass}), 'fresh', 'the source is fresh for a step back');
+my $job = session($target);
+$job->query_safe('BEGIN; LOCK TABLE heap');
+sql_fails($source, "SELECT migrate_tiers.push_batch('heap')", '55P03', qr/postponed/, 'a lock on the target is not waited for');
+$job->query_safe('COMMIT');
+$job->quit;
+
+# Nothing is left.
+sql($source, q{UPDATE migrate_tiers.migration SET phase = 'syncing'});
+revert($source, 'planned');
+is(sql($target, 'SELECT (SELECT count(*) FROM summary) + (SELECT count(*) FROM heap) + (SELECT count(*) FROM totals)'), '0', 'back in planned the target is as it was found');
+sql($source, 'SELECT migrate_tiers.drop_migration()');
+is(sql($_, q{SELECT count(*) FROM pg_class WHERE relname LIKE 'stage%'}), '0', 'no stage is left on ' . $_->name) for $source, $target;
+sql($source, 'DROP EXTENSION migrate_tiers');
+finish($source, $target);
+done_testing();
+
+sub check_push
+{
+	my ($table, $direction, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is(sql($source, "SELECT direction, source_rows = target_rows, error IS NULL FROM migrate_tiers.push_batch('$table')"), "$direction|t|t", "$name: it is pushed");
+	tables_equal($source, $target, $table, $name);
+	return;
+}
