@@ -34,6 +34,7 @@ MtRows *
 mt_ranges_sample(MtPush *push)
 {
 	MtRows	   *size;
+	MtRows	   *sample;
 	double		rows;
 	double		pages;
 	int			count;
@@ -52,12 +53,14 @@ mt_ranges_sample(MtPush *push)
 	count = (int) Min(rows / MT_RANGE_ROWS, 1e6);
 	if (count < 2)
 		return NULL;
-	return mt_side_query(push->sender,
-						 psprintf("SELECT %s FROM (SELECT %s, row_number() OVER (ORDER BY %s) AS n, count(*) OVER () AS total"
-								  " FROM %s AS t TABLESAMPLE SYSTEM (%f)) AS k"
-								  " WHERE n %% greatest(total / %d, 1) = 0 ORDER BY n",
-								  key_list(push, "k.", "::text"), key_list(push, "t.", ""), key_list(push, "t.", ""),
-								  push->from, Min(100.0 * count * SAMPLE_PAGES / pages, 100.0), count));
+	sample = mt_side_query(push->sender,
+						   psprintf("SELECT %s FROM (SELECT %s, row_number() OVER (ORDER BY %s) AS n, count(*) OVER () AS total"
+									" FROM %s AS t TABLESAMPLE SYSTEM (%f)) AS k"
+									" WHERE n %% greatest(total / %d, 1) = 0 ORDER BY n",
+									key_list(push, "k.", "::text"), key_list(push, "t.", ""), key_list(push, "t.", ""),
+									push->from, Min(100.0 * count * SAMPLE_PAGES / pages, 100.0), count));
+	/* A sample of few pages may be none. */
+	return sample->count > 0 ? sample : NULL;
 }
 
 /* mt_ranges_agree asks the receiver whether each bound is above the one before. */
