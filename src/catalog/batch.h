@@ -50,11 +50,10 @@ extern int64 mt_batch_next_id(void);
 extern bool mt_batch_lock(int32 relation);
 extern void mt_batch_unlock(int32 relation);
 
-/* The table that is due by its interval for the longest time, or 0; one that failed waits longer each time. */
 /* The same until the end of the transaction: no push of the table begins meanwhile. */
 extern bool mt_batch_bar(int32 relation);
 
-/* The table of a migration that is due by its interval for the longest time, or 0; one that failed waits longer each time. */
+/* The table that is due by its interval for the longest time, or 0; one that failed waits longer each time. */
 extern int32 mt_batch_due(int32 migration);
 
 /* Whether some push of the table may have written the target. */
