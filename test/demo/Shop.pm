@@ -10,6 +10,7 @@ use Cluster;
 use FindBin;
 use Measure;
 use Time::HiRes qw(time sleep);
+use TwoWay;
 
 my $here = $FindBin::RealBin;
 my $db = 'shop';
@@ -71,16 +72,19 @@ SQL
 # start_traffic lets four clients of the role shop write; what fails, fails: nothing is tried again.
 sub start_traffic
 {
-	my ($source, $packages, $rate) = @_;
+	my ($server, $packages, $rate) = @_;
 	my $serial = our $runs++;
-	return Cluster::spawn("traffic-$serial", "$Cluster::bindir/pgbench", '-n', '-M', 'prepared',
+	my $prefix = Cluster::folder() . "/log-$serial";
+	my $child = Cluster::spawn("traffic-$serial", "$Cluster::bindir/pgbench", '-n', '-M', 'prepared',
 		'-c', 4, '-j', 1, '-T', 3600, '-R', $rate, '--max-tries', 1, '--failures-detailed', '-P', 1,
-		'--progress-timestamp', '-D', "packages=$packages", (map { ('-f', "$here/traffic/$_") } @scripts),
-		'-h', '127.0.0.1', '-p', $source->{port}, '-U', 'shop', $db);
+		'--progress-timestamp', '-l', '--log-prefix', $prefix, '-D', "packages=$packages",
+		(map { ('-f', "$here/traffic/$_") } @scripts),
+		'-h', '127.0.0.1', '-p', $server->{port}, '-U', 'shop', $db);
+	return { %$child, prefix => $prefix };
 }
 
 # stop_traffic lets each client end its transaction (pgbench takes SIGALRM for
-# the end of its time), and returns what it says of the run.
+# the end of its time), and returns what it says of the run, and when each transaction ran.
 sub stop_traffic
 {
 	my ($traffic) = @_;
@@ -89,6 +93,7 @@ sub stop_traffic
 	die "the traffic ended with an error:\n$text\n" if $status;
 	$result->{seconds} = [ map { [ /^progress: ([\d.]+) s, ([\d.]+) tps, lat ([\d.]+) ms/ ] }
 		  grep { /^progress: [\d.]+ s, [\d.]+ tps, lat [\d.]+ ms/ } split /\n/, $text ];
+	$result->{statements} = TwoWay::read_log($traffic->{prefix});
 	return $result;
 }
 

@@ -83,7 +83,7 @@ CREATE TABLE rating (
 -- Its codes change: updates of a key.
 CREATE SEQUENCE voucher_code;
 CREATE TABLE voucher (
-	code text PRIMARY KEY,
+	code text PRIMARY KEY DEFAULT 'V' || nextval('voucher_code'),
 	customer integer NOT NULL REFERENCES customer,
 	worth numeric(8, 2) NOT NULL
 );
