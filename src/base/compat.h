@@ -53,4 +53,11 @@
 #define mt_relation_filenode(relation) ((relation)->rd_node.relNode)
 #endif
 
+/* 16 can return an error instead of raising it. */
+#if PG_VERSION_NUM >= 160000
+#define mt_qualified_name_list(name) stringToQualifiedNameList(name, NULL)
+#else
+#define mt_qualified_name_list(name) stringToQualifiedNameList(name)
+#endif
+
 #endif							/* MT_COMPAT_H */

@@ -174,7 +174,7 @@ pull_rows(MtSide *from, const char *query, MtSide *to, const char *table, MtColu
 static Relation
 open_named(const char *name)
 {
-	return table_openrv(makeRangeVarFromNameList(stringToQualifiedNameList(name)), RowExclusiveLock);
+	return table_openrv(makeRangeVarFromNameList(mt_qualified_name_list(name)), RowExclusiveLock);
 }
 
 /* give_bytes gives COPY bytes, at least as many as it needs unless there are no more. */
