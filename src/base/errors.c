@@ -25,3 +25,10 @@ mt_error_text(const ErrorData *edata)
 		appendStringInfo(&text, "; %s", edata->context);
 	return text.data;
 }
+
+/* mt_error_is_lock tells what others' locks caused, on either side, from what is wrong. */
+bool
+mt_error_is_lock(const ErrorData *edata)
+{
+	return edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || edata->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED;
+}

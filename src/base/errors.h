@@ -24,4 +24,7 @@
 /* Says in one line what an error was: SQLSTATE, message, detail and context. */
 extern char *mt_error_text(const ErrorData *edata);
 
+/* Says whether a lock was not to be had, in time or, in a deadlock, at all: to be tried again. */
+extern bool mt_error_is_lock(const ErrorData *edata);
+
 #endif							/* MT_ERRORS_H */

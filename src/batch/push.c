@@ -241,7 +241,7 @@ fail_push(const MtBatch *batch, ErrorData *error)
 {
 	MtBatch		failed = *batch;
 
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	if (mt_error_is_lock(error))
 		failed.note = pstrdup("postponed: somebody holds a lock on the table that the push needs");
 	mt_xact_begin();
 	mt_batch_end(&failed, mt_error_text(error));

@@ -153,7 +153,7 @@ run_until_free(MtDrop *drop, void (*action)(void *))
 	{
 		ErrorData  *error = mt_xact_try(action, drop);
 
-		if (error == NULL || error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || GetCurrentTimestamp() >= drop->deadline)
+		if (error == NULL || !mt_error_is_lock(error) || GetCurrentTimestamp() >= drop->deadline)
 			return error;
 		if (wait == LAST_RETRY_MS)
 			ereport(NOTICE,

@@ -235,7 +235,7 @@ run_item(MtTransition *transition, const MtStep *step, MtRelation *relation, boo
 		ErrorData  *error = run_protected(transition, step->name, relation, forward ? step->run : step->undo,
 										  forward ? "done" : "undone");
 
-		if (error == NULL || error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || GetCurrentTimestamp() >= deadline)
+		if (error == NULL || !mt_error_is_lock(error) || GetCurrentTimestamp() >= deadline)
 			return error;
 		if ((error = wait_protected(transition, step, relation, error, wait)) != NULL)
 			return error;

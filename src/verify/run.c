@@ -151,7 +151,7 @@ try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool p
 	PG_END_TRY();
 	if (error == NULL)
 		return true;
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && patient)
+	if (mt_error_is_lock(error) && patient)
 		return false;
 	mt_xact_begin();
 	mt_verification_refuse(migration_id, relation, order->run, order->scheduled, mt_error_text(error));

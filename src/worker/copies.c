@@ -141,7 +141,7 @@ handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry)
 		wait *= 2;
 	wait = Min(wait, LAST_BACKOFF_MS);
 	retry->retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
-	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || retry->failures > LOCK_FAILURES)
+	if (!mt_error_is_lock(error) || retry->failures > LOCK_FAILURES)
 	{
 		char	   *table = quote_qualified_identifier(relation->schema, relation->name);
 		char	   *text = mt_error_text(error);

@@ -49,7 +49,7 @@ mt_copy_worker_main(Datum arg)
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		/* A lock that was not to be had, or a table that went, is tried again, and is no fault. */
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+		if (!mt_error_is_lock(error) && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 			note_error(migration_id, mt_error_text(error));
 		proc_exit(1);
 	}

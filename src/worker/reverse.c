@@ -105,7 +105,7 @@ handle_error(MtWorker *worker, ErrorData *error)
 {
 	long		wait = FIRST_BACKOFF_MS;
 	char	   *text = mt_error_text(error);
-	bool		locked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+	bool		locked = mt_error_is_lock(error);
 
 	if (worker->sync != NULL)
 	{

@@ -203,7 +203,7 @@ handle_error(MtWorker *worker, ErrorData *error)
 	char	   *text = mt_error_text(error);
 
 	if (worker->migration != NULL && worker->migration->reversing && worker->sync != NULL &&
-		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && mt_remote_usable(worker->sync->remote) &&
+		mt_error_is_lock(error) && mt_remote_usable(worker->sync->remote) &&
 		worker->contention++ < LOCK_FAILURES)
 	{
 		/* An application has a row that the tick is about to set: it goes first. */
@@ -218,7 +218,7 @@ handle_error(MtWorker *worker, ErrorData *error)
 		wait *= 2;
 	wait = Min(wait, LAST_BACKOFF_MS);
 	/* A lock that was not to be had at once is no fault yet. */
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && worker->failures++ < 2)
+	if (mt_error_is_lock(error) && worker->failures++ < 2)
 		return mt_lock_timeout;
 	worker->failures++;
 	worker->retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
