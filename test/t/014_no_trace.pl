@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use MigrateTiers ();
+use MigrateTiers::Catalogs;
 use MigrateTiers::Pair;
 use Test::More;
 use Time::HiRes qw(time);
@@ -59,66 +60,7 @@ INSERT INTO shop.item SELECT i, 'c' || i, i, i, int4range(i * 2, i * 2 + 1) FROM
 INSERT INTO shop.line SELECT i, 1 FROM generate_series(1, 500) i;
 SQL
 
-# Each query gives lines that name objects, never OIDs, so that an object that was dropped and made again alike is alike.
-my %catalog = (
-	pg_class => q{SELECT c.oid::regclass, relkind, relowner::regrole, relacl::text, reloptions::text, relpersistence, relreplident, relrowsecurity, relforcerowsecurity, relispartition,
-		pg_get_expr(relpartbound, c.oid), amname, relnatts, relchecks, relhasrules FROM pg_class c LEFT JOIN pg_am a ON a.oid = relam WHERE relkind <> 't' AND c.relname !~ '^pg_toast'},
-	pg_attribute => q{SELECT attrelid::regclass, attname, atttypid::regtype, attnotnull, attidentity, attgenerated, attstattarget, attacl::text, attstorage, attisdropped, attoptions::text
-		FROM pg_attribute JOIN pg_class c ON c.oid = attrelid WHERE relkind <> 't' AND relname !~ '^pg_toast' AND attnum > 0},
-	pg_attrdef => q{SELECT adrelid::regclass, adnum, pg_get_expr(adbin, adrelid) FROM pg_attrdef},
-	pg_index => q{SELECT indexrelid::regclass, pg_get_indexdef(indexrelid), indisunique, indisprimary, indisexclusion, indimmediate, indisclustered, indisvalid, indisready, indislive, indisreplident FROM pg_index WHERE indrelid::regclass::text !~ 'pg_toast'},
-	pg_constraint => q{SELECT conrelid::regclass, conname, contype, pg_get_constraintdef(oid), condeferrable, condeferred, convalidated, coninhcount, conislocal FROM pg_constraint},
-	pg_trigger => q{SELECT tgrelid::regclass, CASE WHEN tgisinternal THEN '(internal)' ELSE tgname END, tgfoid::regproc, tgenabled, tgtype, tgdeferrable, tginitdeferred FROM pg_trigger},
-	pg_event_trigger => q{SELECT evtname, evtevent, evtenabled FROM pg_event_trigger},
-	pg_proc => q{SELECT oid::regprocedure, proowner::regrole, proacl::text, prosecdef FROM pg_proc},
-	pg_namespace => q{SELECT nspname, nspowner::regrole, nspacl::text FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'},
-	pg_type => q{SELECT oid::regtype, typtype, typowner::regrole FROM pg_type WHERE oid::regtype::text !~ 'pg_toast'},
-	pg_rewrite => q{SELECT ev_class::regclass, rulename, ev_enabled FROM pg_rewrite},
-	pg_policy => q{SELECT polrelid::regclass, polname FROM pg_policy},
-	pg_depend => q{SELECT pg_describe_object(classid, objid, objsubid), pg_describe_object(refclassid, refobjid, refobjsubid), deptype, count(*) FROM pg_depend
-		WHERE classid <> 'pg_trigger'::regclass OR NOT EXISTS (SELECT FROM pg_trigger t WHERE t.oid = objid AND tgisinternal) GROUP BY 1, 2, 3},
-	pg_shdepend => q{SELECT pg_describe_object(classid, objid, objsubid), pg_describe_object(refclassid, refobjid, 0), deptype FROM pg_shdepend WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())},
-	pg_description => q{SELECT pg_describe_object(classoid, objoid, objsubid), description FROM pg_description WHERE objoid >= 16384},
-	pg_operator => q{SELECT oid::regoperator FROM pg_operator WHERE oid >= 16384},
-	pg_cast => q{SELECT castsource::regtype, casttarget::regtype FROM pg_cast WHERE oid >= 16384},
-	pg_sequence => q{SELECT seqrelid::regclass, seqstart, seqincrement, seqmax, seqmin, seqcache, seqcycle FROM pg_sequence},
-	pg_publication_rel => q{SELECT prpubid, prrelid::regclass FROM pg_publication_rel},
-	pg_statistic_ext => q{SELECT stxrelid::regclass, stxname, stxkeys::text FROM pg_statistic_ext},
-	pg_default_acl => q{SELECT defaclrole::regrole, defaclnamespace::regnamespace, defaclobjtype, defaclacl::text FROM pg_default_acl},
-	pg_extension => q{SELECT extname, extversion FROM pg_extension},
-	pg_db_role_setting => q{SELECT setrole::regrole, setconfig::text FROM pg_db_role_setting},
-	pg_replication_slots => q{SELECT slot_name FROM pg_replication_slots},
-	pg_init_privs => q{SELECT pg_describe_object(classoid, objoid, objsubid) FROM pg_init_privs WHERE objoid >= 16384},
-	pg_seclabels => q{SELECT * FROM pg_seclabels},
-	pg_largeobject_metadata => q{SELECT oid FROM pg_largeobject_metadata},
-	pg_prepared_xacts => q{SELECT gid FROM pg_prepared_xacts});
-
-sub catalogs
-{
-	my ($side) = @_;
-	my $read = "${side}_pinned";
-	return { map { $_ => [ sort split /\n/, $pair->$read("SET search_path = ''; $catalog{$_}") ] } keys %catalog };
-}
-
-# same compares two states of the catalogs of a side: one test, and what came or went.
-sub same
-{
-	my ($before, $after, $name) = @_;
-	my $good = 1;
-	for my $catalog (sort keys %catalog)
-	{
-		my (%n);
-		$n{$_}++ for @{ $before->{$catalog} };
-		$n{$_}-- for @{ $after->{$catalog} };
-		for my $line (sort grep { $n{$_} } keys %n)
-		{
-			$good = 0;
-			diag(($n{$line} > 0 ? 'gone' : 'left') . " in $catalog: $line");
-		}
-	}
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return ok($good, $name);
-}
+sub catalogs { my ($side) = @_; return catalogs_of($pair, $side); }
 
 # What a DBA makes by hand, and takes away by hand, is there on both ends of the comparison.
 $pair->source_sql('CREATE EXTENSION postgres_fdw');
@@ -150,8 +92,8 @@ sub migrate_declared
 subtest 'planned, then dropped' => sub {
 	$pair->source_sql(q{SELECT migrate_tiers.create_migration('m', 'new_db'); SELECT migrate_tiers.tag_schema('shop', 'realtime'); SELECT migrate_tiers.set_option('copy_workers', '3'); SELECT count(*) FROM migrate_tiers.preflight()});
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
-	same($source_with, catalogs('source'), 'source');
-	same($target_bare, catalogs('target'), 'target');
+	same_catalogs($source_with, catalogs('source'), 'source');
+	same_catalogs($target_bare, catalogs('target'), 'target');
 };
 
 subtest 'syncing: what is there meanwhile' => sub {
@@ -173,10 +115,9 @@ subtest 'reverted and dropped' => sub {
 	my $there = $pair->target_sql(q{SELECT string_agg(n::text, ',') FROM (SELECT count(*) n FROM shop.customer UNION ALL SELECT count(*) FROM shop.item UNION ALL SELECT count(*) FROM shop.line UNION ALL SELECT count(*) FROM shop.purchase) x});
 	is($there, '0,0,0,0', 'what was copied is taken back');
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
-	same($source_with, catalogs('source'), 'source');
-	same($target_bare, catalogs('target'), 'target');
-	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), 'no worker');
-	ok($pair->wait_until(target => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()}), 'no connection');
+	same_catalogs($source_with, catalogs('source'), 'source');
+	same_catalogs($target_bare, catalogs('target'), 'target');
+	nothing_runs($pair, 'afterwards');
 };
 
 subtest 'dropped in mid-copy' => sub {
@@ -185,8 +126,8 @@ subtest 'dropped in mid-copy' => sub {
 	$pair->wait_until(source => q{SELECT bool_or(state = 'copying') FROM migrate_tiers.tables});
 	$pair->revert;
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
-	same($source_with, catalogs('source'), 'source');
-	same($target_bare, catalogs('target'), 'target');
+	same_catalogs($source_with, catalogs('source'), 'source');
+	same_catalogs($target_bare, catalogs('target'), 'target');
 };
 
 # slowly declares a migration whose copy takes longer than the test.
@@ -206,8 +147,8 @@ subtest 'dropped while syncing' => sub {
 	my ($good, $state, $error) = $pair->source_try(q{BEGIN; SELECT migrate_tiers.drop_migration('m'); COMMIT});
 	is($state, '25001', 'not in a transaction block, where it could be rolled back on one side only');
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
-	same($source_with, catalogs('source'), 'source');
-	same($target_bare, catalogs('target'), 'target');
+	same_catalogs($source_with, catalogs('source'), 'source');
+	same_catalogs($target_bare, catalogs('target'), 'target');
 	is($pair->worker_pid, '', 'no worker');
 	$pair->equal('the rows stay on the target', 'shop');
 	$pair->source_sql(q{INSERT INTO shop.customer (name) VALUES ('free')});
@@ -220,8 +161,8 @@ subtest 'dropped while copying' => sub {
 	$pair->advance;
 	$pair->wait_until(source => q{SELECT bool_or(state = 'copying') FROM migrate_tiers.tables});
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
-	same($source_with, catalogs('source'), 'source');
-	same($target_bare, catalogs('target'), 'target');
+	same_catalogs($source_with, catalogs('source'), 'source');
+	same_catalogs($target_bare, catalogs('target'), 'target');
 	is($pair->worker_pid('copy'), '', 'no copy worker');
 	empty_target();
 };
@@ -241,8 +182,8 @@ subtest 'dropped after a transition that was cut off' => sub {
 	$writer->query_safe('COMMIT');
 	$writer->quit;
 	eval { $advance->quit };
-	same($source_with, catalogs('source'), 'source');
-	same($target_bare, catalogs('target'), 'target');
+	same_catalogs($source_with, catalogs('source'), 'source');
+	same_catalogs($target_bare, catalogs('target'), 'target');
 };
 
 subtest 'dropped under writers' => sub {
@@ -264,8 +205,8 @@ subtest 'dropped under writers' => sub {
 	$writer->query_safe('COMMIT');
 	$drop->query_safe('SELECT 1');
 	$_->quit for $writer, $drop;
-	same($source_with, catalogs('source'), 'source');
-	same($target_bare, catalogs('target'), 'target');
+	same_catalogs($source_with, catalogs('source'), 'source');
+	same_catalogs($target_bare, catalogs('target'), 'target');
 	empty_target();
 };
 
@@ -282,12 +223,12 @@ subtest 'dropped while the target is away' => sub {
 	($good, $state, $error) = $pair->source_try(q{SELECT migrate_tiers.drop_migration('m')});
 	ok($good, 'with forget_target it goes on') or diag($error);
 	like($error, qr/WARNING.*was left as it is/s, 'and says what it leaves');
-	same($source_with, catalogs('source'), 'source');
+	same_catalogs($source_with, catalogs('source'), 'source');
 	$pair->target->start;
 	my ($statement) = $error =~ /(DO \$migrate_tiers\$.*\$migrate_tiers\$;)/s;
 	ok($statement, 'the warning has a statement to run');
 	$pair->target_sql($statement);
-	same($target_bare, catalogs('target'), 'target, when that has run');
+	same_catalogs($target_bare, catalogs('target'), 'target, when that has run');
 	empty_target();
 };
 
@@ -297,11 +238,10 @@ subtest 'the extension dropped' => sub {
 	is($state, '55006', 'not while it has a migration');
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
 	$pair->source_sql('DROP EXTENSION migrate_tiers');
-	same($source_bare, catalogs('source'), 'source');
-	same($target_bare, catalogs('target'), 'target');
+	same_catalogs($source_bare, catalogs('source'), 'source');
+	same_catalogs($target_bare, catalogs('target'), 'target');
 	$pair->source_sql(q{INSERT INTO shop.customer (name) VALUES ('free')});
-	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), 'no worker');
-	ok($pair->wait_until(target => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()}), 'no connection');
+	nothing_runs($pair, 'afterwards');
 	empty_target();
 };
 
@@ -312,12 +252,12 @@ subtest 'the extension stays while a migration is in it' => sub {
 	my ($ok, $state, $error) = $pair->source_try('DROP EXTENSION migrate_tiers CASCADE');
 	ok(!$ok, "refused ($state)");
 	like($error, qr/drop_migration/, 'with what to call');
-	same($before_source, catalogs('source'), 'nothing changed on the source');
-	same($before_target, catalogs('target'), 'nor on the target');
+	same_catalogs($before_source, catalogs('source'), 'nothing changed on the source');
+	same_catalogs($before_target, catalogs('target'), 'nor on the target');
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
 	$pair->source_sql('DROP EXTENSION migrate_tiers');
-	same($source_bare, catalogs('source'), 'dropped while syncing, source');
-	same($target_bare, catalogs('target'), 'dropped while syncing, target');
+	same_catalogs($source_bare, catalogs('source'), 'dropped while syncing, source');
+	same_catalogs($target_bare, catalogs('target'), 'dropped while syncing, target');
 	$pair->source_sql(q{INSERT INTO shop.customer (name) VALUES ('free')});
 };
 
