@@ -9,11 +9,11 @@
  */
 #include "phase/own_gate.h"
 
+#include "access/xact.h"
 #include "catalog/pg_authid_d.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
@@ -160,7 +160,7 @@ run_limited(MtOwnGate *own)
 	return error;
 }
 
-/* run_query runs a gate's query as the role that added it. */
+/* run_query runs a gate's query as the role that added it; in a subtransaction. */
 static void
 run_query(void *arg)
 {
@@ -175,7 +175,8 @@ run_query(void *arg)
 	mt_spi_begin_as(&scope, own->role);
 	SetUserIdAndSecContext(own->role,
 						   scope.saved_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	(void) set_config_option("transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	/* The end of the subtransaction puts it back; nothing in it can. */
+	XactReadOnly = true;
 	read_outcome(own, &scope, own->query);
 	mt_spi_end(&scope);
 	PopActiveSnapshot();

@@ -68,6 +68,8 @@ sql($source, q(CREATE FUNCTION public.sneaky() RETURNS boolean LANGUAGE sql VOLA
 sql_fails($source, q(SELECT migrate_tiers.add_gate('syncing', 'x', 'SELECT public.sneaky()')), '25006', qr/read-only/, 'a write by a function');
 sql_fails($source, q(SELECT migrate_tiers.add_gate('syncing', 'x', 'SELECT set_config(''role'', ''postgres'', false) = ''''')),
 	'42501', qr/within security/, 'it cannot become another role');
+sql_fails($source, q(SELECT migrate_tiers.add_gate('syncing', 'x', 'SELECT set_config(''transaction_read_only'', ''off'', false) = ''off'' AND public.sneaky()')),
+	'25001', qr/read-write mode/, 'nor give itself leave to write');
 
 # It runs with the rights of who added it, whoever asks.
 sql($source, q(CREATE ROLE anna; CREATE TABLE secret (a int); INSERT INTO secret VALUES (1); GRANT anna TO postgres;
