@@ -34,13 +34,16 @@ typedef enum MtPointState
 
 /*
  * A common point: two snapshots, one a side, in which the tables that follow the
- * mark are equal.  The worker exports them at the end of a tick and sends nothing
- * until the asker has imported them, or is gone.  Protected by MtShared.lock.
+ * mark are equal, but for what the receiver has written itself since it was asked last.  The
+ * worker exports them at the end of a tick and sends nothing until the asker has imported
+ * them, or is gone.  Protected by MtShared.lock.
  */
 typedef struct MtPoint
 {
 	MtPointState state;
 	int			asker;			/* pid */
+	bool		back;			/* asked: at the end of a tick from the target; offered: it is of one */
+	int			passed;			/* forward ticks that ended meanwhile */
 	TimestampTz time;			/* when the snapshot of the source was taken */
 	char		source[MT_SNAPSHOT_NAME];
 	char		target[MT_SNAPSHOT_NAME];

@@ -7,6 +7,7 @@
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
+#include "catalog/suspect.h"
 
 static void read_range(MtSpiScope *scope, MtRange *range);
 static void keep_discrepancy(const MtRange *range, const MtOutcome *outcome, const MtDiscrepancy *discrepancy);
@@ -75,7 +76,11 @@ mt_verification_refuse(int32 migration, int32 relation, int64 run, bool schedule
 	mt_spi_end(&scope);
 }
 
-/* mt_verification_cut ends a run before its end; the next one goes on with what is there. */
+/*
+ * mt_verification_cut ends a run before its end; the next one goes on with what is there.
+ *
+ * A row that differs is a verdict, whatever the rest would have been.
+ */
 void
 mt_verification_cut(int64 run, const char *detail)
 {
@@ -83,8 +88,9 @@ mt_verification_cut(int64 run, const char *detail)
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.verification SET state = 'cut', verdict = 'unknown', detail = $2,"
-				" finished = clock_timestamp() WHERE run = $1 AND state = 'running'",
+				"UPDATE migrate_tiers.verification AS v SET state = 'cut', detail = coalesce(v.detail, $2), finished = clock_timestamp(),"
+				" verdict = CASE WHEN EXISTS (SELECT FROM migrate_tiers.verification_range AS r WHERE r.verification = v.id"
+				"  AND r.different_rows > 0) THEN 'different' ELSE 'unknown' END WHERE v.run = $1 AND v.state = 'running'",
 				MT_ARGS(MT_INT8(run), MT_TEXT(detail)));
 	mt_spi_end(&scope);
 }
@@ -139,12 +145,13 @@ mt_verification_free_ranges(int64 run)
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.verification_range AS r SET state = 'free'"
+				"UPDATE migrate_tiers.verification_range AS r SET state = CASE WHEN EXISTS (SELECT FROM migrate_tiers.suspect AS s"
+				"  WHERE (s.verification, s.range) = (r.verification, r.range)) THEN 'doubtful' ELSE 'free' END"
 				" FROM migrate_tiers.verification AS v WHERE v.id = r.verification AND v.run = $1 AND r.state = 'running'",
 				MT_ARGS(MT_INT8(run)));
 	mt_spi_exec(SPI_OK_SELECT,
 				"SELECT count(*) FROM migrate_tiers.verification_range AS r JOIN migrate_tiers.verification AS v"
-				" ON v.id = r.verification WHERE v.run = $1 AND r.state = 'done'",
+				" ON v.id = r.verification WHERE v.run = $1 AND r.state IN ('doubtful', 'done')",
 				MT_ARGS(MT_INT8(run)));
 	done = mt_spi_int8(0, 1);
 	mt_spi_end(&scope);
@@ -169,9 +176,9 @@ mt_verification_is_open(int64 run)
 	return open;
 }
 
-/* mt_range_take takes a range that was given out before and is free. */
+/* mt_range_take takes a range that was given out before and is free, or has to be looked at again at this point. */
 bool
-mt_range_take(int64 run, MtRange *range)
+mt_range_take(int64 run, TimestampTz point, MtRange *range)
 {
 	MtSpiScope	scope;
 	bool		found;
@@ -179,13 +186,13 @@ mt_range_take(int64 run, MtRange *range)
 	mt_spi_begin(&scope);
 	found = mt_spi_exec(SPI_OK_UPDATE_RETURNING,
 						"UPDATE migrate_tiers.verification_range AS u SET state = 'running', started = clock_timestamp()"
-						" FROM (SELECT r.verification, r.range, v.relation, v.range_rows FROM migrate_tiers.verification_range AS r"
+						" FROM (SELECT r.verification, r.range, v.relation, v.range_rows, r.state FROM migrate_tiers.verification_range AS r"
 						"   JOIN migrate_tiers.verification AS v ON v.id = r.verification"
-						"   WHERE v.run = $1 AND v.state = 'running' AND r.state = 'free'"
+						"   WHERE v.run = $1 AND v.state = 'running' AND (r.state = 'free' OR r.state = 'doubtful' AND r.point < $2)"
 						"   ORDER BY r.verification, r.range LIMIT 1 FOR UPDATE OF r SKIP LOCKED) AS n"
 						" WHERE (u.verification, u.range) = (n.verification, n.range)"
-						" RETURNING u.verification, n.relation, u.range, n.range_rows, u.low, u.high",
-						MT_ARGS(MT_INT8(run))) > 0;
+						" RETURNING u.verification, n.relation, u.range, n.range_rows, u.low, u.high, n.state = 'doubtful'",
+						MT_ARGS(MT_INT8(run), {TIMESTAMPTZOID, TimestampTzGetDatum(point), false})) > 0;
 	if (found)
 		read_range(&scope, range);
 	mt_spi_end(&scope);
@@ -201,7 +208,7 @@ mt_range_next(int64 run, MtRange *range)
 
 	mt_spi_begin(&scope);
 	found = mt_spi_exec(SPI_OK_SELECT,
-						"SELECT v.id, v.relation, v.ranges + 1, v.range_rows, v.next_key, NULL::text[]"
+						"SELECT v.id, v.relation, v.ranges + 1, v.range_rows, v.next_key, NULL::text[], false"
 						" FROM migrate_tiers.verification AS v WHERE v.run = $1 AND v.state = 'running' AND NOT v.given_out"
 						" ORDER BY v.id LIMIT 1 FOR UPDATE",
 						MT_ARGS(MT_INT8(run))) > 0;
@@ -225,6 +232,7 @@ read_range(MtSpiScope *scope, MtRange *range)
 	range->low = mt_spi_texts(scope, 0, 5, &low);
 	range->high = mt_spi_texts(scope, 0, 6, &high);
 	range->nkeys = Max(low, high);
+	range->doubtful = mt_spi_bool(0, 7);
 }
 
 /* mt_range_give notes that the next range is given out, and where the one after it begins. */
@@ -251,20 +259,20 @@ mt_range_finish(const MtRange *range, const MtOutcome *outcome)
 {
 	int64		rows = Max(outcome->source_rows, outcome->target_rows);
 	double		wanted = (double) rows * MT_RANGE_US / Max(outcome->microseconds, 1000);
-	ListCell   *cell;
 	MtSpiScope	scope;
 
+	mt_suspect_store(range, outcome);
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.discrepancy WHERE verification = $1 AND range = $2",
 				MT_ARGS(MT_INT8(range->verification), MT_INT4(range->number)));
-	foreach(cell, outcome->discrepancies)
-		keep_discrepancy(range, outcome, (MtDiscrepancy *) lfirst(cell));
+	mt_discrepancy_store(range, outcome);
 	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.verification_range SET state = 'done', source_rows = $3, target_rows = $4,"
+				"UPDATE migrate_tiers.verification_range SET state = $7, source_rows = $3, target_rows = $4,"
 				" different_rows = $5, point = $6, finished = clock_timestamp() WHERE verification = $1 AND range = $2",
 				MT_ARGS(MT_INT8(range->verification), MT_INT4(range->number), MT_INT8(outcome->source_rows),
 						MT_INT8(outcome->target_rows), MT_INT8(outcome->different_rows),
-						{TIMESTAMPTZOID, TimestampTzGetDatum(outcome->point), false}));
+						{TIMESTAMPTZOID, TimestampTzGetDatum(outcome->point), false},
+						MT_TEXT(outcome->suspects ? "doubtful" : "done")));
 	/* A range that has few rows says nothing of the others; nor does a single one say all. */
 	wanted = Min(Max(wanted, range->rows / 4.0), range->rows * 4.0);
 	if (rows < range->rows / 2)
@@ -274,6 +282,19 @@ mt_range_finish(const MtRange *range, const MtOutcome *outcome)
 				" oldest = least(oldest, $4), detail = NULL WHERE id = $1",
 				MT_ARGS(MT_INT8(range->verification), MT_INT8((int64) wanted), MT_TEXT(outcome->mark),
 						{TIMESTAMPTZOID, TimestampTzGetDatum(outcome->point), false}));
+	mt_spi_end(&scope);
+}
+
+/* mt_discrepancy_store keeps the rows that differ. */
+void
+mt_discrepancy_store(const MtRange *range, const MtOutcome *outcome)
+{
+	ListCell   *cell;
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	foreach(cell, outcome->discrepancies)
+		keep_discrepancy(range, outcome, (MtDiscrepancy *) lfirst(cell));
 	mt_spi_end(&scope);
 }
 

@@ -28,6 +28,8 @@ typedef struct MtRange
 	int			nkeys;
 	char	  **low;			/* NULL: no bound */
 	char	  **high;
+	bool		doubtful;		/* only suspects are to be looked at again (suspect.h) */
+	List	   *suspects;		/* their keys (char **) */
 } MtRange;
 
 typedef struct MtDiscrepancy
@@ -45,6 +47,7 @@ typedef struct MtOutcome
 	int64		target_rows;
 	int64		different_rows;
 	List	   *discrepancies;
+	List	   *suspects;		/* keys (char **) of rows that differ, and are not counted yet */
 	char	   *mark;			/* of the source's snapshot */
 	TimestampTz point;			/* when that was taken */
 	int64		microseconds;
@@ -66,20 +69,18 @@ extern void mt_verification_fail(int64 id, const char *detail);
 extern void mt_verification_note(int64 id, const char *detail);
 extern char *mt_verification_noted(int64 run);
 
-/* Makes the ranges of readers that are gone free again; the number of those that are done. */
+/* Makes ranges of readers that are gone free again, and counts those done; whether a run is not at its end. */
 extern int64 mt_verification_free_ranges(int64 run);
-
-/* Whether a run has a table that is not compared to its end. */
 extern bool mt_verification_is_open(int64 run);
 
-/* Takes a free range of a run; or locks a verification whose next range has to be cut off. */
-extern bool mt_range_take(int64 run, MtRange *range);
+/* Takes a range of a run that is free, or doubtful since an earlier point; locks one that has to be cut off first. */
+extern bool mt_range_take(int64 run, TimestampTz point, MtRange *range);
 extern bool mt_range_next(int64 run, MtRange *range);
 
-/* Gives out the range that was cut off (high is set). */
+/* Gives out the range that was cut off (high is set); stores its outcome. */
 extern void mt_range_give(MtRange *range);
-
 extern void mt_range_finish(const MtRange *range, const MtOutcome *outcome);
+extern void mt_discrepancy_store(const MtRange *range, const MtOutcome *outcome);
 
 /* Gives every table of the run that was compared to its end its verdict. */
 extern void mt_verification_finish(int64 run);

@@ -33,6 +33,7 @@ typedef struct MtVerifyOrder
 	int64		run;
 	int32		relation;		/* 0: all realtime tables */
 	bool		scheduled;
+	bool		back;			/* the point is the end of a tick from the target */
 	TimestampTz point;
 	char		source[32];		/* snapshots that the keeper has exported */
 	char		target[32];

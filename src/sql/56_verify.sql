@@ -37,7 +37,7 @@ CREATE TABLE migrate_tiers.verification_range (
     range integer NOT NULL,
     low text[],                                                -- first key, or null: from the beginning
     high text[],                                               -- first key that is not in it, or null: to the end
-    state text NOT NULL DEFAULT 'running' CHECK (state IN ('free', 'running', 'done')),
+    state text NOT NULL DEFAULT 'running' CHECK (state IN ('free', 'running', 'doubtful', 'done')),  -- doubtful: has suspects
     source_rows bigint,
     target_rows bigint,
     different_rows bigint,
@@ -46,6 +46,16 @@ CREATE TABLE migrate_tiers.verification_range (
     finished timestamptz,
     PRIMARY KEY (verification, range)
 );
+
+-- A row that was not the same on both sides while a change of it was on its way from the target: it is looked at
+-- again at other common points, until it is the same, or is not with nothing on its way.
+CREATE TABLE migrate_tiers.suspect (
+    verification bigint NOT NULL,
+    range integer NOT NULL,
+    key text[] NOT NULL,
+    FOREIGN KEY (verification, range) REFERENCES migrate_tiers.verification_range ON DELETE CASCADE
+);
+CREATE INDEX ON migrate_tiers.suspect (verification, range);
 
 -- A row that was not the same on both sides.
 CREATE TABLE migrate_tiers.discrepancy (

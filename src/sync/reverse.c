@@ -40,6 +40,7 @@ static List *table_relations(MtSync *sync);
 static void collect(MtSync *sync, char *touched);
 static void collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry);
 static void spare_keys(MtTable *table);
+static void show_mark(MtSync *sync);
 static void finish(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
 static void reset_tables(MtSync *sync);
 
@@ -76,9 +77,29 @@ mt_reverse_run(MtSync *sync)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(sync->tick_context);
+	show_mark(sync);
 	finish(sync, new_mark, snapshot_time);
 	MemoryContextSwitchTo(previous);
 	return true;
+}
+
+/* show_mark shows whoever asks for it what is here now, beside the target's snapshot. */
+static void
+show_mark(MtSync *sync)
+{
+	TimestampTz time = GetCurrentTimestamp();
+
+	if (sync->at_reverse_mark == NULL)
+		return;
+	StartTransactionCommand();
+	XactIsoLevel = XACT_REPEATABLE_READ;
+	XactReadOnly = true;
+	MemoryContextSwitchTo(sync->tick_context);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	sync->at_reverse_mark(sync, GetActiveSnapshot(), time, sync->at_mark_arg);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(sync->tick_context);
 }
 
 /* begin_target takes the target's snapshot, and asks which tables have something. */

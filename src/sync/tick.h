@@ -35,6 +35,8 @@ typedef struct MtSync
 
 	/* Called at the end of a forward tick, when both sides are equal, inside of its transaction; or NULL. */
 	void (*at_mark)(struct MtSync *sync, Snapshot snapshot, TimestampTz time, void *arg);
+	/* The same of a tick from the target, whose transaction there is still open: in a new one here. */
+	void (*at_reverse_mark)(struct MtSync *sync, Snapshot snapshot, TimestampTz time, void *arg);
 	void	   *at_mark_arg;
 	/* while both sides are written; else merge is NULL */
 	struct MtMerge *merge;		/* of the tick under way */

@@ -37,4 +37,11 @@ typedef struct MtSuspects
 /* Compares the rows of a range that are in some of its parts (array literal), and judges those that differ. */
 extern void mt_compare_rows(MtSuspects *suspects, const MtKeyRange *range, int parts, const char *wanted);
 
+/* A key as one text: columns behind their lengths. */
+extern char *mt_key_text(char *const *values, int nkeys);
+
+/* Judge the rows of some keys (char **); the second, of keys that were set aside at another point.  In judge.c. */
+extern void mt_judge_keys(MtSuspects *suspects, List *keys);
+extern void mt_judge_again(MtSuspects *suspects, List *keys);
+
 #endif							/* MT_COMPARE_H */

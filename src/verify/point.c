@@ -38,7 +38,7 @@ static void set_taken(MtShared *shared);
 
 /* mt_point_take takes a point over; NULL, or why there is none. */
 char *
-mt_point_take(int32 migration_id, MtHeldPoint *point)
+mt_point_take(int32 migration_id, bool back, MtHeldPoint *point)
 {
 	MtShared   *shared = NULL;
 	char	   *why;
@@ -46,6 +46,7 @@ mt_point_take(int32 migration_id, MtHeldPoint *point)
 	mt_xact_begin();
 	point->remote = mt_remote_open(mt_migration_by_id(migration_id, false));
 	mt_xact_commit();
+	point->back = back;
 	why = ask(migration_id, point, &shared);
 	if (why != NULL)
 	{
@@ -146,6 +147,7 @@ is_offered(MtShared *shared, MtHeldPoint *point)
 	if (offered)
 	{
 		point->time = shared->point.time;
+		point->back = shared->point.back;
 		memcpy(point->source, shared->point.source, MT_SNAPSHOT_NAME);
 		memcpy(point->target, shared->point.target, MT_SNAPSHOT_NAME);
 	}
@@ -154,6 +156,8 @@ is_offered(MtShared *shared, MtHeldPoint *point)
 		/* Nobody else asks: there is one keeper a migration. */
 		shared->point.state = MT_POINT_ASKED;
 		shared->point.asker = MyProcPid;
+		shared->point.back = point->back;
+		shared->point.passed = 0;
 	}
 	LWLockRelease(&shared->lock);
 	return offered;

@@ -23,7 +23,9 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/option.h"
+#include "catalog/suspect.h"
 #include "catalog/verification.h"
+#include "endpoint/statements_queue.h"
 #include "verify/compare.h"
 
 typedef struct MtReader
@@ -41,6 +43,9 @@ static void open_reader(MtReader *reader, int32 migration_id);
 static bool take_range(MtReader *reader, MtRange *range);
 static void cut_range(MtReader *reader, MtRange *range);
 static void read_range(MtReader *reader, MtRange *range, MtOutcome *outcome);
+static void look_again(MtReader *reader, const MtVerifyTable *table, const MtRange *range, MtOutcome *outcome);
+static MtVerifyTable *begin_reading(MtReader *reader, MtRange *range);
+static void learn_queue(MtReader *reader, MtVerifyTable *table);
 static char *unfit(MtReader *reader, MtVerifyTable *table);
 static char *unfit_on_target(MtReader *reader, MtVerifyTable *table);
 static void check_intact(MtReader *reader, const MtVerifyTable *table);
@@ -100,8 +105,10 @@ take_range(MtReader *reader, MtRange *range)
 	CHECK_FOR_INTERRUPTS();
 	MemoryContextSwitchTo(reader->context);
 	mt_xact_begin();
-	found = mt_range_take(reader->order->run, range);
-	if (!found && mt_range_next(reader->order->run, range))
+	found = mt_range_take(reader->order->run, reader->order->point, range);
+	if (found && range->doubtful)
+		range->suspects = mt_suspect_list(range);
+	if (!found && !reader->order->back && mt_range_next(reader->order->run, range))
 	{
 		cut_range(reader, range);
 		mt_range_give(range);
@@ -158,7 +165,9 @@ try_range(MtReader *reader, MtRange *range)
 	}
 	PG_END_TRY();
 	mt_xact_begin();
-	if (error == NULL)
+	if (error == NULL && range->doubtful)
+		mt_suspect_settle(range, &outcome);
+	else if (error == NULL)
 		mt_range_finish(range, &outcome);
 	else if (is_final(error->sqlerrcode))
 		mt_verification_fail(range->verification, mt_error_text(error));
@@ -171,17 +180,46 @@ try_range(MtReader *reader, MtRange *range)
 	return error == NULL;
 }
 
-/* read_range compares a range in a transaction at the point, on both sides. */
+/* read_range compares a range, or looks at its suspects again, in a transaction at the point on both sides. */
 static void
 read_range(MtReader *reader, MtRange *range, MtOutcome *outcome)
 {
-	MtVerifyTable *table;
 	MtKeyRange	keys = {range->low, range->high};
 	TimestampTz started = GetCurrentTimestamp();
+	MtVerifyTable *table = begin_reading(reader, range);
+
+	if (range->doubtful)
+		look_again(reader, table, range, outcome);
+	else
+		mt_compare_range(table, reader->remote, &keys, range->rows, outcome);
+	check_intact(reader, table);
+	outcome->mark = mt_mark_format(mt_mark_from_snapshot(GetActiveSnapshot()));
+	outcome->microseconds = GetCurrentTimestamp() - started;
+	mt_remote_run(reader->remote, "COMMIT");
+	mt_xact_commit();
+}
+
+/* look_again judges rows that differed at an earlier point while a change was on its way. */
+static void
+look_again(MtReader *reader, const MtVerifyTable *table, const MtRange *range, MtOutcome *outcome)
+{
+	MtSuspects	suspects = {.table = table, .remote = reader->remote, .outcome = outcome};
+
+	suspects.context = CurrentMemoryContext;
+	mt_judge_again(&suspects, range->suspects);
+	outcome->target_rows = suspects.extra - suspects.missing;
+}
+
+/* begin_reading begins the transactions at the point, and describes the table as it is in them. */
+static MtVerifyTable *
+begin_reading(MtReader *reader, MtRange *range)
+{
+	MtVerifyTable *table;
 	char	   *why;
 
 	mt_point_begin(reader->order->source);
-	mt_remote_run(reader->remote, psprintf("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT %s", quote_literal_cstr(reader->order->target)));
+	mt_remote_run(reader->remote, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+	mt_remote_run(reader->remote, psprintf("SET TRANSACTION SNAPSHOT %s", quote_literal_cstr(reader->order->target)));
 	table = mt_verify_describe(mt_relation_by_id(range->relation, false), reader->migration->owner);
 	table->same_hash = reader->same_hash;
 	range->nkeys = table->nkeys;
@@ -190,12 +228,26 @@ read_range(MtReader *reader, MtRange *range, MtOutcome *outcome)
 		why = unfit_on_target(reader, table);
 	if (why != NULL)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg_internal("%s", why)));
-	mt_compare_range(table, reader->remote, &keys, range->rows, outcome);
-	check_intact(reader, table);
-	outcome->mark = mt_mark_format(mt_mark_from_snapshot(GetActiveSnapshot()));
-	outcome->microseconds = GetCurrentTimestamp() - started;
-	mt_remote_run(reader->remote, "COMMIT");
-	mt_xact_commit();
+	learn_queue(reader, table);
+	return table;
+}
+
+/*
+ * learn_queue finds out where the target notes what it has for us, and how much of it is here.
+ *
+ * The mark is the one that the source's snapshot shows: it was stored with the rows that came with it.
+ */
+static void
+learn_queue(MtReader *reader, MtVerifyTable *table)
+{
+	MtMigration *migration = mt_migration_by_id(reader->migration->id, false);
+
+	if (!migration->reversing)
+		return;
+	table->queue = mt_sql_queue_name(migration, table->relation);
+	/* Nothing of it is here where nothing ever came. */
+	table->reverse_mark = migration->reverse_mark ? migration->reverse_mark : "1:1:";
+	table->back = reader->order->back;
 }
 
 /* unfit says why a table cannot be compared at this point, as the source tells; or NULL. */

@@ -6,6 +6,11 @@
  * fails meanwhile is tried again at another point, as long as some range gets done
  * in a minute; then the run is cut off: its tables are unknown, and the next one goes on
  * with what is left.
+ *
+ * Rows that are on their way from the target are looked at again point by point, at ends of ticks of both
+ * directions in turn: a row that only one side changes is the same at the end of a tick from
+ * there, however often it is changed.  The pauses between differ in length, so that no
+ * rhythm of an application is ours.
  */
 #include "verify/verify.h"
 
@@ -21,6 +26,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/option.h"
+#include "catalog/suspect.h"
 #include "catalog/verification.h"
 #include "verify/table.h"
 
@@ -29,6 +35,11 @@
 #define FIRST_RETRY_MS 500
 #define LAST_RETRY_MS  5000
 #define LOOK_MS		   1000
+
+/* How long rows may stay under way, and the pauses between looks at them. */
+#define SETTLE_MS	  20000
+#define FIRST_LOOK_MS 7
+#define LAST_LOOK_MS  500
 
 /* Readers of one point. */
 typedef struct MtReaders
@@ -44,12 +55,24 @@ typedef struct MtAttempt
 	bool		final;			/* another attempt would be no better */
 } MtAttempt;
 
+/* How far a run is. */
+typedef struct MtState
+{
+	bool		begun;
+	int64		done;			/* ranges */
+	int64		suspects;
+	bool		settling;		/* they are all that is left */
+	bool		moved;			/* since the point before */
+	TimestampTz progressed;
+	long		pause;			/* before the next point, in ms */
+} MtState;
+
+static bool take_stock(const MtVerifyOrder *order, MtState *state);
 static void begin_tables(int32 migration_id, const MtVerifyOrder *order);
 static bool try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool patient);
 static void begin_table(const MtMigration *migration, MtRelation *relation, const MtVerifyOrder *order);
-static int64 count_done(const MtVerifyOrder *order, bool *open);
-static void attempt(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt);
-static void use_point(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt);
+static void attempt(int32 migration_id, const MtVerifyOrder *order, bool back, MtAttempt *attempt);
+static void use_point(int32 migration_id, const MtVerifyOrder *order, bool back, MtAttempt *attempt);
 static void launch_readers(int32 migration_id, const MtVerifyOrder *order, int count, MtReaders *readers);
 static void stop_readers(int code, Datum arg);
 static void wait_for_readers(MtReaders *readers);
@@ -62,42 +85,58 @@ mt_verify_run(int32 migration_id, const MtVerifyOrder *order)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers point", ALLOCSET_DEFAULT_SIZES);
 	MtAttempt	last = {NULL};
-	TimestampTz progressed = GetCurrentTimestamp();
-	int64		done = -1;
-	long		retry = FIRST_RETRY_MS;
-	bool		open;
+	MtState		state = {false};
+	bool		back = false;
 
 	MemoryContextSwitchTo(context);
 	begin_tables(migration_id, order);
-	for (;;)
+	while (take_stock(order, &state))
 	{
-		int64		now_done;
+		if (!state.moved)
+		{
+			int			patience = state.settling ? SETTLE_MS : PATIENCE_MS;
 
-		now_done = count_done(order, &open);
-		if (!open)
-			break;
-		if (now_done > done)
-		{
-			progressed = GetCurrentTimestamp();
-			retry = FIRST_RETRY_MS;
+			if (last.final || TimestampDifferenceExceeds(state.progressed, GetCurrentTimestamp(), patience))
+			{
+				cut(order->run, last.why);
+				break;
+			}
+			pause_ms(state.pause);
+			state.pause = Min(state.pause * 2, state.settling ? LAST_LOOK_MS : LAST_RETRY_MS);
 		}
-		else if (last.final || TimestampDifferenceExceeds(progressed, GetCurrentTimestamp(), PATIENCE_MS))
-		{
-			cut(order->run, last.why);
-			break;
-		}
-		else
-		{
-			pause_ms(retry);
-			retry = Min(retry * 2, LAST_RETRY_MS);
-		}
-		done = now_done;
 		MemoryContextReset(context);
 		memset(&last, 0, sizeof(last));
-		attempt(migration_id, order, &last);
+		back = state.settling && !back;
+		attempt(migration_id, order, back, &last);
 	}
 	MemoryContextSwitchTo(MemoryContextGetParent(context));
 	MemoryContextDelete(context);
+}
+
+/* take_stock gives verdicts and sees what has moved since the last point; false when nothing is left. */
+static bool
+take_stock(const MtVerifyOrder *order, MtState *state)
+{
+	int64		done;
+	int64		suspects;
+	bool		open;
+
+	mt_xact_begin();
+	done = mt_verification_free_ranges(order->run);
+	mt_verification_finish(order->run);
+	open = mt_verification_is_open(order->run);
+	suspects = mt_suspect_count(order->run, &state->settling);
+	mt_xact_commit();
+	state->moved = !state->begun || done > state->done || (state->settling && suspects < state->suspects);
+	if (state->moved)
+	{
+		state->progressed = GetCurrentTimestamp();
+		state->pause = state->settling ? FIRST_LOOK_MS : FIRST_RETRY_MS;
+	}
+	state->begun = true;
+	state->done = done;
+	state->suspects = suspects;
+	return open;
 }
 
 /* begin_tables begins, or goes on with, the verification of each table; one that is locked is tried again. */
@@ -178,29 +217,15 @@ begin_table(const MtMigration *migration, MtRelation *relation, const MtVerifyOr
 									 mt_option_microseconds(migration->id, "max_age"));
 }
 
-/* count_done takes stock between two points: ranges done, verdicts, and whether something is left. */
-static int64
-count_done(const MtVerifyOrder *order, bool *open)
-{
-	int64		done;
-
-	mt_xact_begin();
-	done = mt_verification_free_ranges(order->run);
-	mt_verification_finish(order->run);
-	*open = mt_verification_is_open(order->run);
-	mt_xact_commit();
-	return done;
-}
-
 /* attempt lets readers work at one common point; what goes wrong is told and no error. */
 static void
-attempt(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt)
+attempt(int32 migration_id, const MtVerifyOrder *order, bool back, MtAttempt *attempt)
 {
 	MemoryContext context = CurrentMemoryContext;
 
 	PG_TRY();
 	{
-		use_point(migration_id, order, attempt);
+		use_point(migration_id, order, back, attempt);
 	}
 	PG_CATCH();
 	{
@@ -220,7 +245,7 @@ attempt(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt)
 }
 
 static void
-use_point(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt)
+use_point(int32 migration_id, const MtVerifyOrder *order, bool back, MtAttempt *attempt)
 {
 	MtHeldPoint point = {NULL};
 	MtVerifyOrder reading = *order;
@@ -230,11 +255,12 @@ use_point(int32 migration_id, const MtVerifyOrder *order, MtAttempt *attempt)
 	mt_xact_begin();
 	count = Min(mt_option_integer(migration_id, "verify_workers"), mt_option_integer(migration_id, "copy_workers"));
 	mt_xact_commit();
-	attempt->why = mt_point_take(migration_id, &point);
+	attempt->why = mt_point_take(migration_id, back, &point);
 	attempt->final = attempt->why != NULL;
 	if (attempt->final)
 		return;
 	reading.point = point.time;
+	reading.back = point.back;
 	strlcpy(reading.source, point.source, sizeof(reading.source));
 	strlcpy(reading.target, point.target, sizeof(reading.target));
 	PG_ENSURE_ERROR_CLEANUP(stop_readers, PointerGetDatum(&readers));
@@ -297,6 +323,7 @@ cut(int64 run, const char *why)
 	noted = mt_verification_noted(run);
 	if (noted != NULL)
 		why = noted;
+	mt_suspect_note(run);
 	mt_verification_cut(run, why ? why : "nothing could be compared for a minute");
 	mt_xact_commit();
 }

@@ -30,6 +30,9 @@ typedef struct MtVerifyTable
 	char	  **at_least;
 	bool		plain_order;	/* one name serves all columns, as a comparison of rows wants it */
 	bool		same_hash;		/* both servers hash a text alike */
+	char	   *queue;			/* of the target, where it is written, too; else NULL */
+	char	   *reverse_mark;	/* what of it is here at the point */
+	bool		back;			/* the point is the end of a tick from the target */
 	char	   *key_text;
 	char	   *row_text;
 } MtVerifyTable;
@@ -56,32 +59,28 @@ extern char *mt_verify_sql_rows(const MtVerifyTable *table, bool target, const M
 /* The key that stands so many rows (one more parameter) after the begin of the range; none: fewer are there. */
 extern char *mt_verify_sql_cut(const MtVerifyTable *table, bool target, const MtKeyRange *range);
 
-/*
- * For keys given as one text[] a column: position (from 1), hashes, an array of one hash a column,
- * the row as jsonb, and the key's columns.
- */
+/* For keys as one text[] a column: position (from 1), hashes, array of a hash a column, row as jsonb, key's columns. */
 extern char *mt_verify_sql_images(const MtVerifyTable *table, bool target, bool with_row);
 
-/* Whether what a snapshot shows of the table is still there: it was not truncated or rewritten since. */
+/*
+ * Whether what a snapshot shows of the table is still there: it was not truncated or rewritten since.
+ * Hashes of texts that two servers agree on, if they hash alike.
+ */
 extern char *mt_verify_sql_intact(const MtVerifyTable *table, bool target);
-
-/* Hashes of texts that two servers agree on, if they hash alike. */
 extern char *mt_verify_sql_hashes(void);
 
-/* The bounds of a range as parameters; then one more, unless NULL. */
+/* Lines up the bounds of a range as parameters; then one more, unless NULL. */
 extern int	mt_verify_params(const MtVerifyTable *table, const MtKeyRange *range, const char *more,
 							 const char ***params);
 
-/* Runs a statement on the source, in the transaction that is open, as the migration's owner. */
-extern MtRows *mt_verify_local(const MtVerifyTable *table, const char *sql, int nparams, const char *const *params);
-
-/* Runs a statement on both sides at once. */
+/* Runs a statement on the source, in the transaction that is open, as the owner; or on both sides at once. */
 typedef struct MtBothRows
 {
 	MtRows	   *source;
 	MtRows	   *target;
 } MtBothRows;
 
+extern MtRows *mt_verify_local(const MtVerifyTable *table, const char *sql, int nparams, const char *const *params);
 extern MtBothRows mt_verify_both(const MtVerifyTable *table, MtRemote *remote, const char *source_sql,
 								 const char *target_sql, int nparams, const char *const *params);
 

@@ -28,15 +28,17 @@ typedef struct MtHeldPoint
 {
 	MtRemote   *remote;
 	TimestampTz time;
+	bool		back;			/* it is the end of a tick from the target */
 	char		source[MT_SNAPSHOT_NAME];
 	char		target[MT_SNAPSHOT_NAME];
 } MtHeldPoint;
 
 /*
  * Takes a point over from the sync worker and begins the transaction that holds
- * it.  Returns NULL, or why there is none (and no transaction is open then).
+ * it.  Returns NULL, or why there is none (and no transaction is open then).  "back" asks for
+ * the end of a tick from the target, if there is one soon.
  */
-extern char *mt_point_take(int32 migration_id, MtHeldPoint *point);
+extern char *mt_point_take(int32 migration_id, bool back, MtHeldPoint *point);
 extern void mt_point_release(MtHeldPoint *point);
 
 /* Begins a transaction that sees what an exported snapshot sees. */

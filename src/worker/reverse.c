@@ -19,7 +19,6 @@
 #include "base/xact.h"
 #include "catalog/reverse.h"
 #include "sync/merge.h"
-#include "worker/roster.h"
 
 /* How long to wait before the target is asked again, in ms. */
 #define ASK_BUSY	5
@@ -81,11 +80,7 @@ step(MtWorker *worker)
 
 	act_as_replica();
 	if (worker->sync == NULL)
-	{
-		worker->sync = mt_sync_open(worker->migration, worker->context);
-		mt_worker_open_roster(worker);
-		worker->unjoined = worker->foreign_keys_due = true;
-	}
+		mt_worker_open_sync(worker);
 	sent = mt_reverse_run(worker->sync);
 	if (sent)
 		worker->reverse_active = GetCurrentTimestamp();

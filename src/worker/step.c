@@ -12,6 +12,7 @@
 #include "base/xact.h"
 #include "endpoint/target.h"
 #include "worker/copies.h"
+#include "worker/point.h"
 #include "worker/roster.h"
 
 /* How long to wait for something to do, in ms: with nothing known, while transactions that
@@ -27,7 +28,6 @@
 #define BREATHE_A_KEY_US   40
 #define BREATHE_LONGEST_US 25000
 
-static void open_sync(MtWorker *worker);
 static void breathe(MtWorker *worker);
 static void publish(MtWorker *worker);
 static void note_joined(MtWorker *worker);
@@ -43,7 +43,7 @@ mt_worker_step(MtWorker *worker)
 
 	breathe(worker);
 	if (worker->sync == NULL)
-		open_sync(worker);
+		mt_worker_open_sync(worker);
 	if (worker->unjoined)
 		worker->unjoined = mt_worker_copies(worker);
 	worker->tick_started = GetCurrentTimestamp();
@@ -89,11 +89,13 @@ breathe(MtWorker *worker)
 		pg_usleep(wait);
 }
 
-static void
-open_sync(MtWorker *worker)
+/* mt_worker_open_sync connects to the target, whichever direction is the first to need it. */
+void
+mt_worker_open_sync(MtWorker *worker)
 {
 	worker->sync = mt_sync_open(worker->migration, worker->context);
 	worker->sync->at_mark = mt_worker_give_point;
+	worker->sync->at_reverse_mark = mt_worker_give_point_back;
 	worker->sync->at_mark_arg = worker->shared;
 	mt_worker_open_roster(worker);
 	worker->unjoined = worker->foreign_keys_due = true;

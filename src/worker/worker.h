@@ -72,7 +72,8 @@ extern void mt_launcher_register(void);
 /* Common start of a worker process: signals, database, pinned settings. */
 extern void mt_worker_begin(Oid database);
 
-/* One round: copies, a tick, housekeeping.  Returns the milliseconds to wait, unless woken. */
+/* Connects to the target; one round: copies, a tick, housekeeping.  Returns the ms to wait, unless woken. */
+extern void mt_worker_open_sync(MtWorker *worker);
 extern long mt_worker_step(MtWorker *worker);
 
 /* Sees to a queue that has reached its limit, and to what it does not need any more; in limit.c. */
@@ -80,8 +81,7 @@ extern void mt_worker_recopy_disarmed(MtWorker *worker);
 extern bool mt_worker_has_room(MtWorker *worker);
 extern void mt_worker_rotate(MtWorker *worker);
 
-/* Gives a common point to who asks (called by the tick); starts verifications and pushes that are due. */
-extern void mt_worker_give_point(MtSync *sync, Snapshot snapshot, TimestampTz time, void *shared);
+/* Start verifications and pushes that are due. */
 extern void mt_worker_verify_when_due(MtWorker *worker);
 extern void mt_worker_start_pushes(MtWorker *worker);
 
