@@ -26,7 +26,7 @@ test: setup
 	test/run
 
 bench:
-	test/setup pgcopydb
+	test/setup pgcopydb valgrind
 	test/run build
 	bench/run
 
