@@ -35,7 +35,7 @@ typedef struct MtDigest
 	MtPart	   *part;
 	int64		rows[2];
 	int64		doubtful;		/* rows in parts that differ */
-	StringInfoData wanted;		/* numbers of those, as an array */
+	char	   *wanted;			/* a bit a part: 1 for those */
 } MtDigest;
 
 static int	choose_parts(int64 expected_rows);
@@ -58,7 +58,7 @@ mt_compare_range(const MtVerifyTable *table, MtRemote *remote, const MtKeyRange 
 	if (digest.doubtful > 0)
 	{
 		if (digest.doubtful <= PULL_ROWS)
-			mt_compare_rows(&suspects, range, digest.parts, digest.wanted.data);
+			mt_compare_rows(&suspects, range, digest.parts, digest.wanted);
 		else
 			walk(&suspects, range, &digest);
 	}
@@ -119,19 +119,16 @@ is_same(const MtPart *part)
 static void
 find_differences(MtDigest *digest)
 {
-	initStringInfo(&digest->wanted);
+	digest->wanted = palloc0(digest->parts + 1);
 	for (int i = 0; i < digest->parts; i++)
 	{
 		const MtPart *part = &digest->part[i];
+		bool		same = part->rows[0] == part->rows[1] && (part->rows[0] == 0 || is_same(part));
 
-		if (part->rows[0] == part->rows[1] &&
-			(part->rows[0] == 0 || is_same(part)))
-			continue;
-		appendStringInfo(&digest->wanted, "%s%d", digest->doubtful ? "," : "{", i);
-		digest->doubtful += Max(part->rows[0], part->rows[1]);
+		digest->wanted[i] = same ? '0' : '1';
+		if (!same)
+			digest->doubtful += Max(part->rows[0], part->rows[1]);
 	}
-	if (digest->doubtful > 0)
-		appendStringInfoChar(&digest->wanted, '}');
 }
 
 /* walk compares a range piece by piece, as the side that has more rows orders them. */
@@ -153,7 +150,7 @@ walk(MtSuspects *suspects, const MtKeyRange *range, const MtDigest *digest)
 		if (piece.high == NULL)
 			piece.high = range->high;
 		MemoryContextSwitchTo(scratch);
-		mt_compare_rows(suspects, &piece, digest->parts, digest->wanted.data);
+		mt_compare_rows(suspects, &piece, digest->parts, digest->wanted);
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(scratch);
 		if (piece.high == range->high)

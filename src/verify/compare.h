@@ -34,7 +34,7 @@ typedef struct MtSuspects
 	int64		kept_bytes;
 } MtSuspects;
 
-/* Compares the rows of a range that are in some of its parts (array literal), and judges those that differ. */
+/* Compares the rows of a range that are in some of its parts (a bit each), and judges those that differ. */
 extern void mt_compare_rows(MtSuspects *suspects, const MtKeyRange *range, int parts, const char *wanted);
 
 /* A key as one text: columns behind their lengths. */

@@ -61,11 +61,12 @@ char *
 mt_verify_sql_rows(const MtVerifyTable *table, bool target, const MtKeyRange *range, int parts)
 {
 	make_texts((MtVerifyTable *) table);
-	return psprintf("SELECT %s, %s, %s FROM (SELECT %s, %s AS r FROM %s AS t WHERE %s AND %s = ANY ($%d::bigint[])"
-					" OFFSET 0) AS s",
+	/* A list of the parts would be searched, if not read anew, for each row. */
+	return psprintf("SELECT %s, %s, %s FROM (SELECT %s, %s AS r FROM %s AS t"
+					" WHERE %s AND get_bit($%d::varbit, %s::integer) = 1 OFFSET 0) AS s",
 					key_names(table, "s."), hash(table, "s.r", 0), hash(table, "s.r", 1), key_as(table),
-					table->row_text, table_name(table, target), condition(table, range), part_of(table, parts),
-					count_bounds(table, range) + 1);
+					table->row_text, table_name(table, target), condition(table, range),
+					count_bounds(table, range) + 1, part_of(table, parts));
 }
 
 /* mt_verify_sql_cut finds the key that stands so many rows after the begin of a range. */

@@ -53,7 +53,7 @@ extern char *mt_verify_shape(const MtVerifyTable *table);
 /* part, rows and two sums of hashes, a row a part. */
 extern char *mt_verify_sql_digest(const MtVerifyTable *table, bool target, const MtKeyRange *range, int parts);
 
-/* The key's columns and two hashes, a row a row; one more parameter: the parts wanted (bigint[]). */
+/* The key's columns and two hashes, a row a row; one more parameter: a bit a part, 1 for those wanted. */
 extern char *mt_verify_sql_rows(const MtVerifyTable *table, bool target, const MtKeyRange *range, int parts);
 
 /* The key that stands so many rows (one more parameter) after the begin of the range; none: fewer are there. */
