@@ -66,14 +66,15 @@ mt_suspect_settle(const MtRange *range, const MtOutcome *outcome)
 						MT_TEXT(outcome->suspects ? "doubtful" : "done"), MT_INT8(outcome->target_rows),
 						MT_INT8(outcome->different_rows),
 						{TIMESTAMPTZOID, TimestampTzGetDatum(outcome->point), false}));
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.verification SET at_mark = $2::pg_snapshot, detail = NULL WHERE id = $1",
-				MT_ARGS(MT_INT8(range->verification), MT_TEXT(outcome->mark)));
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.verification SET at_mark = $2::pg_snapshot, detail = NULL,"
+							   " verdict = CASE WHEN $3 > 0 THEN 'different' ELSE verdict END WHERE id = $1",
+				MT_ARGS(MT_INT8(range->verification), MT_TEXT(outcome->mark), MT_INT8(outcome->different_rows)));
 	mt_spi_end(&scope);
 }
 
-/* mt_suspect_count counts the suspects of a run, and says whether they are all that is left of it. */
+/* mt_suspect_count counts the suspects of a run, and says whether they are all that is left of it, and stuck. */
 int64
-mt_suspect_count(int64 run, bool *only)
+mt_suspect_count(int64 run, bool *only, bool *stuck)
 {
 	MtSpiScope	scope;
 	int64		count;
@@ -82,12 +83,14 @@ mt_suspect_count(int64 run, bool *only)
 	mt_spi_exec(SPI_OK_SELECT,
 				"SELECT count(*), count(*) > 0 AND NOT EXISTS (SELECT FROM migrate_tiers.verification AS o WHERE o.run = $1"
 				"  AND o.state = 'running' AND (NOT o.given_out OR EXISTS (SELECT FROM migrate_tiers.verification_range AS r"
-				"   WHERE r.verification = o.id AND r.state IN ('free', 'running'))))"
+				"   WHERE r.verification = o.id AND r.state IN ('free', 'running')))),"
+				" coalesce(bool_or(m.reverse_stopped_at < clock_timestamp() - interval '5 s'), false)"
 				" FROM migrate_tiers.suspect AS s JOIN migrate_tiers.verification AS v ON v.id = s.verification"
-				" WHERE v.run = $1 AND v.state = 'running'",
+				" JOIN migrate_tiers.migration AS m ON m.id = v.migration WHERE v.run = $1 AND v.state = 'running'",
 				MT_ARGS(MT_INT8(run)));
 	count = mt_spi_int8(0, 1);
 	*only = mt_spi_bool(0, 2);
+	*stuck = mt_spi_bool(0, 3);
 	mt_spi_end(&scope);
 	return count;
 }

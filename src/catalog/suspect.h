@@ -24,8 +24,8 @@ extern void mt_suspect_store(const MtRange *range, const MtOutcome *outcome);
 /* Adds what another look at the suspects of a range has settled to its outcome. */
 extern void mt_suspect_settle(const MtRange *range, const MtOutcome *outcome);
 
-/* How many a run has; whether they are all that is left of it. */
-extern int64 mt_suspect_count(int64 run, bool *only);
+/* How many a run has; whether they are all that is left of it, and stuck since sync from the target is stopped. */
+extern int64 mt_suspect_count(int64 run, bool *only, bool *stuck);
 
 /* Notes for each table of a run that has some which rows they are, unless something else is noted. */
 extern void mt_suspect_note(int64 run);

@@ -35,16 +35,18 @@ mt_verification_begin(int32 migration, int32 relation, int64 run, bool scheduled
 
 	mt_spi_begin(&scope);
 	if (mt_spi_exec(SPI_OK_UPDATE_RETURNING,
-					"UPDATE migrate_tiers.verification AS v SET run = $2, state = 'running', verdict = NULL, detail = NULL,"
-					" finished = NULL WHERE v.id = (SELECT max(id) FROM migrate_tiers.verification WHERE relation = $1)"
+					"UPDATE migrate_tiers.verification AS v SET run = $2, state = 'running', verdict = nullif(v.verdict, 'unknown'),"
+					" detail = NULL, finished = NULL WHERE v.id = (SELECT max(id) FROM migrate_tiers.verification WHERE relation = $1)"
 					" AND v.state <> 'done' AND v.shape = $3"
+					" AND (NOT v.given_out OR EXISTS (SELECT FROM migrate_tiers.verification_range AS r"
+					"  WHERE r.verification = v.id AND r.state IN ('free', 'running')))"
 					" AND coalesce(v.oldest, clock_timestamp()) > clock_timestamp() - $4 * interval '1 microsecond'"
 					" RETURNING v.id",
 					MT_ARGS(MT_INT4(relation), MT_INT8(run), MT_TEXT(shape), MT_INT8(max_age))) == 0)
 	{
 		/* What an older one has found stays, since it may not be mended yet; its ranges are no use any more. */
 		mt_spi_exec(SPI_OK_UPDATE,
-					"UPDATE migrate_tiers.verification SET state = 'done', verdict = 'unknown',"
+					"UPDATE migrate_tiers.verification SET state = 'done', verdict = coalesce(verdict, 'unknown'),"
 					" detail = coalesce(detail, 'it was cut off'), finished = coalesce(finished, clock_timestamp())"
 					" WHERE relation = $1 AND state <> 'done'",
 					MT_ARGS(MT_INT4(relation)));
@@ -76,11 +78,7 @@ mt_verification_refuse(int32 migration, int32 relation, int64 run, bool schedule
 	mt_spi_end(&scope);
 }
 
-/*
- * mt_verification_cut ends a run before its end; the next one goes on with what is there.
- *
- * A row that differs is a verdict, whatever the rest would have been.
- */
+/* mt_verification_cut ends a run before its end; the next one goes on with what is there. */
 void
 mt_verification_cut(int64 run, const char *detail)
 {
@@ -89,8 +87,9 @@ mt_verification_cut(int64 run, const char *detail)
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.verification AS v SET state = 'cut', detail = coalesce(v.detail, $2), finished = clock_timestamp(),"
-				" verdict = CASE WHEN EXISTS (SELECT FROM migrate_tiers.verification_range AS r WHERE r.verification = v.id"
-				"  AND r.different_rows > 0) THEN 'different' ELSE 'unknown' END WHERE v.run = $1 AND v.state = 'running'",
+				" verdict = coalesce(v.verdict, 'unknown'), (source_rows, target_rows, different_rows) ="
+				" (SELECT sum(r.source_rows), sum(r.target_rows), sum(r.different_rows) FROM migrate_tiers.verification_range AS r"
+				"  WHERE r.verification = v.id AND r.state IN ('doubtful', 'done')) WHERE v.run = $1 AND v.state = 'running'",
 				MT_ARGS(MT_INT8(run), MT_TEXT(detail)));
 	mt_spi_end(&scope);
 }
@@ -103,7 +102,7 @@ mt_verification_fail(int64 id, const char *detail)
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.verification SET state = 'done', verdict = 'unknown', detail = $2,"
+				"UPDATE migrate_tiers.verification SET state = 'done', verdict = coalesce(verdict, 'unknown'), detail = $2,"
 				" finished = clock_timestamp() WHERE id = $1 AND state = 'running'",
 				MT_ARGS(MT_INT8(id), MT_TEXT(detail)));
 	mt_spi_end(&scope);
@@ -279,9 +278,11 @@ mt_range_finish(const MtRange *range, const MtOutcome *outcome)
 		wanted = Max(wanted, range->rows);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.verification SET range_rows = greatest($2, 1000), at_mark = $3::pg_snapshot,"
-				" oldest = least(oldest, $4), detail = NULL WHERE id = $1",
+				" oldest = least(oldest, $4), detail = NULL,"
+				" verdict = CASE WHEN $5 > 0 THEN 'different' ELSE verdict END WHERE id = $1",
 				MT_ARGS(MT_INT8(range->verification), MT_INT8((int64) wanted), MT_TEXT(outcome->mark),
-						{TIMESTAMPTZOID, TimestampTzGetDatum(outcome->point), false}));
+						{TIMESTAMPTZOID, TimestampTzGetDatum(outcome->point), false},
+						MT_INT8(outcome->different_rows)));
 	mt_spi_end(&scope);
 }
 

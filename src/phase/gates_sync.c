@@ -105,11 +105,11 @@ mt_gate_verified(MtGateScope *scope, MtGate *gate)
 
 	mt_gate_decide(gate,
 				   ask("SELECT string_agg(r.relation::regclass || CASE WHEN v.verdict IS NULL THEN ' was never verified'"
-					   " WHEN v.verdict <> 'equal' THEN format(' is not equal on both sides (%s rows)', v.different_rows)"
+					   " WHEN v.verdict <> 'equal' THEN ' is not equal on both sides' || coalesce(' (' || v.different_rows || ' rows)', '')"
 					   " WHEN v.oldest < r.copy_finished THEN ' was copied again after it was verified'"
 					   " ELSE format(' was verified at %s, longer than max_age (%s) ago', date_trunc('second', v.oldest), $2) END, '; ')"
 					   " FROM migrate_tiers.relation AS r LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.verification AS a"
-					   "  WHERE a.relation = r.id AND a.state = 'done' AND a.verdict <> 'unknown' ORDER BY a.id DESC LIMIT 1) AS v ON true"
+					   "  WHERE a.relation = r.id AND a.verdict <> 'unknown' ORDER BY a.id DESC LIMIT 1) AS v ON true"
 					   " WHERE r.migration = $1 AND r.tier = 'realtime' AND NOT coalesce(v.verdict = 'equal'"
 					   "  AND v.oldest >= clock_timestamp() - $2::interval AND v.oldest >= coalesce(r.copy_finished, '-infinity'), false)",
 					   MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(limit))),

@@ -10,8 +10,8 @@ CREATE TABLE migrate_tiers.verification (
     run bigint NOT NULL,                                       -- call of verify() that began it, or went on with it
     scheduled boolean NOT NULL DEFAULT false,
     state text NOT NULL DEFAULT 'running'
-        CHECK (state IN ('running', 'cut', 'done')),           -- cut: not finished, the next verify() goes on with it
-    verdict text CHECK (verdict IN ('equal', 'different', 'unknown')),
+        CHECK (state IN ('running', 'cut', 'done')),           -- cut: not finished, the next verify() may go on with it
+    verdict text CHECK (verdict IN ('equal', 'different', 'unknown')),     -- different as soon as one row is
     detail text,                                               -- why it is unknown, or what else is to be known
     shape text,                                                -- the statement that reads a range, when it began
     next_key text[],                                           -- ranges from here on were not given out yet; null: none was

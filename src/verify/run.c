@@ -62,6 +62,7 @@ typedef struct MtState
 	int64		done;			/* ranges */
 	int64		suspects;
 	bool		settling;		/* they are all that is left */
+	bool		stuck;			/* and will not come */
 	bool		moved;			/* since the point before */
 	TimestampTz progressed;
 	long		pause;			/* before the next point, in ms */
@@ -94,7 +95,8 @@ mt_verify_run(int32 migration_id, const MtVerifyOrder *order)
 	{
 		if (!state.moved)
 		{
-			int			patience = state.settling ? SETTLE_MS : PATIENCE_MS;
+			int			patience = !state.settling ? PATIENCE_MS : state.stuck ? 0 :
+				SETTLE_MS;
 
 			if (last.final || TimestampDifferenceExceeds(state.progressed, GetCurrentTimestamp(), patience))
 			{
@@ -125,7 +127,7 @@ take_stock(const MtVerifyOrder *order, MtState *state)
 	done = mt_verification_free_ranges(order->run);
 	mt_verification_finish(order->run);
 	open = mt_verification_is_open(order->run);
-	suspects = mt_suspect_count(order->run, &state->settling);
+	suspects = mt_suspect_count(order->run, &state->settling, &state->stuck);
 	mt_xact_commit();
 	state->moved = !state->begun || done > state->done || (state->settling && suspects < state->suspects);
 	if (state->moved)
