@@ -38,7 +38,9 @@ column_hash(const MtColumn *column, const char *prefix, int seed)
 		case INT4OID:
 			return psprintf("pg_catalog.hashint4extended(%s, %d)", name, seed);
 		case INT8OID:
-			return psprintf("pg_catalog.hashint8extended(%s, %d)", name, seed);
+			/* Its hash folds the upper half into the lower: 1 and 4294967296 have the same. */
+			return psprintf("(pg_catalog.hashint8extended(%s, %d) # pg_catalog.hashint4extended((%s >> 32)::pg_catalog.int4, %d))",
+							name, seed, name, -seed);
 		case OIDOID:
 			return psprintf("pg_catalog.hashoidextended(%s, %d)", name, seed);
 		case BOOLOID:
@@ -55,10 +57,11 @@ column_hash(const MtColumn *column, const char *prefix, int seed)
 			return psprintf("CASE WHEN %s IS NOT NULL THEN pg_catalog.hash_record_extended(ROW(%s), %d) END",
 							name, name, seed);
 		case NUMERICOID:
-			/* What has one value and one scale has one form. */
+			/* Its hash leaves out sign and scale, and is one for infinities and NaN, which have no scale. */
 			return psprintf("(pg_catalog.hash_numeric_extended(%s, %d)"
-							" # pg_catalog.hashint4extended(coalesce(pg_catalog.scale(%s), -1), %d))",
-							name, seed, name, seed);
+							" # coalesce(pg_catalog.hashint4extended(pg_catalog.scale(%s) * 2 + (%s < 0)::pg_catalog.int4, %d),"
+							" pg_catalog.hashtextextended(%s::pg_catalog.text, %d)))",
+							name, seed, name, name, seed, name, seed);
 		case TEXTOID:
 		case VARCHAROID:
 			return psprintf("pg_catalog.hashtextextended(%s COLLATE \"C\", %d)", name, seed);

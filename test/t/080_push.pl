@@ -10,7 +10,7 @@ my $tables = <<'SQL';
 CREATE TABLE item (id int PRIMARY KEY, v text);
 CREATE TABLE small (id int PRIMARY KEY, v text);
 CREATE TABLE report (region text, day date, total numeric, ratio float8, data jsonb, raw bytea, at timestamptz,
-	double numeric GENERATED ALWAYS AS (total * 2) STORED, note char(5), tags text[],
+	double numeric GENERATED ALWAYS AS (total * 2) STORED, note char(5), tags text[], number bigint,
 	PRIMARY KEY (region, day));
 CREATE TABLE pair (id int PRIMARY KEY, place int UNIQUE, number bigint GENERATED ALWAYS AS IDENTITY);
 CREATE TABLE heap (v int, w text);
@@ -68,6 +68,13 @@ cmp_ok(last_push('ranges_sent'), '<', 4, 'only their ranges are sent');
 sql($source, q{UPDATE report SET total = total * 1.00 WHERE region = 'region 1' AND total = 2});
 sql($source, q{UPDATE report SET ratio = '-0' WHERE region = 'region 0' AND day = '2020-01-08'});
 like(push_table('report', 'another form of the same value is pushed, too'), qr/^0\|[12]\|0$/, 'as an update');
+# Values whose hashes are the same in the server's own hash functions.
+sql($source, q{UPDATE report SET total = -total, number = 4294967296 WHERE region = 'region 1' AND day = '2020-01-09'; UPDATE report SET total = 'NaN', number = -1 WHERE region = 'region 1' AND day = '2020-01-16'});
+push_table('report', 'a sign, a half of a number');
+sql($source, q{UPDATE report SET number = 1 WHERE region = 'region 1' AND day = '2020-01-09'; UPDATE report SET total = 'Infinity' WHERE region = 'region 1' AND day = '2020-01-16'});
+is(push_table('report', 'and back'), '0|2|0', 'are pushed');
+sql($source, q{UPDATE report SET total = '-Infinity', number = 4294967295 WHERE region = 'region 1' AND day = '2020-01-16'; UPDATE report SET total = -total WHERE region = 'region 1' AND day = '2020-01-09'});
+is(push_table('report', 'infinities'), '0|2|0', 'are pushed, too');
 sql($target, q{DELETE FROM report WHERE region = 'region 2'; INSERT INTO report (region, day) VALUES ('stranger', '2000-01-01'), ('', '2000-01-01'); UPDATE report SET note = 'x' WHERE region = 'region 6'});
 push_table('report', 'what somebody wrote on the receiver is undone');
 is(sql($target, 'SELECT count(*) > 0 FROM touched'), 't', 'the receiver has its triggers');
