@@ -31,6 +31,7 @@ static void check_phase(const MtMigration *migration);
 static void name_sides(MtPush *push);
 static void do_push(MtPush *push);
 static void describe(MtPush *push);
+static void find_key(MtPush *push, bool view);
 static void check_rights(const MtPush *push);
 static void fail_push(const MtBatch *batch, ErrorData *error);
 
@@ -114,6 +115,8 @@ connect_target(const MtMigration *migration)
 	remote = mt_remote_open(migration);
 	mt_xact_commit();
 	mt_remote_run(remote, "SET session_replication_role = replica; SET max_parallel_workers_per_gather = 0; SET jit = off");
+	/* A whole table would be sorted for an aggregate that takes few of its rows. */
+	mt_remote_run(remote, "SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'enable_presorted_aggregate'");
 	return remote;
 }
 
@@ -154,6 +157,8 @@ do_push(MtPush *push)
 	else
 		mt_push_diff(push);
 	mt_side_commit(push->sender);
+	if (push->afterwards != NULL)
+		mt_side_manage(push->noting, push->afterwards);
 	if (batch->sender_rows == 0)
 		batch->note = psprintf("the sender's table was empty in the snapshot; " INT64_FORMAT " rows were deleted",
 							   batch->deleted);
@@ -212,10 +217,23 @@ describe(MtPush *push)
 	if (strcmp(push->batch->mode, "append") == 0)
 		push->mark_type = format_type_extended(mt_push_watermark(push)->type, -1,
 											   FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
-	if (strcmp(push->batch->mode, "diff") == 0)
-		push->key = mt_push_find_key(push);
-	if (push->key != NULL && view)
-		mt_push_check_nulls(push);
+	find_key(push, view);
+}
+
+/* find_key finds what identifies a row: mode diff cannot do without, mode replace can. */
+static void
+find_key(MtPush *push, bool view)
+{
+	bool		diff = strcmp(push->batch->mode, "diff") == 0;
+
+	if (!diff && strcmp(push->batch->mode, "replace") != 0)
+		return;
+	push->key = mt_push_find_key(push, diff);
+	if (push->key == NULL || !view || !mt_push_has_null_keys(push))
+		return;
+	if (diff)
+		mt_push_refuse_nulls(push);
+	push->key = NULL;
 }
 
 /* check_rights refuses a table that the migration's owner may not read whole. */

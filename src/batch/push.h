@@ -42,8 +42,10 @@ typedef struct MtPush
 	char	   *digest;			/* of a row of "t" */
 	char	   *owner;			/* of the migration, quoted */
 	char	   *mark_type;		/* of the watermark's literals, in mode append */
-	MtPushKey  *key;			/* in mode diff */
+	MtPushKey  *key;			/* in mode diff; in mode replace where there is one */
 	MtPace		pace;
+	char	   *afterwards;		/* what is to be noted when the sender's transaction has ended, or NULL */
+	MtSide	   *noting;			/* on which side */
 } MtPush;
 
 /*
@@ -60,18 +62,24 @@ extern void mt_push_diff(MtPush *push);
 extern void mt_push_replace(MtPush *push);
 extern void mt_push_append(MtPush *push);
 
+/* All rows are sent to a stage; of the receiver's table only those that differ are changed.  It needs the key. */
+extern void mt_push_whole(MtPush *push);
+
 /* Where the receiver computes the rows itself: nothing is sent. */
 extern void mt_push_refresh(MtPush *push);
 
 /* The watermark's column; raises an error where there is none. */
 extern MtColumn *mt_push_watermark(const MtPush *push);
 
-/* Finds the key that both sides have, or raises an error; the columns of both sides are compared, too. */
-extern MtPushKey *mt_push_find_key(MtPush *push);
+/* Finds the key that both sides have; NULL, or an error where it is required. */
+extern MtPushKey *mt_push_find_key(MtPush *push, bool required);
+
+/* Refuses tables whose columns are not alike. */
 extern void mt_push_check_columns(MtPush *push);
 
-/* Refuses a materialized view whose key, which cannot be NOT NULL, holds nulls: they are in no range. */
-extern void mt_push_check_nulls(MtPush *push);
+/* Whether the key of a materialized view, which cannot be NOT NULL, holds nulls: they are in no range. */
+extern bool mt_push_has_null_keys(MtPush *push);
+extern void mt_push_refuse_nulls(MtPush *push);
 
 /* The columns for SELECT, behind a prefix. */
 extern char *mt_push_columns(const MtPush *push, const char *prefix);

@@ -6,11 +6,14 @@
 
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
-
+#include "utils/json.h"
 
 /* Pages that are looked at for each range. */
 #define SAMPLE_PAGES 8
 
+static void measure(MtPush *push, double *rows, double *pages);
+static char *of_each(const MtPush *push, const MtRanges *ranges, const int *numbers, int count, const char *table,
+					 const char *aggregates);
 static char *key_list(const MtPush *push, const char *prefix, const char *suffix);
 static void append_bound(StringInfo text, const MtPush *push, char **values);
 
@@ -24,6 +27,8 @@ mt_ranges_make(const MtRows *bounds)
 	ranges->count = cuts + 1;
 	ranges->ranges = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(MtRange) * ranges->count,
 												MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int i = 0; i <= cuts; i++)
+		ranges->ranges[i].unknown = true;
 	for (int i = 0; i < cuts; i++)
 		ranges->ranges[i].high = ranges->ranges[i + 1].low = bounds->values[i];
 	return ranges;
@@ -33,7 +38,6 @@ mt_ranges_make(const MtRows *bounds)
 MtRows *
 mt_ranges_sample(MtPush *push)
 {
-	MtRows	   *size;
 	MtRows	   *sample;
 	double		rows;
 	double		pages;
@@ -41,15 +45,7 @@ mt_ranges_sample(MtPush *push)
 
 	if (!push->key->ordered)
 		return NULL;
-	/* A table that was never analyzed has 100 rows a page, or so. */
-	size = mt_side_query(push->sender,
-						 psprintf("SELECT sum(CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE s.pages * 100 END), sum(s.pages)"
-								  " FROM (SELECT %s::regclass UNION SELECT relid FROM pg_partition_tree(%s::regclass)) AS t(oid)"
-								  " JOIN pg_class AS c ON c.oid = t.oid AND c.relkind IN ('r', 'm') CROSS JOIN LATERAL"
-								  " (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS s",
-								  quote_literal_cstr(push->sender_name), quote_literal_cstr(push->sender_name)));
-	rows = size->values[0][0] ? strtod(size->values[0][0], NULL) : 0;
-	pages = size->values[0][1] ? strtod(size->values[0][1], NULL) : 0;
+	measure(push, &rows, &pages);
 	count = (int) Min(rows / MT_RANGE_ROWS, 1e6);
 	if (count < 2)
 		return NULL;
@@ -61,6 +57,33 @@ mt_ranges_sample(MtPush *push)
 									push->from, Min(100.0 * count * SAMPLE_PAGES / pages, 100.0), count));
 	/* A sample of few pages may be none. */
 	return sample->count > 0 ? sample : NULL;
+}
+
+/* mt_ranges_sample_share takes pages enough for their rows to be of many places. */
+double
+mt_ranges_sample_share(MtPush *push, int sample)
+{
+	double		rows;
+	double		pages;
+
+	measure(push, &rows, &pages);
+	return Min(100.0 * Max(sample * Max(pages, 1) / Max(rows, 1), SAMPLE_PAGES * 8) / Max(pages, 1), 100.0);
+}
+
+/* measure estimates the sender's table; one that was never analyzed has 100 rows a page, or so. */
+static void
+measure(MtPush *push, double *rows, double *pages)
+{
+	MtRows	   *size = mt_side_query(push->sender,
+									 psprintf("SELECT sum(CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE s.pages * 100 END),"
+											  " sum(s.pages)"
+											  " FROM (SELECT %s::regclass UNION SELECT relid FROM pg_partition_tree(%s::regclass)) AS t(oid)"
+											  " JOIN pg_class AS c ON c.oid = t.oid AND c.relkind IN ('r', 'm') CROSS JOIN LATERAL"
+											  " (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS s",
+											  quote_literal_cstr(push->sender_name), quote_literal_cstr(push->sender_name)));
+
+	*rows = size->values[0][0] ? strtod(size->values[0][0], NULL) : 0;
+	*pages = size->values[0][1] ? strtod(size->values[0][1], NULL) : 0;
 }
 
 /* mt_ranges_agree asks the receiver whether each bound is above the one before. */
@@ -113,17 +136,70 @@ mt_range_condition(const MtPush *push, const MtRange *range, const char *prefix)
 
 /* mt_ranges_digest_sql asks for the digests of some ranges. */
 char *
-mt_ranges_digest_sql(const MtPush *push, const MtRanges *ranges, int first, int last, const char *table)
+mt_ranges_digest_sql(const MtPush *push, const MtRanges *ranges, const int *numbers, int count, const char *table,
+					 const char *condition)
+{
+	return of_each(push, ranges, numbers, count, table,
+				   psprintf("count(*), coalesce(sum(%s), 0)::text, count(*) FILTER (WHERE %s)", push->digest, condition));
+}
+
+/* mt_ranges_count_sql asks for the numbers of rows of some ranges. */
+char *
+mt_ranges_count_sql(const MtPush *push, const MtRanges *ranges, const int *numbers, int count, const char *table)
+{
+	return of_each(push, ranges, numbers, count, table, "count(*)");
+}
+
+/* of_each asks for aggregates of some ranges, one row each. */
+static char *
+of_each(const MtPush *push, const MtRanges *ranges, const int *numbers, int count, const char *table,
+		const char *aggregates)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	for (int i = first; i < last; i++)
-		appendStringInfo(&sql, "%sSELECT %d AS n, count(*), coalesce(sum(%s), 0)::text FROM %s AS t WHERE %s",
-						 i > first ? " UNION ALL " : "", i, push->digest, table,
-						 mt_range_condition(push, &ranges->ranges[i], "t."));
+	for (int i = 0; i < count; i++)
+		appendStringInfo(&sql, "%sSELECT %d AS n, %s FROM %s AS t WHERE %s", i ? " UNION ALL " : "", i, aggregates, table,
+						 mt_range_condition(push, &ranges->ranges[numbers[i]], "t."));
 	appendStringInfoString(&sql, " ORDER BY n");
 	return sql.data;
+}
+
+/* mt_ranges_bounds_json writes bounds as an array of arrays. */
+char *
+mt_ranges_bounds_json(const MtRows *bounds)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '[');
+	for (int row = 0; bounds != NULL && row < bounds->count; row++)
+	{
+		appendStringInfoString(&json, row ? ", [" : "[");
+		for (int i = 0; i < bounds->columns; i++)
+		{
+			appendStringInfoString(&json, i ? ", " : "");
+			escape_json(&json, bounds->values[row][i]);
+		}
+		appendStringInfoChar(&json, ']');
+	}
+	appendStringInfoChar(&json, ']');
+	return json.data;
+}
+
+/* mt_ranges_read_bounds reads a row for each bound, as mt_ranges_sample gives them. */
+MtRows *
+mt_ranges_read_bounds(MtPush *push, MtSide *side, const char *json)
+{
+	StringInfoData sql;
+	MtRows	   *bounds;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&sql, "%sb.value->>%d", i ? ", " : "SELECT ", i);
+	appendStringInfo(&sql, " FROM jsonb_array_elements(%s->'bounds') WITH ORDINALITY AS b(value, n) ORDER BY n", json);
+	bounds = mt_side_query_ours(side, sql.data);
+	return bounds->count > 0 ? bounds : NULL;
 }
 
 static char *

@@ -9,10 +9,13 @@
 #include "batch/stage.h"
 
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
+#include "utils/memutils.h"
 
 #include "base/spi.h"
+#include "endpoint/statements.h"
 
 /* How rows of the stage are applied. */
 typedef struct MtApply
@@ -26,8 +29,8 @@ typedef struct MtApply
 static int64 delete_absent(const MtApply *apply, const MtRange *range);
 static int64 change_different(const MtApply *apply, const MtRange *range);
 static int64 insert_missing(const MtApply *apply, const MtRange *range);
+static void index_stage(MtPush *push, const MtStage *stage);
 static bool has_signature(MtPush *push, MtStage *stage);
-static MtRows *read_bounds(MtPush *push, MtStage *stage);
 static char *describe_stage(const MtStage *stage, const MtRows *bounds);
 static bool can_update(MtPush *push);
 static char *set_list(const MtPush *push);
@@ -51,8 +54,13 @@ mt_stage_find(MtPush *push)
 		mt_side_commit(push->receiver);
 	}
 	stage->reused = stage->exists;
-	if (stage->reused)
-		stage->bounds = read_bounds(push, stage);
+	if (!stage->reused)
+		return stage;
+	mt_side_begin(push->receiver);
+	index_stage(push, stage);
+	mt_side_commit(push->receiver);
+	stage->bounds = mt_ranges_read_bounds(push, push->receiver,
+										  psprintf("obj_description(%s::regclass, 'pg_class')::jsonb", quote_literal_cstr(stage->table)));
 	return stage;
 }
 
@@ -84,23 +92,6 @@ has_signature(MtPush *push, MtStage *stage)
 	return rows->values[0][0] != NULL && rows->values[0][0][0] == 't';
 }
 
-/* read_bounds reads a row for each bound, as mt_ranges_sample gives them. */
-static MtRows *
-read_bounds(MtPush *push, MtStage *stage)
-{
-	StringInfoData sql;
-	MtRows	   *bounds;
-
-	initStringInfo(&sql);
-	for (int i = 0; i < push->key->count; i++)
-		appendStringInfo(&sql, "%sb.value->>%d", i ? ", " : "SELECT ", i);
-	appendStringInfo(&sql, " FROM jsonb_array_elements(obj_description(%s::regclass, 'pg_class')::jsonb->'bounds')"
-						   " WITH ORDINALITY AS b(value, n) ORDER BY n",
-					 quote_literal_cstr(stage->table));
-	bounds = mt_side_query(push->receiver, sql.data);
-	return bounds->count > 0 ? bounds : NULL;
-}
-
 /* mt_stage_create makes the stage; a push that changes nothing never has one. */
 void
 mt_stage_create(MtPush *push, MtStage *stage, const MtRows *bounds)
@@ -110,10 +101,9 @@ mt_stage_create(MtPush *push, MtStage *stage, const MtRows *bounds)
 	if (stage->exists)
 		return;
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "CREATE UNLOGGED TABLE %s AS SELECT %s FROM %s AS t WITH NO DATA;"
-						   " CREATE UNIQUE INDEX ON %s (%s); COMMENT ON TABLE %s IS %s",
-					 stage->table, mt_push_columns(push, "t."), push->to, stage->table, key_columns(push),
-					 stage->table, quote_literal_cstr(describe_stage(stage, bounds)));
+	appendStringInfo(&sql, "CREATE UNLOGGED TABLE %s AS SELECT %s FROM %s AS t WITH NO DATA; COMMENT ON TABLE %s IS %s",
+					 stage->table, mt_push_columns(push, "t."), push->to, stage->table,
+					 quote_literal_cstr(describe_stage(stage, bounds)));
 	if (push->receiver->remote == NULL)
 		appendStringInfo(&sql, "; GRANT ALL ON %s TO %s", stage->table,
 						 push->owner);
@@ -131,18 +121,7 @@ describe_stage(const MtStage *stage, const MtRows *bounds)
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"signature\": ");
 	escape_json(&json, stage->signature);
-	appendStringInfoString(&json, ", \"bounds\": [");
-	for (int row = 0; bounds != NULL && row < bounds->count; row++)
-	{
-		appendStringInfoString(&json, row ? ", [" : "[");
-		for (int i = 0; i < bounds->columns; i++)
-		{
-			appendStringInfoString(&json, i ? ", " : "");
-			escape_json(&json, bounds->values[row][i]);
-		}
-		appendStringInfoChar(&json, ']');
-	}
-	appendStringInfoString(&json, "]}");
+	appendStringInfo(&json, ", \"bounds\": %s}", mt_ranges_bounds_json(bounds));
 	return json.data;
 }
 
@@ -155,17 +134,90 @@ mt_stage_drop(MtPush *push, MtStage *stage)
 }
 
 /* mt_stage_fill brings the rows of a range, in a transaction of their own. */
-void
+int64
 mt_stage_fill(MtPush *push, MtStage *stage, const MtRange *range)
 {
+	int64		rows;
+
 	mt_side_begin(push->receiver);
 	if (stage->reused)
 		(void) mt_side_execute(push->receiver, psprintf("DELETE FROM %s AS s WHERE %s", stage->table, mt_range_condition(push, range, "s.")));
-	(void) mt_side_transfer(push->sender,
+	rows = mt_side_transfer(push->sender,
 							psprintf("SELECT %s FROM %s AS t WHERE %s", mt_push_columns(push, "t."), push->from,
 									 mt_range_condition(push, range, "t.")),
 							push->receiver, stage->table, push->columns, &push->pace);
 	mt_side_commit(push->receiver);
+	return rows;
+}
+
+/* mt_stage_has compares a range by its digest. */
+bool
+mt_stage_has(MtPush *push, MtStage *stage, const MtRanges *ranges, int number)
+{
+	const MtRange *range = &ranges->ranges[number];
+	MtRows	   *staged;
+
+	if (!stage->reused)
+		return range->sender_rows == 0;
+	staged = mt_side_query(push->receiver, mt_ranges_digest_sql(push, ranges, &number, 1, stage->table, "false"));
+	return strtoll(staged->values[0][1], NULL, 10) == range->sender_rows &&
+		strcmp(staged->values[0][2], range->sender_digest) == 0;
+}
+
+/* index_stage makes the stage's index, unless a push that was cut off did. */
+static void
+index_stage(MtPush *push, const MtStage *stage)
+{
+	mt_side_manage(push->receiver,
+				   psprintf("CREATE UNIQUE INDEX IF NOT EXISTS %s ON %s (%s)",
+							quote_identifier(psprintf("stage_%.8s_%d_key", push->migration->ident, push->relation->id)),
+							stage->table, key_columns(push)));
+}
+
+/* mt_stage_finish makes the index, which rows come faster without. */
+void
+mt_stage_finish(MtPush *push, MtStage *stage)
+{
+	index_stage(push, stage);
+	mt_side_manage(push->receiver, psprintf("ANALYZE %s", stage->table));
+}
+
+/* mt_stage_compare compares each range with the receiver's rows. */
+void
+mt_stage_compare(MtPush *push, MtStage *stage, MtRanges *ranges)
+{
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext step = AllocSetContextCreate(outer, "migrate_tiers ranges", ALLOCSET_DEFAULT_SIZES);
+	char	   *differ = mt_sql_differs(NULL, push->columns, "t.", "s.");
+	char	   *match = key_match(push);
+	char	   *key = push->key->columns[0];
+
+	MemoryContextSwitchTo(step);
+	for (int i = 0; i < ranges->count; i++)
+	{
+		MtRange    *range = &ranges->ranges[i];
+		char	  **row;
+
+		row = mt_side_query(push->receiver,
+							psprintf("SELECT count(t.%s), count(*) FILTER (WHERE t.%s IS NULL OR s.%s IS NULL OR %s)"
+									 " FROM (SELECT * FROM %s AS t WHERE %s) AS t FULL JOIN (SELECT * FROM %s AS s WHERE %s) AS s ON %s",
+									 key, key, key, differ, push->to, mt_range_condition(push, range, "t."),
+									 stage->table, mt_range_condition(push, range, "s."), match))
+				  ->values[0];
+		range->receiver_rows = strtoll(row[0], NULL, 10);
+		range->differs = strcmp(row[1], "0") != 0;
+		if (range->differs)
+		{
+			MtRows	   *sent = mt_side_query(push->receiver,
+											 mt_ranges_digest_sql(push, ranges, &i, 1, stage->table, "false"));
+
+			range->sender_digest = MemoryContextStrdup(outer, sent->values[0][2]);
+		}
+		MemoryContextReset(step);
+		CHECK_FOR_INTERRUPTS();
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(step);
 }
 
 /* mt_stage_apply changes what differs. */
@@ -175,7 +227,6 @@ mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges)
 	MtBatch    *batch = push->batch;
 	MtApply		apply = {push, stage, can_update(push), key_match(push)};
 
-	mt_side_manage(push->receiver, psprintf("ANALYZE %s", stage->table));
 	for (int i = 0; i < ranges->count; i++)
 		batch->deleted += delete_absent(&apply, &ranges->ranges[i]);
 	for (int i = 0; i < ranges->count; i++)
@@ -207,9 +258,8 @@ change_different(const MtApply *apply, const MtRange *range)
 
 	if (!range->differs || range->receiver_rows == 0 || range->sender_rows == 0)
 		return 0;
-	which = psprintf("%s AS s WHERE %s AND %s AND ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
-					 apply->stage->table, mt_range_condition(push, range, "s."), apply->match,
-					 mt_push_columns(push, "t."), mt_push_columns(push, "s."));
+	which = psprintf("%s AS s WHERE %s AND %s AND (%s)", apply->stage->table, mt_range_condition(push, range, "s."),
+					 apply->match, mt_sql_differs(NULL, push->columns, "t.", "s."));
 	return mt_side_execute(push->receiver,
 						   apply->update ? psprintf("UPDATE %s AS t SET %s FROM %s", push->to, set_list(push), which) :
 							   psprintf("DELETE FROM %s AS t USING %s", push->to, which));

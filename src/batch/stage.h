@@ -30,8 +30,17 @@ extern void mt_stage_create(MtPush *push, MtStage *stage, const MtRows *bounds);
 
 extern void mt_stage_drop(MtPush *push, MtStage *stage);
 
-/* Brings the rows of a range there; what the stage has of it goes. */
-extern void mt_stage_fill(MtPush *push, MtStage *stage, const MtRange *range);
+/* Brings the rows of a range there, and returns how many; what the stage has of it goes. */
+extern int64 mt_stage_fill(MtPush *push, MtStage *stage, const MtRange *range);
+
+/* Whether it has a range with just these rows, from a push before. */
+extern bool mt_stage_has(MtPush *push, MtStage *stage, const MtRanges *ranges, int number);
+
+/* Makes it fit to be compared with the receiver's table; in the transaction that is open. */
+extern void mt_stage_finish(MtPush *push, MtStage *stage);
+
+/* Finds by that which ranges differ, where all of them were sent. */
+extern void mt_stage_compare(MtPush *push, MtStage *stage, MtRanges *ranges);
 
 /* Makes the receiver's rows of the ranges that differ those of the stage; in the transaction that is open. */
 extern void mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges);

@@ -81,7 +81,7 @@ find_row(MtRows *rows, const char *name)
 
 /* mt_push_find_key finds the first key of the sender's table that the receiver's has, too. */
 MtPushKey *
-mt_push_find_key(MtPush *push)
+mt_push_find_key(MtPush *push, bool required)
 {
 	MtRows	   *sender = mt_side_query(push->sender, psprintf(KEYS_OF, quote_literal_cstr(push->sender_name)));
 	MtRows	   *receiver = mt_side_query(push->receiver, psprintf(KEYS_OF, quote_literal_cstr(push->into)));
@@ -92,7 +92,8 @@ mt_push_find_key(MtPush *push)
 		if (has_key_on(receiver, sender, first, next - first))
 			return make_key(push, sender, first, next - first);
 	}
-	refuse_key(push, sender->count == 0);
+	if (required)
+		refuse_key(push, sender->count == 0);
 	return NULL;
 }
 
@@ -153,9 +154,9 @@ make_key(MtPush *push, MtRows *keys, int first, int count)
 	return key;
 }
 
-/* mt_push_check_nulls looks for a row of the sender's view that its key does not identify. */
-void
-mt_push_check_nulls(MtPush *push)
+/* mt_push_has_null_keys looks for a row of the sender's view that its key does not identify. */
+bool
+mt_push_has_null_keys(MtPush *push)
 {
 	StringInfoData sql;
 
@@ -164,13 +165,18 @@ mt_push_check_nulls(MtPush *push)
 	for (int i = 0; i < push->key->count; i++)
 		appendStringInfo(&sql, " OR t.%s IS NULL", push->key->columns[i]);
 	appendStringInfoString(&sql, " LIMIT 1");
-	if (mt_side_query(push->sender, sql.data)->count > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("the key of materialized view %s holds nulls", push->sender_name),
-				 errdetail("Mode diff finds rows by their key."),
-				 errhint("Leave them out of the view, or push whole snapshots: SELECT migrate_tiers.batch_policy(%s, mode => 'replace').",
-						 quote_literal_cstr(push->sender_name))));
+	return mt_side_query(push->sender, sql.data)->count > 0;
+}
+
+void
+mt_push_refuse_nulls(MtPush *push)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("the key of materialized view %s holds nulls", push->sender_name),
+			 errdetail("Mode diff finds rows by their key."),
+			 errhint("Leave them out of the view, or push whole snapshots: SELECT migrate_tiers.batch_policy(%s, mode => 'replace').",
+					 quote_literal_cstr(push->sender_name))));
 }
 
 static void

@@ -168,7 +168,7 @@ mt_batch_end(const MtBatch *batch, const char *error)
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.batch SET finished = clock_timestamp(), snapshot_time = $2,"
 				" source_rows = $3, target_rows = $4, inserted = $5, updated = $6, deleted = $7,"
-				" bytes = $8, ranges = $9, ranges_sent = $10, note = $11, error = $12, mode = $13 WHERE id = $1",
+				" bytes = $8, ranges = $9, ranges_sent = $10, note = $11, error = $12, mode = $13, ranges_known = $14 WHERE id = $1",
 				MT_ARGS(MT_INT8(batch->id),
 						{TIMESTAMPTZOID, TimestampTzGetDatum(batch->snapshot_time), batch->snapshot_time == 0},
 						{INT8OID, Int64GetDatum(source_rows), failed},
@@ -179,6 +179,7 @@ mt_batch_end(const MtBatch *batch, const char *error)
 						MT_INT8(batch->bytes),
 						{INT4OID, Int32GetDatum(batch->ranges), batch->ranges == 0},
 						{INT4OID, Int32GetDatum(batch->ranges_sent), batch->ranges == 0},
-						MT_TEXT(batch->note), MT_TEXT(error), MT_TEXT(batch->mode)));
+						MT_TEXT(batch->note), MT_TEXT(error), MT_TEXT(batch->mode),
+						{INT4OID, Int32GetDatum(batch->ranges_known), batch->ranges == 0}));
 	mt_spi_end(&scope);
 }

@@ -37,6 +37,7 @@ typedef struct MtBatch
 	int64		bytes;
 	int			ranges;
 	int			ranges_sent;
+	int			ranges_known;	/* not compared, since nobody touched them */
 	char	   *note;			/* or NULL */
 } MtBatch;
 

@@ -85,6 +85,15 @@ mt_side_manage(MtSide *side, const char *sql)
 		(void) execute_here(InvalidOid, sql);
 }
 
+/* mt_side_query_ours reads what is ours on a side. */
+MtRows *
+mt_side_query_ours(MtSide *side, const char *sql)
+{
+	if (side->remote != NULL)
+		return mt_remote_query(side->remote, sql, MT_NO_PARAMS);
+	return execute_here(InvalidOid, sql);
+}
+
 /* mt_side_query_both lets the target work while this database does. */
 void
 mt_side_query_both(MtSide *one, const char *one_sql, MtRows **one_rows,

@@ -37,6 +37,7 @@ extern int64 mt_side_execute(MtSide *side, const char *sql);	/* rows affected */
 
 /* Statements about what is ours on that side. */
 extern void mt_side_manage(MtSide *side, const char *sql);
+extern MtRows *mt_side_query_ours(MtSide *side, const char *sql);
 
 /* Asks both sides at the same time; the answers are in the memory context of the call. */
 extern void mt_side_query_both(MtSide *one, const char *one_sql, MtRows **one_rows,

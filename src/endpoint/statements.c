@@ -19,7 +19,6 @@
 static bool is_key(const MtRelation *relation, const char *column);
 static const MtColumn *find_column(const MtColumns *columns, const char *name);
 static char *key_match(const MtRelation *relation, const char *left, const char *right);
-static char *differs(const MtRelation *relation, const MtColumns *columns, const char *left, const char *right);
 static char *key_list(const MtRelation *relation, const char *prefix);
 static char *insert_rows(const MtRelation *relation, const MtColumns *columns, int rows);
 static char *set_list(const MtColumns *columns, const char *from);
@@ -87,7 +86,7 @@ mt_sql_upsert(const MtRelation *relation, const MtColumns *columns, int rows)
 	if (set[0] == '\0')
 		return mt_sql_insert(relation, columns, rows);
 	return psprintf("%s ON CONFLICT (%s) DO UPDATE SET %s WHERE %s", insert_rows(relation, columns, rows),
-					key_list(relation, ""), set, differs(relation, columns, "t.", "excluded."));
+					key_list(relation, ""), set, mt_sql_differs(relation, columns, "t.", "excluded."));
 }
 
 /*
@@ -169,7 +168,7 @@ mt_sql_stage_update(const MtRelation *relation, const MtColumns *columns)
 		return NULL;
 	return psprintf("UPDATE %s AS t SET %s FROM pg_temp." MT_STAGE_ROWS " AS s WHERE %s AND (%s)",
 					mt_sql_receiver_rows(relation), set, key_match(relation, "t.", "s."),
-					differs(relation, columns, "t.", "s."));
+					mt_sql_differs(relation, columns, "t.", "s."));
 }
 
 /* mt_sql_stage_insert inserts the rows of the stage, all or those that are missing. */
@@ -228,9 +227,9 @@ key_match(const MtRelation *relation, const char *left, const char *right)
 	return text.data;
 }
 
-/* differs compares two rows of one key by their image; a key whose equality is that of the bytes cannot differ. */
-static char *
-differs(const MtRelation *relation, const MtColumns *columns, const char *left, const char *right)
+/* mt_sql_differs compares two rows by their image; of one key, what is equal by its bytes cannot differ. */
+char *
+mt_sql_differs(const MtRelation *relation, const MtColumns *columns, const char *left, const char *right)
 {
 	StringInfoData text;
 	MtColumns	others = {.columns = palloc(sizeof(MtColumn) * Max(columns->count, 1))};
@@ -244,7 +243,7 @@ differs(const MtRelation *relation, const MtColumns *columns, const char *left, 
 
 		if (!column->plain)
 			others.columns[others.count++] = *column;
-		else if (!is_key(relation, column->name) || collate[0] != '\0')
+		else if (relation == NULL || !is_key(relation, column->name) || collate[0] != '\0')
 			appendStringInfo(&text, "%s%s%s%s IS DISTINCT FROM %s%s%s", text.len ? " OR " : "",
 							 left, name, collate, right, name, collate);
 	}

@@ -42,6 +42,8 @@ extern char *mt_sql_stage_drop(void);
 
 /* "left.a = $1::type AND ...", parameters from number first on; and "(a = $1)". */
 extern char *mt_sql_key_match(const MtRelation *relation, const MtColumns *columns, const char *left, int first);
+/* Whether two rows, each behind a prefix, differ by their image.  With a relation they have the same key of it. */
+extern char *mt_sql_differs(const MtRelation *relation, const MtColumns *columns, const char *left, const char *right);
 extern char *mt_sql_receiver_rows(const MtRelation *relation);
 extern char *mt_sql_type(Oid type);
 

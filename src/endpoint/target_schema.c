@@ -57,6 +57,11 @@ static const char *const install_body =
 	"  winner text NOT NULL CHECK (winner IN ('source', 'target')), policy text NOT NULL,\n"
 	"  source_row jsonb, target_row jsonb, source_written timestamptz, target_written timestamptz,\n"
 	"  PRIMARY KEY (migration, id));\n"
+	/* What batch tables looked like here when they were last equal to the source's: batch/imprint.h. */
+	"CREATE TABLE migrate_tiers.imprint (\n"
+	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
+	"  relation integer NOT NULL, token uuid NOT NULL, shape text NOT NULL, horizon bigint NOT NULL, own bigint NOT NULL,\n"
+	"  PRIMARY KEY (migration, relation));\n"
 	/* Leaf partitions of captured tables, as they were last seen: target_partition.c. */
 	"CREATE TABLE migrate_tiers.leaf (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
@@ -116,8 +121,8 @@ static const char *const uninstall_body =
 	"DROP FUNCTION migrate_tiers.refuse_write(), migrate_tiers.await_writers(integer), migrate_tiers.sync_token(name),\n"
 	"  migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text), migrate_tiers.find_migration(name),\n"
 	"  migrate_tiers.report_instance(text, text, name), migrate_tiers.wait_for_sync(text, interval, name);\n"
-	"DROP TABLE migrate_tiers.sequence, migrate_tiers.instance_report, migrate_tiers.leaf, migrate_tiers.conflict,\n"
-	"  migrate_tiers.set_aside, migrate_tiers.joined, migrate_tiers.chunk, migrate_tiers.migration;\n"
+	"DROP TABLE migrate_tiers.sequence, migrate_tiers.instance_report, migrate_tiers.leaf, migrate_tiers.imprint,\n"
+	"  migrate_tiers.conflict, migrate_tiers.set_aside, migrate_tiers.joined, migrate_tiers.chunk, migrate_tiers.migration;\n"
 	"DROP SCHEMA migrate_tiers;\n"
 	"END";
 

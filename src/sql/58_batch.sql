@@ -27,11 +27,26 @@ CREATE TABLE migrate_tiers.batch (
     deleted bigint,
     bytes bigint,                                              -- of rows and digests, sent either way
     ranges integer,                                            -- of keys
+    ranges_known integer,                                      -- those that nobody touched since they were equal
     ranges_sent integer,                                       -- those whose digests differed
     note text,
     error text                                                 -- null and finished: it was applied
 );
 CREATE INDEX ON migrate_tiers.batch (relation, started);
+
+-- What a batch table looked like when both sides were last equal, range by range (batch/imprint.h); the
+-- target has the like of it, without ranges.
+CREATE TABLE migrate_tiers.imprint (
+    migration uuid NOT NULL,
+    relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
+    token uuid NOT NULL,                                       -- the same on both sides, or it is of another push
+    shape text NOT NULL,                                       -- which table, file and columns they were
+    horizon bigint NOT NULL,                                   -- rows of transactions from there on are not known
+    own bigint NOT NULL,                                       -- but for those of the push itself, 0: none
+    ranges jsonb NOT NULL,                                     -- their bounds, and how many rows each has
+    compared timestamptz NOT NULL,                             -- when all of them were compared in full
+    PRIMARY KEY (migration, relation)
+);
 
 -- How fresh the receiver of each batch table is: for the view tables, the schedule and the gates.
 -- What was read until the direction turned is as fresh as that moment.
@@ -77,7 +92,7 @@ COMMENT ON COLUMN migrate_tiers.freshness.fresh IS 'whether it is younger than m
 CREATE VIEW migrate_tiers.batches WITH (security_barrier) AS
     SELECT b.id, m.name AS migration, r.relation::regclass AS relation, b.direction, b.mode,
            b.source_rows, b.target_rows, b.inserted, b.updated, b.deleted, b.bytes, b.started, b.finished, b.error,
-           b.finished - b.started AS duration, b.snapshot_time, b.ranges, b.ranges_sent, b.scheduled, b.note
+           b.finished - b.started AS duration, b.snapshot_time, b.ranges, b.ranges_sent, b.scheduled, b.note, b.ranges_known
       FROM migrate_tiers.batch AS b
       JOIN migrate_tiers.relation AS r ON r.id = b.relation
       JOIN migrate_tiers.migration AS m ON m.id = r.migration
@@ -101,8 +116,9 @@ COMMENT ON COLUMN migrate_tiers.batches.finished IS 'when it ended; null: under 
 COMMENT ON COLUMN migrate_tiers.batches.error IS 'why it was not applied: SQLSTATE, message, detail; the snapshot before it stays';
 COMMENT ON COLUMN migrate_tiers.batches.duration IS 'how long it took';
 COMMENT ON COLUMN migrate_tiers.batches.snapshot_time IS 'when the snapshot was taken that it sent';
-COMMENT ON COLUMN migrate_tiers.batches.ranges IS 'ranges of keys that were compared';
+COMMENT ON COLUMN migrate_tiers.batches.ranges IS 'ranges of keys that the table was cut into';
 COMMENT ON COLUMN migrate_tiers.batches.ranges_sent IS 'ranges whose digests differed, whose rows were sent';
+COMMENT ON COLUMN migrate_tiers.batches.ranges_known IS 'ranges that nobody touched, on either side, since a push left them equal: they were not compared';
 COMMENT ON COLUMN migrate_tiers.batches.scheduled IS 'whether the interval of batch_policy was the reason';
 COMMENT ON COLUMN migrate_tiers.batches.note IS 'what else is to be known of it: an empty source, or a postponement';
 

@@ -43,6 +43,8 @@ mt_batch_worker_main(Datum arg)
 	/* Whole tables are read, and nothing that is applied is to act twice. */
 	SetConfigOption("enable_seqscan", "on", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION);
+	if (GetConfigOption("enable_presorted_aggregate", true, false) != NULL)
+		SetConfigOption("enable_presorted_aggregate", "off", PGC_USERSET, PGC_S_SESSION);
 	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "migrate_tiers batch worker", ALLOCSET_DEFAULT_SIZES));
 	if (slot == MT_WORKER_BATCH)
 		push_due(DatumGetInt32(arg));
