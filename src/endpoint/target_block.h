@@ -34,6 +34,9 @@ extern void mt_target_schema_drop(MtRemote *remote, const MtMigration *migration
 extern const char *const mt_target_fence_functions;
 extern const char *const mt_target_routines;
 
+/* What makes the function of a migration's fence. */
+extern char *mt_target_fence_function(const MtMigration *migration);
+
 /* Takes every fence of the migration off, wherever its tables have gone. */
 extern void mt_target_unfence_all(MtRemote *remote, const MtMigration *migration);
 

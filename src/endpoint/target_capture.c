@@ -11,9 +11,10 @@
  * partitioned table to each partition, also to those that come later.
  *
  * Either way an update notes the new key, and one more trigger notes the old one
- * where bytes of the key differ: that condition is cheaper than the old rows
- * of every statement.  The functions run with the rights of the mapping's
- * role, since a writer needs none on our schema, and with a pinned search_path.
+ * where they are not equal: that condition is cheaper than the old rows of every
+ * statement.  A key that is equal and looks different is the same key.
+ *
+ * The functions that they call are made in target_note.c.
  */
 #include "endpoint/target_capture.h"
 
@@ -39,79 +40,17 @@ typedef struct MtCaptureTable
 #define STATEMENT_TRIGGERS "delete insert key truncate update"
 #define ROW_TRIGGERS	   "key row truncate"
 
-/* Notes the transaction, once; set before, since constraints that are immediate unset it by the insert. */
-#define NOTE_WRITER \
-	"  IF strpos(current_setting('migrate_tiers.xid', true), '%1$.8s=' || pg_current_xact_id()::text || ';') > 0 THEN RETURN NULL; END IF;\n" \
-	"  PERFORM set_config('migrate_tiers.xid', concat(current_setting('migrate_tiers.xid', true),\n" \
-	"    '%1$.8s=', pg_current_xact_id()::text, ';'), true);\n" \
-	"  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (pg_current_xact_id(), NULL, current_setting('application_name'));\n" \
-	"  RETURN NULL;\n" \
-	"END"
-
-/* A trigger with an argument is the one that notes the key that an update left. */
-static const char *const capture_body =
-	"BEGIN\n"
-	"  IF TG_LEVEL = 'STATEMENT' THEN\n"
-	"    INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %3$s) SELECT 0, %4$s FROM changed c;\n"
-	"    IF NOT FOUND THEN RETURN NULL; END IF;\n"
-	"  ELSIF TG_OP = 'DELETE' OR TG_NARGS > 0 THEN\n"
-	"    INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %3$s) VALUES (0, %5$s);\n"
-	"  ELSE\n"
-	"    INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %3$s) VALUES (0, %6$s);\n"
-	"  END IF;\n" NOTE_WRITER;
-
-/* Whoever makes a partition, which takes the owner's rights, makes its triggers by that. */
-static const char *const capture_function =
-	"CREATE FUNCTION migrate_tiers.capture_%1$.8s_%2$d() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-	"SET search_path = pg_catalog, pg_temp AS %3$s;\n"
-	"REVOKE ALL ON FUNCTION migrate_tiers.capture_%1$.8s_%2$d() FROM PUBLIC;\n"
-	"GRANT EXECUTE ON FUNCTION migrate_tiers.capture_%1$.8s_%2$d() TO %4$s;\n";
-
-/*
- * A partition is told by its bound; where that is a hash, by the keys of its rows.  A transaction
- * that noted the whole table need not: since then it has the table for itself.
- */
-static const char *const truncate_body =
-	"DECLARE\n"
-	"  bound text;\n"
-	"BEGIN\n"
-	"  IF TG_RELID <> %3$s THEN\n"
-	"    IF pg_partition_root(TG_RELID) IS DISTINCT FROM pg_partition_root(%3$s) THEN RETURN NULL; END IF;\n"
-	"    IF EXISTS (SELECT FROM migrate_tiers.queue_%1$.8s_%2$d q WHERE q.xid = pg_current_xact_id() AND q.kind = 1) THEN\n"
-	"      RETURN NULL;\n"
-	"    END IF;\n"
-	"    bound := pg_get_partition_constraintdef(TG_RELID);\n"
-	"  END IF;\n"
-	"  IF bound ~ 'satisfies_hash_partition' THEN\n"
-	"    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN\n"
-	"      RAISE EXCEPTION USING ERRCODE = '0A000',\n"
-	"        MESSAGE = format('a hash partition of a migrated table can be truncated in READ COMMITTED only: %%I.%%I', TG_TABLE_SCHEMA, TG_TABLE_NAME),\n"
-	"        DETAIL = 'The keys of its rows are noted, and an older snapshot need not see them all.',\n"
-	"        HINT = 'Truncate it in a transaction of isolation level READ COMMITTED, or truncate the partitioned table.';\n"
-	"    END IF;\n"
-	"    EXECUTE %4$s || TG_RELID::regclass || ' c';\n"
-	"  ELSE\n"
-	"    INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, condition) VALUES (CASE WHEN bound IS NULL THEN 1 ELSE 2 END, bound);\n"
-	"  END IF;\n" NOTE_WRITER;
-
-static const char *const truncate_function =
-	"CREATE FUNCTION migrate_tiers.truncate_%1$.8s_%2$d() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-	"SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO, YMD' SET IntervalStyle = postgres SET TimeZone = 'UTC'\n"
-	"SET extra_float_digits = 3 SET bytea_output = hex SET quote_all_identifiers = off SET row_security = off AS %3$s;\n"
-	"REVOKE ALL ON FUNCTION migrate_tiers.truncate_%1$.8s_%2$d() FROM PUBLIC;\n";
-
 static MtCaptureTable *look_at_table(MtRemote *remote, const MtMigration *migration,
 									 const MtRelation *relation);
-static void create_queue(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
-						 const MtCaptureTable *table);
+static void create_queue(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 static char *queue_definition(MtRemote *remote, const MtRelation *relation);
 static void create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
 							const MtCaptureTable *table);
 static void append_trigger(StringInfo sql, const MtMigration *migration, const MtRelation *relation,
-						   const char *purpose, const char *events, const char *level,
-						   const char *condition, const char *argument);
+						   const char *purpose, const char *events, const char *level);
 static void append_removal(StringInfo sql, const MtMigration *migration, const MtRelation *relation,
 						   const char *purpose);
+static char *key_changed(const MtRelation *relation);
 static char *names_array(const MtRelation *relation);
 
 /* mt_target_reverse_attach makes what is missing of a table's capture, and looks after its partitions. */
@@ -121,7 +60,7 @@ mt_target_reverse_attach(MtRemote *remote, const MtMigration *migration, const M
 	MtCaptureTable *table = look_at_table(remote, migration, relation);
 
 	if (!table->queue)
-		create_queue(remote, migration, relation, table);
+		create_queue(remote, migration, relation);
 	if (strcmp(table->triggers, table->by_row ? ROW_TRIGGERS : STATEMENT_TRIGGERS) != 0)
 		create_triggers(remote, migration, relation, table);
 	if (table->partitioned)
@@ -158,17 +97,11 @@ look_at_table(MtRemote *remote, const MtMigration *migration, const MtRelation *
 	return table;
 }
 
-/* create_queue makes the queue of a table and the functions that write it. */
+/* create_queue makes the queue of a table. */
 static void
-create_queue(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
-			 const MtCaptureTable *table)
+create_queue(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)
 {
 	StringInfoData sql;
-	char	   *columns = mt_target_queue_columns(relation);
-	char	   *changed = mt_target_key_columns(relation, "c.");
-	char	   *every_key = psprintf("INSERT INTO migrate_tiers.queue_%.8s_%d (kind, %s) SELECT 0, %s FROM ONLY ",
-									 migration->ident, relation->id, columns, changed);
-	char	   *body;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
@@ -176,11 +109,6 @@ create_queue(MtRemote *remote, const MtMigration *migration, const MtRelation *r
 					 " noted timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(), kind smallint NOT NULL, condition text%3$s)"
 					 " WITH (" MT_QUEUE_STORAGE "); CREATE INDEX ON migrate_tiers.queue_%1$.8s_%2$d (xid);\n",
 					 migration->ident, relation->id, queue_definition(remote, relation));
-	body = psprintf(capture_body, migration->ident, relation->id, columns, changed,
-					mt_target_key_columns(relation, "OLD."), mt_target_key_columns(relation, "NEW."));
-	appendStringInfo(&sql, capture_function, migration->ident, relation->id, quote_literal_cstr(body), table->owner);
-	body = psprintf(truncate_body, migration->ident, relation->id, table->oid, quote_literal_cstr(every_key));
-	appendStringInfo(&sql, truncate_function, migration->ident, relation->id, quote_literal_cstr(body));
 	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
 }
 
@@ -221,24 +149,23 @@ create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation
 {
 	static const char *const statements[][2] = {{"insert", "NEW"}, {"update", "NEW"}, {"delete", "OLD"}};
 	const char *name = mt_relation_target_name(relation);
-	char	   *changed = psprintf(" AND ROW(%s)::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(%s)::pg_catalog.record",
-								   mt_target_key_columns(relation, "OLD."), mt_target_key_columns(relation, "NEW."));
 	StringInfoData sql;
 
 	initStringInfo(&sql);
+	appendStringInfoString(&sql, mt_target_note_functions(migration, relation, table->by_row, table->oid, table->owner));
 	if (table->by_row)
-		append_trigger(&sql, migration, relation, "row", "INSERT OR UPDATE OR DELETE", "FOR EACH ROW", "", "");
+		append_trigger(&sql, migration, relation, "row", "INSERT OR UPDATE OR DELETE", "FOR EACH ROW");
 	else if (strstr(table->triggers, "row"))
 		append_removal(&sql, migration, relation, "row");
 	for (int i = 0; i < lengthof(statements); i++)
 	{
 		if (!table->by_row)
 			append_trigger(&sql, migration, relation, statements[i][0], statements[i][0],
-						   psprintf("REFERENCING %s TABLE AS changed FOR EACH STATEMENT", statements[i][1]), "", "");
+						   psprintf("REFERENCING %s TABLE AS changed FOR EACH STATEMENT", statements[i][1]));
 		else if (strstr(table->triggers, statements[i][0]))
 			append_removal(&sql, migration, relation, statements[i][0]);
 	}
-	append_trigger(&sql, migration, relation, "key", "UPDATE", "FOR EACH ROW", changed, "'old'");
+	append_trigger(&sql, migration, relation, "key", "UPDATE", psprintf("FOR EACH ROW %s", key_changed(relation)));
 	appendStringInfoString(&sql, mt_target_truncate_trigger(migration, relation, name));
 	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
 }
@@ -246,17 +173,16 @@ create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation
 /* append_trigger makes one AFTER trigger; a partitioned table's are enabled on the partitions, too. */
 static void
 append_trigger(StringInfo sql, const MtMigration *migration, const MtRelation *relation, const char *purpose,
-			   const char *events, const char *level, const char *condition, const char *argument)
+			   const char *events, const char *level)
 {
 	const char *table = mt_relation_target_name(relation);
 	const char *trigger = mt_target_reverse_trigger(migration, relation, purpose);
 
 	appendStringInfo(sql,
 					 "CREATE OR REPLACE TRIGGER %s AFTER %s ON %s %s "
-					 "WHEN (pg_catalog.current_setting('migrate_tiers.session', true) IS DISTINCT FROM %s%s) "
-					 "EXECUTE FUNCTION migrate_tiers.capture_%.8s_%d(%s);",
-					 trigger, events, table, level, quote_literal_cstr(migration->token), condition,
-					 migration->ident, relation->id, argument);
+					 "EXECUTE FUNCTION migrate_tiers.%s_%.8s_%d();",
+					 trigger, events, table, level, strcmp(purpose, "key") == 0 ? "key" : "capture",
+					 migration->ident, relation->id);
 	appendStringInfo(sql, "ALTER TABLE %s ENABLE ALWAYS TRIGGER %s;", table, trigger);
 }
 
@@ -309,6 +235,21 @@ mt_target_key_columns(const MtRelation *relation, const char *prefix)
 	initStringInfo(&text);
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&text, "%s%s%s", i ? ", " : "", prefix, quote_identifier(relation->key_columns[i]));
+	return text.data;
+}
+
+/* key_changed returns the condition that an update has changed the key, by the operators of the key's index. */
+static char *
+key_changed(const MtRelation *relation)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < relation->nkeys; i++)
+		appendStringInfo(&text, "%sOLD.%s %s NEW.%s", i ? " AND " : "WHEN (NOT (",
+						 quote_identifier(relation->key_columns[i]), relation->key_operators[i],
+						 quote_identifier(relation->key_columns[i]));
+	appendStringInfoString(&text, "))");
 	return text.data;
 }
 

@@ -17,6 +17,10 @@ extern char *mt_target_reverse_trigger(const MtMigration *migration, const MtRel
 	"autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000," \
 	" autovacuum_vacuum_insert_threshold = -1"
 
+/* The functions of a table's triggers; its oid, its owner quoted. */
+extern char *mt_target_note_functions(const MtMigration *migration, const MtRelation *relation, bool by_row,
+									  const char *oid, const char *owner);
+
 /* The TRUNCATE trigger of a table or partition, whose name comes quoted. */
 extern char *mt_target_truncate_trigger(const MtMigration *migration, const MtRelation *relation,
 										const char *table);

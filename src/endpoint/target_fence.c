@@ -13,8 +13,13 @@
  * looks at the flag again; who closes sets the flag, and then waits for the
  * exclusive lock.  Either the writer's second look finds the flag closed, or
  * the closer finds the lock taken.  A transaction that was let through and has
- * written goes on to its end.  All that is the condition of the trigger, since it is
- * cheap there; the function is called for those who do not simply pass.
+ * written goes on to its end.
+ *
+ * It is all in the function, in one expression: the condition of a trigger is
+ * parsed and planned by each statement anew, which costs several times as much.  It
+ * acts as the writer and pins no search_path, which would cost as much again, so
+ * every name and operator in it is qualified; who does not simply pass is
+ * seen to by a second function.
  *
  * Our own sessions are known by the migration's token.  Creating a trigger
  * waits for the transactions that are writing the table.  A trigger's name
@@ -41,22 +46,22 @@
 #define OPEN   "2"
 
 const char *const mt_target_fence_functions =
-	/* Arguments: the migration's ident, and the second key of its lock. */
-	"CREATE FUNCTION migrate_tiers.refuse_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-	"SET search_path = pg_catalog, pg_temp AS $f$\n"
+	/* Every writer calls it; for others it does nothing, or fails. */
+	"CREATE FUNCTION migrate_tiers.refuse_write(ident text, key integer, table_schema name, table_name name) RETURNS void\n"
+	"LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$\n"
 	"DECLARE\n"
-	"  flag regclass := 'migrate_tiers.fence_' || left(TG_ARGV[0], 8);\n"
-	"  writer regclass := to_regclass('migrate_tiers.writer_' || left(TG_ARGV[0], 8));\n"
+	"  flag regclass := 'migrate_tiers.fence_' || left(ident, 8);\n"
+	"  writer regclass := to_regclass('migrate_tiers.writer_' || left(ident, 8));\n"
 	"  deadline timestamptz := clock_timestamp() + interval '1 s';\n"
 	"  written boolean := false;\n"
 	"BEGIN\n"
 	/* The lock is not to be had for an instant where a fence that was being closed is opened again. */
 	"  WHILE pg_sequence_last_value(flag) = " OPEN " LOOP\n"
-	"    IF pg_try_advisory_xact_lock_shared(" LOCK_CLASS ", TG_ARGV[1]::integer) THEN\n"
-	"      IF pg_sequence_last_value(flag) = " OPEN " THEN RETURN NULL; END IF;\n"
+	"    IF pg_try_advisory_xact_lock_shared(" LOCK_CLASS ", key) THEN\n"
+	"      IF pg_sequence_last_value(flag) = " OPEN " THEN RETURN; END IF;\n"
 	"    ELSIF clock_timestamp() > deadline THEN\n"
 	"      RAISE EXCEPTION USING ERRCODE = '55P03',\n"
-	"        MESSAGE = format('somebody holds advisory lock (" LOCK_CLASS ", %s) of a migration', TG_ARGV[1]),\n"
+	"        MESSAGE = format('somebody holds advisory lock (" LOCK_CLASS ", %s) of a migration', key),\n"
 	"        HINT = 'Look for it in pg_locks, and end that session.';\n"
 	"    ELSE\n"
 	"      PERFORM pg_sleep(0.005);\n"
@@ -66,14 +71,13 @@ const char *const mt_target_fence_functions =
 	"  IF writer IS NOT NULL AND pg_current_xact_id_if_assigned() IS NOT NULL THEN\n"
 	"    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE xid = pg_current_xact_id())', writer) INTO written;\n"
 	"  END IF;\n"
-	"  IF written THEN RETURN NULL; END IF;\n"
+	"  IF written THEN RETURN; END IF;\n"
 	"  RAISE EXCEPTION USING ERRCODE = 'MT005',\n"
 	"    MESSAGE = format('writes of table %I.%I go to the source database while migration \"%s\" is in phase %s',\n"
-	"      TG_TABLE_SCHEMA, TG_TABLE_NAME, (SELECT name FROM migrate_tiers.migration WHERE ident = TG_ARGV[0]::uuid),\n"
-	"      coalesce((SELECT phase FROM migrate_tiers.migration WHERE ident = TG_ARGV[0]::uuid), 'syncing')),\n"
+	"      $3, $4, (SELECT m.name FROM migrate_tiers.migration m WHERE m.ident = $1::uuid),\n"
+	"      coalesce((SELECT m.phase FROM migrate_tiers.migration m WHERE m.ident = $1::uuid), 'syncing')),\n"
 	"    HINT = 'Write to the source database; here the table is filled by the migration.';\n"
 	"END $f$;\n"
-	"REVOKE ALL ON FUNCTION migrate_tiers.refuse_write() FROM PUBLIC;\n"
 	/* Waits for one lock_timeout, so that whoever waits can be interrupted and leaves no request behind. */
 	"CREATE FUNCTION migrate_tiers.await_writers(integer) RETURNS boolean LANGUAGE plpgsql AS $f$\n"
 	"BEGIN\n"
@@ -83,6 +87,20 @@ const char *const mt_target_fence_functions =
 	"  RETURN false;\n"
 	"END $f$;\n"
 	"REVOKE ALL ON FUNCTION migrate_tiers.await_writers(integer) FROM PUBLIC;\n";
+
+/* Of a migration: its ident, the second key of its lock, its token. */
+static const char *const check_function =
+	"CREATE OR REPLACE FUNCTION migrate_tiers.check_write_%1$.8s() RETURNS trigger LANGUAGE plpgsql AS $f$\n"
+	"BEGIN\n"
+	"  IF pg_catalog.current_setting('migrate_tiers.session', true) OPERATOR(pg_catalog.=) %3$s\n"
+	"    OR pg_catalog.pg_sequence_last_value('migrate_tiers.fence_%1$.8s'::pg_catalog.regclass) OPERATOR(pg_catalog.=) " OPEN "\n"
+	"    AND pg_catalog.pg_try_advisory_xact_lock_shared(" LOCK_CLASS ", %2$s)\n"
+	"    AND pg_catalog.pg_sequence_last_value('migrate_tiers.fence_%1$.8s'::pg_catalog.regclass) OPERATOR(pg_catalog.=) " OPEN "\n"
+	"  THEN RETURN NULL; END IF;\n"
+	"  PERFORM migrate_tiers.refuse_write('%1$s', %2$s, TG_TABLE_SCHEMA, TG_TABLE_NAME);\n"
+	"  RETURN NULL;\n"
+	"END $f$;\n"
+	"REVOKE ALL ON FUNCTION migrate_tiers.check_write_%1$.8s() FROM PUBLIC;\n";
 
 /* The table and all its partitions, without a lock on any of them. */
 #define TREE \
@@ -98,6 +116,13 @@ static void drop_triggers(MtRemote *remote, const char *pattern);
 static char *lock_key(const MtMigration *migration);
 static void set_flag(MtRemote *remote, const MtMigration *migration, const char *value);
 static void raise_writers(MtRemote *remote, const MtMigration *migration);
+
+/* mt_target_fence_function returns what makes the function of a migration's fence. */
+char *
+mt_target_fence_function(const MtMigration *migration)
+{
+	return psprintf(check_function, migration->ident, lock_key(migration), quote_literal_cstr(migration->token));
+}
 
 /*
  * mt_target_fence puts the fence on a table and its partitions.  Each table is
@@ -152,14 +177,9 @@ fence_table(MtRemote *remote, const MtMigration *migration, const char *trigger,
 	for (int i = 0; i < lengthof(events); i++)
 	{
 		appendStringInfo(&sql,
-						 "CREATE OR REPLACE TRIGGER %1$s%2$s BEFORE %3$s ON %4$s FOR EACH STATEMENT "
-						 "WHEN (pg_catalog.current_setting('migrate_tiers.session', true) IS DISTINCT FROM %5$s AND NOT"
-						 " (pg_catalog.pg_sequence_last_value('migrate_tiers.fence_%6$.8s') = " OPEN
-						 " AND pg_catalog.pg_try_advisory_xact_lock_shared(" LOCK_CLASS ", %7$s)"
-						 " AND pg_catalog.pg_sequence_last_value('migrate_tiers.fence_%6$.8s') = " OPEN ")) "
-						 "EXECUTE FUNCTION migrate_tiers.refuse_write('%6$s', '%7$s');",
-						 trigger, events[i][0], events[i][1], table, quote_literal_cstr(migration->token),
-						 migration->ident, lock_key(migration));
+						 "CREATE OR REPLACE TRIGGER %s%s BEFORE %s ON %s FOR EACH STATEMENT "
+						 "EXECUTE FUNCTION migrate_tiers.check_write_%.8s();",
+						 trigger, events[i][0], events[i][1], table, migration->ident);
 		appendStringInfo(&sql, "ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s%s;", table, trigger, events[i][0]);
 	}
 	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
@@ -174,7 +194,8 @@ drop_triggers(MtRemote *remote, const char *pattern)
 	rows = mt_remote_query(remote,
 						   "SELECT pg_catalog.string_agg(pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %s', g.tgname, "
 						   "g.tgrelid::pg_catalog.regclass), '; ') FROM pg_catalog.pg_trigger g "
-						   "WHERE g.tgname ~ $1 AND g.tgfoid = pg_catalog.to_regprocedure('migrate_tiers.refuse_write()') "
+						   "WHERE g.tgname ~ $1 AND g.tgfoid IN (SELECT p.oid FROM pg_catalog.pg_proc p "
+						   "WHERE p.pronamespace = pg_catalog.to_regnamespace('migrate_tiers')::pg_catalog.oid AND p.proname ~ '^check_write_') "
 						   "GROUP BY g.tgrelid ORDER BY g.tgrelid",
 						   MT_PARAMS(pattern));
 	for (int row = 0; row < rows->count; row++)

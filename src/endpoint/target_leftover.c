@@ -60,6 +60,7 @@ static const char *const uninstall_body =
 	" WHERE relnamespace = 'migrate_tiers'::regnamespace AND relkind = 'r' AND starts_with(relname::text, 'stage_%2$.8s_') LOOP\n"
 	"  EXECUTE statement;\n"
 	"END LOOP;\n"
+	"DROP FUNCTION IF EXISTS migrate_tiers.check_write_%2$.8s();\n"
 	"DROP SEQUENCE IF EXISTS migrate_tiers.fence_%2$.8s;\n"
 	"DELETE FROM migrate_tiers.migration WHERE ident = %1$s;\n"
 	"IF NOT EXISTS (SELECT FROM migrate_tiers.migration) THEN DROP SCHEMA migrate_tiers CASCADE; END IF;\n"

@@ -24,11 +24,13 @@ static const char *const install_body =
 	"CREATE TABLE migrate_tiers.writer_%1$.8s (xid xid8 NOT NULL, committed timestamptz, application text)\n"
 	"  WITH (" MT_QUEUE_STORAGE ");\n"
 	"CREATE INDEX ON migrate_tiers.writer_%1$.8s (xid);\n"
-	"CREATE FUNCTION migrate_tiers.commit_%1$.8s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-	"SET search_path = pg_catalog, pg_temp AS $f$\n"
+	"CREATE FUNCTION migrate_tiers.commit_%1$.8s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $f$\n"
+	"DECLARE\n"
+	"  noted text;\n"
 	"BEGIN\n"
-	"  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (NEW.xid, clock_timestamp(), NEW.application);\n"
-	"  PERFORM set_config('migrate_tiers.xid', '', true);\n"
+	"  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (NEW.xid, pg_catalog.clock_timestamp(), NEW.application);\n"
+	/* An assignment, since that needs no executor. */
+	"  noted := pg_catalog.set_config('migrate_tiers.xid', '', true);\n"
 	"  RETURN NULL;\n"
 	"END $f$;\n"
 	"REVOKE ALL ON FUNCTION migrate_tiers.commit_%1$.8s() FROM PUBLIC;\n"
@@ -43,7 +45,7 @@ static const char *const install_body =
 /* Functions, then tables, of a migration or of one of its tables; by the end of their names. */
 static const char *const drop_body =
 	"FOR statement IN SELECT pg_catalog.format('DROP FUNCTION migrate_tiers.%%I()', p.proname) FROM pg_catalog.pg_proc p\n"
-	"  WHERE p.pronamespace = pg_catalog.to_regnamespace('migrate_tiers')::oid AND p.proname ~ '^(capture|truncate)_%1$s$' LOOP\n"
+	"  WHERE p.pronamespace = pg_catalog.to_regnamespace('migrate_tiers')::oid AND p.proname ~ '^(capture|key|truncate)_%1$s$' LOOP\n"
 	"  EXECUTE statement;\n"
 	"END LOOP;\n"
 	"FOR statement IN SELECT pg_catalog.format('DROP TABLE migrate_tiers.%%I', c.relname) FROM pg_catalog.pg_class c\n"

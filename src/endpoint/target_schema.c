@@ -105,6 +105,7 @@ static const char *const own_body =
 	"  GRANT SELECT ON SEQUENCE migrate_tiers.fence_%4$.8s TO PUBLIC;\n"
 	"  PERFORM pg_catalog.setval('migrate_tiers.fence_%4$.8s', 1);\n"
 	"END IF;\n"
+	"%5$s"
 	"END";
 
 static const char *const uninstall_body =
@@ -114,11 +115,13 @@ static const char *const uninstall_body =
 	"EXECUTE (SELECT coalesce('DROP TABLE ' || pg_catalog.string_agg(oid::pg_catalog.regclass::text, ', '), 'SELECT 1')\n"
 	"  FROM pg_catalog.pg_class WHERE relnamespace = 'migrate_tiers'::pg_catalog.regnamespace AND relkind = 'r'\n"
 	"  AND pg_catalog.starts_with(relname::text, 'stage_%2$.8s_'));\n"
+	"DROP FUNCTION IF EXISTS migrate_tiers.check_write_%2$.8s();\n"
 	"DROP SEQUENCE IF EXISTS migrate_tiers.fence_%2$.8s;\n"
 	"DELETE FROM migrate_tiers.migration WHERE ident = %1$s;\n"
 	"IF EXISTS (SELECT FROM migrate_tiers.migration) THEN RETURN; END IF;\n"
 	"DROP VIEW migrate_tiers.routing;\n"
-	"DROP FUNCTION migrate_tiers.refuse_write(), migrate_tiers.await_writers(integer), migrate_tiers.sync_token(name),\n"
+	"DROP FUNCTION migrate_tiers.refuse_write(text, integer, name, name),\n"
+	"  migrate_tiers.await_writers(integer), migrate_tiers.sync_token(name),\n"
 	"  migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text), migrate_tiers.find_migration(name),\n"
 	"  migrate_tiers.report_instance(text, text, name), migrate_tiers.wait_for_sync(text, interval, name);\n"
 	"DROP TABLE migrate_tiers.sequence, migrate_tiers.instance_report, migrate_tiers.leaf, migrate_tiers.imprint,\n"
@@ -134,7 +137,7 @@ mt_target_schema_create(MtRemote *remote, const MtMigration *migration)
 		mt_target_block(remote, psprintf(install_body, mt_target_fence_functions, mt_target_routines), INSTALL_TIMEOUT);
 	mt_target_block(remote,
 					psprintf(own_body, quote_literal_cstr(migration->ident), quote_literal_cstr(migration->name),
-							 quote_literal_cstr(migration->token), migration->ident),
+							 quote_literal_cstr(migration->token), migration->ident, mt_target_fence_function(migration)),
 					INSTALL_TIMEOUT);
 }
 
