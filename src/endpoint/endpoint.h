@@ -78,6 +78,7 @@ extern int64 mt_remote_stream(MtRemote *remote, const char *sql, int nparams, co
 
 /* Prepares a statement once a session; the name is what mt_pipeline_execute takes. */
 extern void mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql);
+extern bool mt_remote_prepared(const MtRemote *remote, const char *statement);
 extern void mt_remote_unprepare(MtRemote *remote);	/* forgets all: what they were made for has changed */
 
 #endif							/* MT_ENDPOINT_H */

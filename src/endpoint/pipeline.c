@@ -16,10 +16,20 @@
 #define PIPELINE_BATCH 32
 #define PIPELINE_BYTES (256 * 1024)
 
+/* Who wants the rows of a statement. */
+typedef struct MtTaker
+{
+	int			number;			/* of the statement, from 0 */
+	MtRowFn		function;
+	void	   *arg;
+} MtTaker;
+
 static void send_params(MtRemote *remote, const char *text, bool prepared, int nparams,
-						const MtField *params);
+						const MtField *params, bool binary);
 static PGresult *end_pipeline(MtRemote *remote);
 static void read_answers(MtRemote *remote, bool wait);
+static MtTaker *next_taker(MtRemote *remote);
+static void take_rows(MtRemote *remote, PGresult *result);
 
 /* mt_pipeline_begin opens a pipeline. */
 void
@@ -32,20 +42,36 @@ mt_pipeline_begin(MtRemote *remote)
 	remote->unread = 0;
 	remote->affected = 0;
 	remote->answered = 0;
+	remote->queued = 0;
+	remote->takers = NIL;
+	remote->taker = 0;
+	remote->fresh = true;
 }
 
 /* mt_pipeline_query queues a statement given as text. */
 void
 mt_pipeline_query(MtRemote *remote, const char *sql, int nparams, const MtField *params)
 {
-	send_params(remote, sql, false, nparams, params);
+	send_params(remote, sql, false, nparams, params, false);
 }
 
 /* mt_pipeline_execute queues a prepared statement. */
 void
 mt_pipeline_execute(MtRemote *remote, const char *statement, int nparams, const MtField *params)
 {
-	send_params(remote, statement, true, nparams, params);
+	send_params(remote, statement, true, nparams, params, false);
+}
+
+/* mt_pipeline_rows queues a prepared statement whose rows are wanted. */
+void
+mt_pipeline_rows(MtRemote *remote, const char *statement, int nparams, const MtField *params,
+				 MtRowFn row_function, void *arg)
+{
+	MtTaker    *taker = palloc(sizeof(MtTaker));
+
+	*taker = (MtTaker) {remote->queued, row_function, arg};
+	remote->takers = lappend(remote->takers, taker);
+	send_params(remote, statement, true, nparams, params, true);
 }
 
 /* mt_pipeline_finish waits for all answers, raises the first error and counts rows affected. */
@@ -93,7 +119,7 @@ end_pipeline(MtRemote *remote)
 }
 
 static void
-send_params(MtRemote *remote, const char *text, bool prepared, int nparams, const MtField *params)
+send_params(MtRemote *remote, const char *text, bool prepared, int nparams, const MtField *params, bool binary)
 {
 	const char **values = palloc(sizeof(char *) * (nparams + 1));
 	int		   *lengths = palloc(sizeof(int) * (nparams + 1));
@@ -107,8 +133,8 @@ send_params(MtRemote *remote, const char *text, bool prepared, int nparams, cons
 		formats[i] = params[i].binary ? 1 : 0;
 	}
 	sent = prepared ?
-		PQsendQueryPrepared(remote->conn, text, nparams, values, lengths, formats, 0) :
-		PQsendQueryParams(remote->conn, text, nparams, NULL, values, lengths, formats, 0);
+		PQsendQueryPrepared(remote->conn, text, nparams, values, lengths, formats, binary) :
+		PQsendQueryParams(remote->conn, text, nparams, NULL, values, lengths, formats, binary);
 	if (!sent)
 		mt_remote_raise(remote, NULL, text);
 	for (int i = 0; i < nparams; i++)
@@ -116,6 +142,7 @@ send_params(MtRemote *remote, const char *text, bool prepared, int nparams, cons
 	pfree(values);
 	pfree(lengths);
 	pfree(formats);
+	remote->queued++;
 	remote->unread++;
 	if (remote->unread % PIPELINE_BATCH == 0 || remote->unsent > PIPELINE_BYTES)
 	{
@@ -133,6 +160,9 @@ read_answers(MtRemote *remote, bool wait)
 	{
 		PGresult   *result;
 
+		/* Where it is too late for that, the rows come all together. */
+		if (remote->fresh && next_taker(remote) != NULL)
+			(void) PQsetSingleRowMode(remote->conn);
 		if (!wait)
 		{
 			if (!PQconsumeInput(remote->conn))
@@ -141,6 +171,7 @@ read_answers(MtRemote *remote, bool wait)
 				return;
 		}
 		result = mt_remote_result(remote);
+		remote->fresh = false;
 		switch (PQresultStatus(result))
 		{
 			case PGRES_PIPELINE_SYNC:
@@ -148,11 +179,14 @@ read_answers(MtRemote *remote, bool wait)
 				PQclear(result);
 				continue;
 			case PGRES_SINGLE_TUPLE:
-				/* libpq has not left the mode of a stream before; the end of the rows is still to come. */
+				/* Also where libpq has not left the mode of a statement before; the end of the rows is still to come. */
+				take_rows(remote, result);
 				PQclear(result);
 				continue;
 			case PGRES_COMMAND_OK:
 			case PGRES_TUPLES_OK:
+				take_rows(remote, result);
+				remote->taker += next_taker(remote) != NULL;
 				remote->affected += strtoll(PQcmdTuples(result), NULL, 10);
 				remote->answered++;
 				PQclear(result);
@@ -174,5 +208,26 @@ read_answers(MtRemote *remote, bool wait)
 		Assert(result == NULL);
 		PQclear(result);
 		remote->unread--;
+		remote->fresh = true;
 	}
+}
+
+/* next_taker returns who wants the rows of the answer that comes next, or NULL. */
+static MtTaker *
+next_taker(MtRemote *remote)
+{
+	MtTaker    *taker = remote->taker < list_length(remote->takers) ?
+		(MtTaker *) list_nth(remote->takers, remote->taker) : NULL;
+
+	return taker != NULL && remote->first_error == NULL && taker->number == remote->answered ? taker : NULL;
+}
+
+/* take_rows gives the rows of a result to who wants them. */
+static void
+take_rows(MtRemote *remote, PGresult *result)
+{
+	MtTaker    *taker = next_taker(remote);
+
+	for (int row = 0; taker != NULL && row < PQntuples(result); row++)
+		mt_remote_give_row(result, row, taker->function, taker->arg);
 }

@@ -111,12 +111,10 @@ void
 mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql)
 {
 	PGresult   *result;
-	ListCell   *cell;
 	MemoryContext previous;
 
-	foreach(cell, remote->prepared)
-		if (strcmp((char *) lfirst(cell), statement) == 0)
-			return;
+	if (mt_remote_prepared(remote, statement))
+		return;
 	mt_remote_start(remote);
 	if (!PQsendPrepare(remote->conn, statement, sql, 0, NULL))
 		mt_remote_raise(remote, NULL, sql);
@@ -126,6 +124,18 @@ mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql)
 	previous = MemoryContextSwitchTo(remote->context);
 	remote->prepared = lappend(remote->prepared, pstrdup(statement));
 	MemoryContextSwitchTo(previous);
+}
+
+/* mt_remote_prepared says whether a statement is prepared, so that its text need not be made. */
+bool
+mt_remote_prepared(const MtRemote *remote, const char *statement)
+{
+	ListCell   *cell;
+
+	foreach(cell, remote->prepared)
+		if (strcmp((char *) lfirst(cell), statement) == 0)
+			return true;
+	return false;
 }
 
 /* mt_remote_unprepare forgets every prepared statement. */

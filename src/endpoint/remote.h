@@ -21,6 +21,10 @@ struct MtRemote
 	PGresult   *first_error;	/* of a pipeline */
 	int64		answered;		/* statements of a pipeline before that error, or so far */
 	int			unread;			/* answers that a pipeline still waits for */
+	int			queued;			/* statements of a pipeline */
+	List	   *takers;			/* MtTaker: those of them whose rows somebody wants, in order */
+	int			taker;			/* the next of these */
+	bool		fresh;			/* nothing of the next answer was read */
 	int64		unsent;			/* bytes of parameters since it last flushed */
 	int64		affected;
 };
@@ -29,6 +33,9 @@ extern void mt_remote_start(MtRemote *remote);
 extern void mt_remote_flush(MtRemote *remote);
 extern void mt_remote_wait(MtRemote *remote, uint32 events);
 extern PGresult *mt_remote_result(MtRemote *remote);
+
+/* Gives a row of a result, which is freed also when the function fails. */
+extern void mt_remote_give_row(PGresult *result, int row, MtRowFn row_function, void *arg);
 
 /* The error code of a result; a connection failure where there is none. */
 extern int	mt_remote_sqlstate(const PGresult *result);

@@ -6,7 +6,6 @@
 #include "endpoint/remote.h"
 
 static void send_statement(MtRemote *remote, const char *sql, int nparams, const MtField *params);
-static void give_row(PGresult *result, MtRowFn row_function, void *arg);
 
 /* mt_remote_stream runs a statement and gives its rows one by one. */
 int64
@@ -25,7 +24,7 @@ mt_remote_stream(MtRemote *remote, const char *sql, int nparams, const MtField *
 			case PGRES_SINGLE_TUPLE:
 				rows++;
 				if (row_function != NULL)
-					give_row(result, row_function, arg);
+					mt_remote_give_row(result, 0, row_function, arg);
 				break;
 			case PGRES_TUPLES_OK:
 				break;
@@ -68,9 +67,9 @@ send_statement(MtRemote *remote, const char *sql, int nparams, const MtField *pa
 	mt_remote_flush(remote);
 }
 
-/* give_row gives one row; it is freed also when the function fails. */
-static void
-give_row(PGresult *result, MtRowFn row_function, void *arg)
+/* mt_remote_give_row gives one row of a result; that is freed also when the function fails. */
+void
+mt_remote_give_row(PGresult *result, int row, MtRowFn row_function, void *arg)
 {
 	int			count = PQnfields(result);
 	MtField    *fields = palloc(sizeof(MtField) * Max(count, 1));
@@ -79,8 +78,8 @@ give_row(PGresult *result, MtRowFn row_function, void *arg)
 	{
 		for (int i = 0; i < count; i++)
 		{
-			fields[i].data = PQgetisnull(result, 0, i) ? NULL : PQgetvalue(result, 0, i);
-			fields[i].length = PQgetlength(result, 0, i);
+			fields[i].data = PQgetisnull(result, row, i) ? NULL : PQgetvalue(result, row, i);
+			fields[i].length = PQgetlength(result, row, i);
 			fields[i].binary = true;
 		}
 		row_function(arg, fields, count);

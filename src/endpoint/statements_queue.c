@@ -63,8 +63,9 @@ mt_sql_writer_unsent(const MtMigration *migration)
 }
 
 /*
- * mt_sql_queues_unsent returns a row: the snapshot, its time, since when something is unsent, the ids of
- * the tables that it is of, and a place in the log behind all that the snapshot sees.
+ * mt_sql_queues_unsent returns a row of text: the snapshot, its time, since when something is unsent, the
+ * ids of the tables that it is of, with as many entries as parameter 2 allows to count ("1:5 3:12 "), and
+ * a place in the log behind all that the snapshot sees.
  */
 char *
 mt_sql_queues_unsent(const MtMigration *migration, const List *relations)
@@ -77,11 +78,12 @@ mt_sql_queues_unsent(const MtMigration *migration, const List *relations)
 	{
 		const MtRelation *relation = (const MtRelation *) lfirst(cell);
 
-		appendStringInfo(&tables, "%sCASE WHEN EXISTS (SELECT FROM %s AS q WHERE " UNSENT ") THEN '%d ' ELSE '' END",
-						 tables.len ? " || " : "", mt_sql_queue_name(migration, relation), relation->id);
+		appendStringInfo(&tables, "%scoalesce((SELECT '%d:' || nullif(pg_catalog.count(*), 0) || ' '"
+						 " FROM (SELECT FROM %s AS q WHERE " UNSENT " LIMIT $2::pg_catalog.int8) AS l), '')",
+						 tables.len ? " || " : "", relation->id, mt_sql_queue_name(migration, relation));
 	}
-	return psprintf("SELECT pg_catalog.pg_current_snapshot(), pg_catalog.clock_timestamp(),"
-					" (SELECT pg_catalog.min(q.committed) FROM %s AS q WHERE " UNSENT "), %s, " LOG_END,
+	return psprintf("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.clock_timestamp()::pg_catalog.text,"
+					" (SELECT pg_catalog.min(q.committed)::pg_catalog.text FROM %s AS q WHERE " UNSENT "), %s, " LOG_END "::pg_catalog.text",
 					mt_sql_writer_name(migration), tables.len ? tables.data : "''");
 }
 

@@ -10,6 +10,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/spi.h"
+#include "endpoint/pipeline.h"
 #include "endpoint/statements_queue.h"
 #include "sync/cancelled.h"
 
@@ -23,7 +24,7 @@ typedef struct MtEntryReader
 
 static void read_entry(void *arg, const MtField *fields, int count);
 static uint64 read_uint64(const MtField *field);
-static const char *mark_text(MtSync *sync);
+static char *entries_name(const MtTable *table);
 static void take_any(void *arg, const MtField *fields, int count);
 static void take_target_entry(void *arg, MtTable *table, const MtTargetEntry *entry);
 static void take_source_row(void *arg, const MtQueueRow *row);
@@ -97,14 +98,42 @@ void
 mt_look_entries(MtSync *sync, MtTable *table, bool times, MtTargetEntryFn function, void *arg)
 {
 	MtEntryReader reader = {.table = table, .function = function, .arg = arg};
-	const char *mark = mark_text(sync);
-	MtField		param = {.data = mark, .length = strlen(mark), .binary = false};
+	MtField		param = mt_reverse_mark_param(sync);
 
 	reader.scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES);
 	mt_remote_stream(sync->remote,
 					 mt_sql_queue_entries(sync->migration, table->relation, table->columns, times),
 					 1, &param, read_entry, &reader);
 	MemoryContextDelete(reader.scratch);
+}
+
+/* mt_look_prepare prepares to read a queue of the target in a pipeline. */
+void
+mt_look_prepare(MtSync *sync, MtTable *table)
+{
+	char	   *name = entries_name(table);
+
+	if (!mt_remote_prepared(sync->remote, name))
+		mt_remote_prepare(sync->remote, name,
+						  mt_sql_queue_entries(sync->migration, table->relation, table->columns, false));
+}
+
+/* mt_look_ask reads a queue of the target in a pipeline; what it needs for that lives as long as the tick. */
+void
+mt_look_ask(MtSync *sync, MtTable *table, MtTargetEntryFn function, void *arg)
+{
+	MtEntryReader *reader = palloc(sizeof(MtEntryReader));
+	MtField		param = mt_reverse_mark_param(sync);
+
+	*reader = (MtEntryReader) {.table = table, .function = function, .arg = arg,
+		.scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES)};
+	mt_pipeline_rows(sync->remote, entries_name(table), 1, &param, read_entry, reader);
+}
+
+static char *
+entries_name(const MtTable *table)
+{
+	return psprintf("mt_entries_%d", table->id);
 }
 
 /* read_entry decodes a row: kind, xid, time, condition, key columns. */
@@ -150,10 +179,13 @@ read_uint64(const MtField *field)
 	return pg_ntoh64(network);
 }
 
-static const char *
-mark_text(MtSync *sync)
+/* mt_reverse_mark_param gives the reverse mark as the parameter of a statement. */
+MtField
+mt_reverse_mark_param(const MtSync *sync)
 {
-	return sync->reverse_mark ? sync->reverse_mark : "0:0:";
+	const char *mark = sync->reverse_mark ? sync->reverse_mark : "0:0:";
+
+	return (MtField) {.data = mark, .length = strlen(mark), .binary = false};
 }
 
 /* mt_look_target_unsent says whether any transaction of the target is not here yet. */
@@ -161,10 +193,13 @@ bool
 mt_look_target_unsent(MtSync *sync)
 {
 	bool		any = false;
-	const char *mark = mark_text(sync);
-	MtField		param = {.data = mark, .length = strlen(mark), .binary = false};
+	MtField		param = mt_reverse_mark_param(sync);
 
-	mt_remote_stream(sync->remote, mt_sql_writer_unsent(sync->migration), 1, &param, take_any, &any);
+	if (!mt_remote_prepared(sync->remote, "mt_unsent"))
+		mt_remote_prepare(sync->remote, "mt_unsent", mt_sql_writer_unsent(sync->migration));
+	mt_pipeline_begin(sync->remote);
+	mt_pipeline_rows(sync->remote, "mt_unsent", 1, &param, take_any, &any);
+	(void) mt_pipeline_finish(sync->remote);
 	return any;
 }
 

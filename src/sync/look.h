@@ -34,6 +34,10 @@ typedef void (*MtTargetEntryFn)(void *arg, MtTable *table, const MtTargetEntry *
 /* Gives the entries of a table's queue on the target that the reverse mark does not see. */
 extern void mt_look_entries(MtSync *sync, MtTable *table, bool times, MtTargetEntryFn function, void *arg);
 
+/* The same in a pipeline, without times, once mt_look_prepare was called for the table. */
+extern void mt_look_prepare(MtSync *sync, MtTable *table);
+extern void mt_look_ask(MtSync *sync, MtTable *table, MtTargetEntryFn function, void *arg);
+
 /* Kinds of the target's queue, besides those of ours. */
 #define MT_TARGET_SPARE 3		/* a key that truncations named by the condition do not concern */
 

@@ -7,37 +7,47 @@
  * REPEATABLE READ with snapshot T: what its queues hold that the reverse mark does
  * not see, and the rows of those keys, are read under T.  Our transaction takes
  * all of it and T as the new mark.  A crash anywhere repeats a tick.
+ *
+ * What a small tick costs is round trips.  So what it asks for goes in pipelines
+ * of prepared statements: the snapshot and which queues have something, then the
+ * entries of those, then the rows of all tables (reverse_apply.c).
  */
 #include "sync/merge.h"
 
 #include "access/xact.h"
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/settings.h"
+#include "endpoint/pipeline.h"
 #include "endpoint/statements_queue.h"
 #include "sync/apply.h"
 #include "sync/cancelled.h"
 #include "sync/look.h"
 
-/* How long to wait before the target's log is looked at again. */
-#define FLUSH_WAIT_MS 5
-
 /* Few keys are looked up one by one, whatever the target's planner thinks of its queue. */
 #define BY_INDEX \
-	"SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;" \
-	" SET LOCAL max_parallel_workers_per_gather = 0"
+	"SELECT pg_catalog.set_config(s, CASE WHEN s OPERATOR(pg_catalog.~) '^enable' THEN 'off' ELSE '0' END, true)" \
+	" FROM pg_catalog.unnest(ARRAY['enable_hashjoin', 'enable_mergejoin', 'max_parallel_workers_per_gather']) AS s"
 #define BY_ANY_PATH "SET LOCAL enable_seqscan = on"
 
-static bool begin_target(MtSync *sync, char **new_mark, TimestampTz *snapshot_time, char **touched);
+/* What the target says at the beginning of a tick. */
+typedef struct MtBegun
+{
+	MtSync	   *sync;
+	char	   *mark;			/* its snapshot */
+	TimestampTz time;
+	char	   *touched;		/* tables that have entries, and how many: "1:5 3:12 " */
+} MtBegun;
+
+static void begin_target(MtSync *sync, MtBegun *begun);
+static void take_begun(void *arg, const MtField *fields, int count);
 static TimestampTz parse_time(const char *text);
 static List *table_relations(MtSync *sync);
-static void collect(MtSync *sync, char *touched);
+static List *touched_tables(MtSync *sync, char *touched);
+static void collect(MtSync *sync, List *tables);
 static void collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry);
 static void spare_keys(MtTable *table);
 static void show_mark(MtSync *sync);
@@ -49,9 +59,7 @@ bool
 mt_reverse_run(MtSync *sync)
 {
 	MemoryContext previous;
-	char	   *new_mark;
-	char	   *touched;
-	TimestampTz snapshot_time;
+	MtBegun		begun = {.sync = sync};
 
 	MemoryContextReset(sync->tick_context);
 	previous = MemoryContextSwitchTo(sync->tick_context);
@@ -60,36 +68,37 @@ mt_reverse_run(MtSync *sync)
 	sync->reverse_rows = 0;
 	sync->reverse_oldest = 0;
 	sync->reverse_seen = GetCurrentTimestamp();
-	if (!mt_look_target_unsent(sync) || !begin_target(sync, &new_mark, &snapshot_time, &touched))
+	if (!mt_look_target_unsent(sync))
 	{
 		MemoryContextSwitchTo(previous);
 		return false;
 	}
+	begin_target(sync, &begun);
 	StartTransactionCommand();
 	MemoryContextSwitchTo(sync->tick_context);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	sync->cancelled = false;
 	mt_cancelled_load(sync);
 	sync->merge = mt_merge_begin(sync, false, InvalidSnapshot);
-	collect(sync, touched);
-	mt_apply_run(sync, mt_reverse_apply, new_mark, snapshot_time);
+	collect(sync, touched_tables(sync, begun.touched));
+	mt_apply_run(sync, mt_reverse_apply, begun.mark, begun.time);
 	sync->merge = NULL;
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(sync->tick_context);
 	show_mark(sync);
-	finish(sync, new_mark, snapshot_time);
+	finish(sync, begun.mark, begun.time);
 	MemoryContextSwitchTo(previous);
 	return true;
 }
 
-/* show_mark shows whoever asks for it what is here now, beside the target's snapshot. */
+/* show_mark shows whoever asks for it what is here now, beside the target's snapshot, if that is held still. */
 static void
 show_mark(MtSync *sync)
 {
 	TimestampTz time = GetCurrentTimestamp();
 
-	if (sync->at_reverse_mark == NULL)
+	if (sync->at_reverse_mark == NULL || !sync->target_flushed)
 		return;
 	StartTransactionCommand();
 	XactIsoLevel = XACT_REPEATABLE_READ;
@@ -103,23 +112,34 @@ show_mark(MtSync *sync)
 }
 
 /* begin_target takes the target's snapshot, and asks which tables have something. */
-static bool
-begin_target(MtSync *sync, char **new_mark, TimestampTz *snapshot_time, char **touched)
+static void
+begin_target(MtSync *sync, MtBegun *begun)
 {
-	MtRows	   *rows;
-	const char *mark = sync->reverse_mark ? sync->reverse_mark : "0:0:";
+	char	   *limit = psprintf("%d", mt_small_tick + 1);
+	MtField		params[] = {mt_reverse_mark_param(sync), {.data = limit, .length = strlen(limit), .binary = false}};
 
+	if (!mt_remote_prepared(sync->remote, "mt_queues"))
+		mt_remote_prepare(sync->remote, "mt_queues", mt_sql_queues_unsent(sync->migration, table_relations(sync)));
+	mt_pipeline_begin(sync->remote);
+	mt_pipeline_query(sync->remote, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", 0, NULL);
 	/* What is sent already stays in the queues for a while: only their indexes find the rest at once. */
-	mt_remote_run(sync->remote, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = off");
-	rows = mt_remote_query(sync->remote, mt_sql_queues_unsent(sync->migration, table_relations(sync)),
-						   MT_PARAMS(mark));
-	*new_mark = rows->values[0][0];
-	*snapshot_time = parse_time(rows->values[0][1]);
-	if (rows->values[0][2] != NULL)
-		sync->reverse_oldest = parse_time(rows->values[0][2]);
-	*touched = rows->values[0][3];
-	sync->target_lsn = rows->values[0][4];
-	return true;
+	mt_pipeline_query(sync->remote, "SET LOCAL enable_seqscan = off", 0, NULL);
+	mt_pipeline_rows(sync->remote, "mt_queues", lengthof(params), params, take_begun, begun);
+	(void) mt_pipeline_finish(sync->remote);
+}
+
+/* take_begun takes the snapshot, its time, since when something is unsent, in which tables, and the log's end. */
+static void
+take_begun(void *arg, const MtField *fields, int count)
+{
+	MtBegun    *begun = (MtBegun *) arg;
+
+	begun->mark = pstrdup(fields[0].data);
+	begun->time = parse_time(fields[1].data);
+	if (fields[2].data != NULL)
+		begun->sync->reverse_oldest = parse_time(fields[2].data);
+	begun->touched = pstrdup(fields[3].data);
+	begun->sync->target_lsn = pstrdup(fields[4].data);
 }
 
 static TimestampTz
@@ -142,25 +162,56 @@ table_relations(MtSync *sync)
 	return relations;
 }
 
-/* collect reads the entries of the tables that have some; their numbers come separated by spaces. */
-static void
-collect(MtSync *sync, char *touched)
+/* touched_tables lists the tables that have entries, and says whether these are few. */
+static List *
+touched_tables(MtSync *sync, char *touched)
 {
+	List	   *tables = NIL;
+	int64		entries = 0;
 	char	   *at = touched;
 
 	while (*at != '\0')
 	{
-		char	   *end;
-		int32		id = (int32) strtol(at, &end, 10);
-		MtTable    *table = hash_search(sync->tables, &id, HASH_FIND, NULL);
+		int32		id = (int32) strtol(at, &at, 10);
 
-		mt_look_entries(sync, table, false, collect_entry, sync);
+		entries += strtol(at + 1, &at, 10);
+		tables = lappend(tables, hash_search(sync->tables, &id, HASH_FIND, NULL));
+		at++;
+	}
+	sync->target_small = entries <= mt_small_tick;
+	return tables;
+}
+
+/* collect reads the entries of the tables that have some. */
+static void
+collect(MtSync *sync, List *tables)
+{
+	ListCell   *cell;
+
+	if (sync->target_small)
+	{
+		foreach(cell, tables)
+			mt_look_prepare(sync, (MtTable *) lfirst(cell));
+		mt_pipeline_begin(sync->remote);
+		mt_pipeline_query(sync->remote, BY_INDEX, 0, NULL);
+	}
+	foreach(cell, tables)
+		if (sync->target_small)
+			mt_look_ask(sync, (MtTable *) lfirst(cell), collect_entry, sync);
+		else
+			mt_look_entries(sync, (MtTable *) lfirst(cell), false, collect_entry, sync);
+	if (sync->target_small)
+		(void) mt_pipeline_finish(sync->remote);
+	else
+		mt_remote_run(sync->remote, BY_ANY_PATH);
+	foreach(cell, tables)
+	{
+		MtTable    *table = (MtTable *) lfirst(cell);
+
 		if (table->both.spare_by != NULL)
 			spare_keys(table);
 		sync->keys += table->keys ? mt_keys_count(table->keys) : 0;
-		at = *end == ' ' ? end + 1 : end;
 	}
-	mt_remote_run(sync->remote, sync->keys <= (uint64) mt_small_tick ? BY_INDEX : BY_ANY_PATH);
 }
 
 static void
@@ -216,23 +267,19 @@ spare_keys(MtTable *table)
 }
 
 /*
- * mt_reverse_flush waits until what the tick has read survives a crash of the target: see
- * mt_apply_flush.  There it can only be waited for, a fraction of a second at most.
+ * mt_reverse_flush sees to it that what the tick has read survives a crash of the target: see
+ * mt_apply_flush.  Where it was not seen to be on disk, a commit there brings the log to it; what the
+ * tick had to read is read, and its snapshot is given up.
  */
 void
 mt_reverse_flush(MtSync *sync)
 {
-	for (;;)
-	{
-		MtRows	   *rows = mt_remote_query(sync->remote,
-										   "SELECT pg_catalog.pg_current_wal_flush_lsn() OPERATOR(pg_catalog.>=) $1::pg_catalog.pg_lsn",
-										   MT_PARAMS(sync->target_lsn));
-
-		if (strcmp(rows->values[0][0], "t") == 0)
-			return;
-		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, FLUSH_WAIT_MS, PG_WAIT_EXTENSION);
-		CHECK_FOR_INTERRUPTS();
-	}
+	if (sync->target_flushed)
+		return;
+	mt_remote_run(sync->remote,
+				  psprintf("COMMIT; BEGIN; SET LOCAL synchronous_commit = local;"
+						   " UPDATE migrate_tiers.migration SET reverse_mark_time = reverse_mark_time WHERE ident = %s; COMMIT; BEGIN",
+						   quote_literal_cstr(sync->migration->ident)));
 }
 
 /* finish ends the target's transaction and tells it how far we are. */

@@ -3,9 +3,9 @@
  *	  Applies a tick of the target here: see reverse.c.
  *
  * Order within a tick as forward: what was truncated, rows that are gone, rows
- * that are there.  Rows come one by one from the target and are gathered, so that
- * a small tick is written when the connection is at rest, and a large one
- * needs no more memory.
+ * that are there.  The rows of a small tick come in one round trip, and are written
+ * when the connection is at rest; those of a large one come table by table, and
+ * are written as soon as many are gathered, so that it needs no more memory.
  */
 #include "sync/merge.h"
 
@@ -16,41 +16,24 @@
 #include "base/spi.h"
 #include "catalog/applying.h"
 #include "catalog/reverse.h"
+#include "endpoint/pipeline.h"
 #include "endpoint/statements.h"
 #include "endpoint/statements_queue.h"
 #include "sync/apply.h"
+#include "sync/gather.h"
 #include "sync/here.h"
 #include "sync/side.h"
 
-/* Rows are gathered up to this many bytes. */
-#define GATHER_BYTES (8 * 1024 * 1024)
-
-typedef struct MtGathered
-{
-	MtSync	   *sync;
-	MtTable    *table;
-	bool		by_insert;
-	bool		keys_only;		/* of rows that are gone */
-	List	   *rows;			/* MtHereRow */
-	int64		bytes;
-} MtGathered;
-
-typedef struct MtHereRow
-{
-	Datum	   *values;
-	char	   *nulls;
-} MtHereRow;
-
-static void apply_tables(MtSync *sync, bool replace);
-static void apply_table(MtSync *sync, MtTable *table, bool replace);
+static void apply_small(MtSync *sync, bool replace);
+static void prepare_flushed(MtSync *sync);
+static void ask_flushed(MtSync *sync);
+static void take_flushed(void *arg, const MtField *fields, int count);
+static void apply_large(MtSync *sync, bool replace);
+static void make_room(MtSync *sync, MtTable *table, bool by_insert);
+static bool takes_inserts(const MtTable *table, bool replace);
 static void apply_joined(MtSync *sync, MtTable *table);
 static void truncate_here(MtSync *sync, MtTable *table);
 static void delete_all(MtSync *sync, MtTable *table);
-static void stream(MtGathered *gathered, const char *sql);
-static void take_row(void *arg, const MtField *fields, int count);
-static bool keeps(MtTable *table, const MtHereRow *row, bool keys_only);
-static void write_rows(MtGathered *gathered);
-static void write_batch(MtGathered *gathered, int at, int count);
 
 /* mt_reverse_apply writes a tick and its mark; false when it must be applied again. */
 bool
@@ -64,7 +47,10 @@ mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, 
 	mt_capture_applying = true;
 	PG_TRY();
 	{
-		apply_tables(sync, replace);
+		if (sync->target_small)
+			apply_small(sync, replace);
+		else
+			apply_large(sync, replace);
 	}
 	PG_FINALLY();
 	{
@@ -82,45 +68,104 @@ mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, 
 	return done;
 }
 
+/* apply_small asks for the rows of all tables at once. */
 static void
-apply_tables(MtSync *sync, bool replace)
+apply_small(MtSync *sync, bool replace)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	MtGathering all = {NIL, 0};
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (mt_table_touched(table))
+		{
+			make_room(sync, table, takes_inserts(table, replace));
+			mt_gather_prepare(sync, table);
+		}
+	prepare_flushed(sync);
+	mt_pipeline_begin(sync->remote);
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (mt_table_touched(table) && table->keys != NULL)
+			mt_gather_ask(&all, sync, table, takes_inserts(table, replace));
+	ask_flushed(sync);
+	(void) mt_pipeline_finish(sync->remote);
+	mt_gather_write(&all, sync);
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (mt_table_touched(table))
+			apply_joined(sync, table);
+}
+
+static void
+prepare_flushed(MtSync *sync)
+{
+	if (!mt_remote_prepared(sync->remote, "mt_flushed"))
+		mt_remote_prepare(sync->remote, "mt_flushed",
+						  "SELECT WHERE pg_catalog.pg_current_wal_flush_lsn() OPERATOR(pg_catalog.>=) $1::pg_catalog.pg_lsn");
+}
+
+/* ask_flushed asks whether all that the tick's snapshot sees is on the target's disk. */
+static void
+ask_flushed(MtSync *sync)
+{
+	MtField		lsn = {.data = sync->target_lsn, .length = strlen(sync->target_lsn), .binary = false};
+
+	sync->target_flushed = false;
+	mt_pipeline_rows(sync->remote, "mt_flushed", 1, &lsn, take_flushed, sync);
+}
+
+static void
+take_flushed(void *arg, const MtField *fields, int count)
+{
+	((MtSync *) arg)->target_flushed = true;
+}
+
+/* apply_large takes one table after the other. */
+static void
+apply_large(MtSync *sync, bool replace)
 {
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
 
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
-		if (mt_table_touched(table))
-		{
-			MtSpiScope	scope;
+	{
+		bool		by_insert = takes_inserts(table, replace);
 
-			sync->sending = table;
-			mt_spi_begin_as(&scope, sync->migration->owner);
-			apply_table(sync, table, replace);
-			mt_spi_end(&scope);
-			apply_joined(sync, table);
-			MemoryContextReset(sync->row_context);
-		}
+		if (!mt_table_touched(table))
+			continue;
+		make_room(sync, table, by_insert);
+		if (table->keys != NULL)
+			mt_gather_stream(sync, table, by_insert);
+		apply_joined(sync, table);
+	}
+	prepare_flushed(sync);
+	mt_pipeline_begin(sync->remote);
+	ask_flushed(sync);
+	(void) mt_pipeline_finish(sync->remote);
+}
+
+/* make_room deletes what was truncated and, where rows are to be inserted, the row of every key of the tick. */
+static void
+make_room(MtSync *sync, MtTable *table, bool by_insert)
+{
+	MtSpiScope	scope;
+
+	sync->sending = table;
+	mt_spi_begin_as(&scope, sync->migration->owner);
+	truncate_here(sync, table);
+	if (table->keys != NULL && by_insert)
+		delete_all(sync, table);
+	mt_spi_end(&scope);
 	sync->sending = NULL;
 }
 
-static void
-apply_table(MtSync *sync, MtTable *table, bool replace)
+static bool
+takes_inserts(const MtTable *table, bool replace)
 {
-	MtGathered	gathered = {.sync = sync, .table = table, .by_insert = replace || !table->can_update};
-
-	truncate_here(sync, table);
-	if (table->keys == NULL)
-		return;
-	if (gathered.by_insert)
-		delete_all(sync, table);
-	else
-	{
-		gathered.keys_only = true;
-		stream(&gathered, mt_sql_queue_absent(sync->migration, table->relation, table->columns));
-		gathered.keys_only = false;
-	}
-	stream(&gathered, mt_sql_queue_present(sync->migration, table->relation, table->columns));
+	return replace || !table->can_update;
 }
 
 /*
@@ -199,106 +244,3 @@ delete_all(MtSync *sync, MtTable *table)
 	MemoryContextSwitchTo(previous);
 }
 
-/* stream asks the target for rows, and writes them. */
-static void
-stream(MtGathered *gathered, const char *sql)
-{
-	MtSync	   *sync = gathered->sync;
-	const char *mark = sync->reverse_mark ? sync->reverse_mark : "0:0:";
-	MtField		param = {.data = mark, .length = strlen(mark), .binary = false};
-	MemoryContext previous = MemoryContextSwitchTo(sync->row_context);
-
-	gathered->rows = NIL;
-	gathered->bytes = 0;
-	mt_remote_stream(sync->remote, sql, 1, &param, take_row, gathered);
-	write_rows(gathered);
-	MemoryContextSwitchTo(previous);
-}
-
-/* take_row gathers a row. */
-static void
-take_row(void *arg, const MtField *fields, int count)
-{
-	MtGathered *gathered = (MtGathered *) arg;
-	MtTable    *table = gathered->table;
-	MtHereRow  *row = palloc(sizeof(MtHereRow));
-
-	row->values = palloc0(sizeof(Datum) * Max(count, 1));
-	row->nulls = palloc(Max(count, 1));
-	for (int i = 0; i < count; i++)
-	{
-		MtColumn   *column = gathered->keys_only ? mt_table_key_column(table, i) : &table->columns->columns[i];
-
-		row->nulls[i] = fields[i].data ? ' ' : 'n';
-		if (fields[i].data)
-			row->values[i] = mt_column_value(column, fields[i].data, fields[i].length);
-		gathered->bytes += fields[i].length;
-	}
-	if (table->both.skip != NULL && !keeps(table, row, gathered->keys_only))
-		return;
-	gathered->rows = lappend(gathered->rows, row);
-	gathered->sync->rows++;
-	gathered->sync->bytes += gathered->bytes;
-	if (gathered->bytes > GATHER_BYTES)
-		write_rows(gathered);
-}
-
-/* keeps says whether a row that came stays in the tick. */
-static bool
-keeps(MtTable *table, const MtHereRow *row, bool keys_only)
-{
-	Datum		key[INDEX_MAX_KEYS];
-	StringInfoData bytes;
-
-	for (int i = 0; i < table->key.count; i++)
-		key[i] = row->values[keys_only ? i : mt_table_key_column(table, i) - table->columns->columns];
-	initStringInfo(&bytes);
-	mt_key_encode_values(&table->key, key, &bytes);
-	return mt_merge_keeps(table, bytes.data, bytes.len);
-}
-
-/* write_rows writes what was gathered, many rows to a statement while there are many, and frees it. */
-static void
-write_rows(MtGathered *gathered)
-{
-	int			left = list_length(gathered->rows);
-	int			at = 0;
-
-	while (left > 0)
-	{
-		int			count = left >= MT_BATCH_ROWS && !gathered->keys_only ? MT_BATCH_ROWS : 1;
-
-		write_batch(gathered, at, count);
-		at += count;
-		left -= count;
-		CHECK_FOR_INTERRUPTS();
-	}
-	gathered->rows = NIL;
-	gathered->bytes = 0;
-	MemoryContextReset(gathered->sync->row_context);
-}
-
-static void
-write_batch(MtGathered *gathered, int at, int count)
-{
-	MtTable    *table = gathered->table;
-	int			columns = gathered->keys_only ? table->key.count : table->columns->count;
-	Datum	   *values = palloc(sizeof(Datum) * Max(columns * count, 1));
-	char	   *nulls = palloc(Max(columns * count, 1));
-	int			place = gathered->keys_only ? MT_HERE_DELETE : gathered->by_insert ? MT_HERE_INSERT :
-		MT_HERE_UPSERT;
-	int			outcome;
-
-	for (int i = 0; i < count; i++)
-	{
-		MtHereRow  *row = (MtHereRow *) list_nth(gathered->rows, at + i);
-
-		memcpy(values + i * columns, row->values, sizeof(Datum) * columns);
-		memcpy(nulls + i * columns, row->nulls, columns);
-	}
-	outcome = SPI_execute_plan(mt_here_plan(table, place, count), values, nulls, false, 0);
-	if (outcome != (place == MT_HERE_DELETE ? SPI_OK_DELETE : SPI_OK_INSERT))
-		elog(ERROR, "unexpected outcome %s of writing a row", SPI_result_code_string(outcome));
-	pfree(values);
-	pfree(nulls);
-}

@@ -43,6 +43,8 @@ typedef struct MtSync
 	char	   *reverse_mark;	/* the target's snapshot up to which we have all of it, as text */
 	TimestampTz reverse_mark_time;
 	char	   *target_lsn;		/* of a reverse tick, as visible_lsn */
+	bool		target_flushed; /* the target's log was seen to be on disk up to there */
+	bool		target_small;	/* the reverse tick is read in pipelines */
 	bool		cancelled;		/* entries of our queue are void */
 	bool		conflicts_there;	/* conflicts may wait on the target to be brought here */
 
@@ -74,6 +76,9 @@ extern void mt_sync_watch_catalog(void);
 
 /* Runs one tick.  Tables that are joining join with it.  Returns whether anything was sent. */
 extern bool mt_tick_run(MtSync *sync);
+
+/* The mark of the way back, as a parameter. */
+extern MtField mt_reverse_mark_param(const MtSync *sync);
 
 /* One tick from the target to the source; returns whether anything was sent. */
 extern bool mt_reverse_run(MtSync *sync);

@@ -2,8 +2,10 @@
  * reverse.c
  *	  The way back, as the sync worker drives it: in turn with forward ticks.
  *
- * The target cannot set a latch of ours, so it is asked: often while something
- * comes, seldom while nothing does.  What stops the way back does not stop the way
+ * The target cannot set a latch of ours, so it is asked, by a prepared statement that
+ * reads the end of one index: often while something comes, seldom while nothing
+ * does.  NOTIFY would tell us, but all commits that notify take turns by one lock of
+ * the whole cluster, which they hold until they are on disk.  What stops the way back does not stop the way
  * forward, and the other way round.
  */
 #include "worker/reverse.h"
@@ -20,12 +22,14 @@
 #include "catalog/reverse.h"
 #include "sync/merge.h"
 
-/* How long to wait before the target is asked again, in ms. */
-#define ASK_BUSY	5
-#define ASK_QUIET	20
-#define ASK_IDLE	100
-#define QUIET_AFTER 1000
-#define IDLE_AFTER	10000
+/* How long to wait before the target is asked again, in ms, by how long ago something came. */
+#define ASK_ACTIVE	 2
+#define ASK_BUSY	 5
+#define ASK_QUIET	 20
+#define ASK_IDLE	 100
+#define ACTIVE_FOR	 100
+#define BUSY_FOR	 1000
+#define QUIET_FOR	 10000
 
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS	 60000
@@ -106,7 +110,8 @@ handle_error(MtWorker *worker, ErrorData *error)
 	{
 		worker->sync->merge = NULL;
 		publish(worker, true);
-		if (mt_remote_usable(worker->sync->remote))
+		/* A statement whose columns have changed is refused for as long as the session lives. */
+		if (mt_remote_usable(worker->sync->remote) && error->sqlerrcode != ERRCODE_FEATURE_NOT_SUPPORTED)
 			mt_remote_run(worker->sync->remote, "ROLLBACK");
 		else
 		{
@@ -134,9 +139,11 @@ next_question(const MtWorker *worker)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!TimestampDifferenceExceeds(worker->reverse_active, now, QUIET_AFTER))
+	if (!TimestampDifferenceExceeds(worker->reverse_active, now, ACTIVE_FOR))
+		return ASK_ACTIVE;
+	if (!TimestampDifferenceExceeds(worker->reverse_active, now, BUSY_FOR))
 		return ASK_BUSY;
-	return TimestampDifferenceExceeds(worker->reverse_active, now, IDLE_AFTER) ? ASK_IDLE : ASK_QUIET;
+	return TimestampDifferenceExceeds(worker->reverse_active, now, QUIET_FOR) ? ASK_IDLE : ASK_QUIET;
 }
 
 /* publish shows how far the way back is; when it failed, what is waiting. */

@@ -68,9 +68,12 @@ mt_worker_step(MtWorker *worker)
 		persist_mark(worker);
 	mt_worker_start_pushes(worker);
 	mt_worker_verify_when_due(worker);
+	/* While the target was waited for, a writer may have set the latch in vain. */
+	if (sent)
+		return 0;
 	if (worker->unjoined)
 		return WAIT_COPYING;
-	return sent || worker->sync->reader->waiting ? WAIT_WAITING : WAIT_IDLE;
+	return worker->sync->reader->waiting ? WAIT_WAITING : WAIT_IDLE;
 }
 
 /*

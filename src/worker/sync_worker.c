@@ -67,8 +67,6 @@ mt_sync_worker_main(Datum arg)
 		wait = try_step(worker);
 		if (wait < 0)
 			break;
-		if (worker->migration->reversing)
-			wait = Min(wait, mt_worker_reverse(worker));
 		if (wait > 0)
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, PG_WAIT_EXTENSION);
 	}
@@ -147,11 +145,12 @@ reload_migration(MtWorker *worker)
 	return worker->migration != NULL && worker->migration->syncing && !worker->migration->paused;
 }
 
-/* try_step runs one round; what goes wrong in it is told, and answered with a longer wait. */
+/* try_step runs one round, both ways; what goes wrong in it is told, and answered with a longer wait. */
 static long
 try_step(MtWorker *worker)
 {
 	volatile long wait = 0;
+	volatile long reverse_wait = LONG_MAX;
 
 	MemoryContextReset(worker->round_context);
 	MemoryContextSwitchTo(worker->round_context);
@@ -165,6 +164,15 @@ try_step(MtWorker *worker)
 				mt_sync_reload(worker->sync);
 			worker->unjoined = true;
 			acknowledge(worker);
+		}
+		/*
+		 * First: whoever waits for the target may use up what a writer here sets the latch for, so our
+		 * own queue is looked at after that.
+		 */
+		if (wait == 0 && worker->migration->reversing)
+		{
+			reverse_wait = mt_worker_reverse(worker);
+			MemoryContextSwitchTo(worker->round_context);
 		}
 		if (wait == 0)
 			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker->retry);
@@ -192,7 +200,7 @@ try_step(MtWorker *worker)
 	PG_END_TRY();
 	/* What comes until the next round must not be put into memory that is gone. */
 	MemoryContextSwitchTo(worker->context);
-	return wait;
+	return Min(wait, reverse_wait);
 }
 
 /* handle_error closes the connection, tells what happened and says how long to wait. */
