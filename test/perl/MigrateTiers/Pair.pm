@@ -148,6 +148,24 @@ sub small_tick
 sub advance { my ($self, $to) = @_; $self->source_sql("CALL migrate_tiers.advance('" . ($to // 'syncing') . "')"); return; }
 sub revert  { my ($self, $to) = @_; $self->source_sql("CALL migrate_tiers.revert('" . ($to // 'planned') . "')"); return; }
 
+# dual_write: from syncing, with the verification that its gate asks for.
+sub dual_write
+{
+	my ($self) = @_;
+	$self->source_sql('SELECT count(*) FROM migrate_tiers.verify()');
+	$self->advance('dual_write');
+	return;
+}
+
+# Waits until all that is committed on the target is on the source; dies where it does not come.
+sub sync_back
+{
+	my ($self, $timeout) = @_;
+	$timeout //= 60;
+	$self->target_pinned("SELECT migrate_tiers.wait_for_sync(timeout => '$timeout s')");
+	return;
+}
+
 # Waits until all that is committed on the source is on the target; dies where it does not come.
 sub sync
 {
