@@ -179,7 +179,7 @@ read_answers(MtRemote *remote, bool wait)
 				PQclear(result);
 				continue;
 			case PGRES_SINGLE_TUPLE:
-				/* Also where libpq has not left the mode of a statement before; the end of the rows is still to come. */
+				/* Also where libpq has not left the mode of a statement before; the rows do not end here. */
 				take_rows(remote, result);
 				PQclear(result);
 				continue;
@@ -217,7 +217,8 @@ static MtTaker *
 next_taker(MtRemote *remote)
 {
 	MtTaker    *taker = remote->taker < list_length(remote->takers) ?
-		(MtTaker *) list_nth(remote->takers, remote->taker) : NULL;
+		(MtTaker *) list_nth(remote->takers, remote->taker) :
+		NULL;
 
 	return taker != NULL && remote->first_error == NULL && taker->number == remote->answered ? taker : NULL;
 }

@@ -37,8 +37,7 @@
 static const char *const statement_body =
 	"DECLARE noted text;\n"
 	"BEGIN\n" IF_OURS
-	"  INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %4$s) SELECT 0, %5$s FROM changed c;\n"
-	NOTE_WRITER("NOT FOUND OR ");
+	"  INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %4$s) SELECT 0, %5$s FROM changed c;\n" NOTE_WRITER("NOT FOUND OR ");
 
 static const char *const row_body =
 	"DECLARE noted text;\n"

@@ -34,6 +34,7 @@ typedef struct MtHereRow
 
 static void ask(MtGathering *all, MtSync *sync, MtTable *table, bool by_insert, bool keys_only);
 static char *rows_name(MtSync *sync, MtTable *table, bool keys_only);
+static char *rows_sql(MtSync *sync, MtTable *table, bool keys_only);
 static void stream(MtSync *sync, MtTable *table, bool by_insert, bool keys_only);
 static void take_row(void *arg, const MtField *fields, int count);
 static bool keeps(MtTable *table, const MtHereRow *row, bool keys_only);
@@ -68,16 +69,22 @@ ask(MtGathering *all, MtSync *sync, MtTable *table, bool by_insert, bool keys_on
 	mt_pipeline_rows(sync->remote, rows_name(sync, table, keys_only), 1, &mark, take_row, part);
 }
 
-/* rows_name names the statement that reads the tick's rows of a table, or the keys of those that are gone; it is prepared. */
+/* rows_name names the statement that reads the tick's rows of a table, or keys of rows that are gone; it is prepared. */
 static char *
 rows_name(MtSync *sync, MtTable *table, bool keys_only)
 {
 	char	   *name = psprintf("mt_%s_%d", keys_only ? "absent" : "present", table->id);
 
 	if (!mt_remote_prepared(sync->remote, name))
-		mt_remote_prepare(sync->remote, name,
-						  (keys_only ? mt_sql_queue_absent : mt_sql_queue_present)(sync->migration, table->relation, table->columns));
+		mt_remote_prepare(sync->remote, name, rows_sql(sync, table, keys_only));
 	return name;
+}
+
+static char *
+rows_sql(MtSync *sync, MtTable *table, bool keys_only)
+{
+	return keys_only ? mt_sql_queue_absent(sync->migration, table->relation, table->columns) :
+		mt_sql_queue_present(sync->migration, table->relation, table->columns);
 }
 
 /* mt_gather_stream asks for the rows of a table, and writes them. */
@@ -97,9 +104,7 @@ stream(MtSync *sync, MtTable *table, bool by_insert, bool keys_only)
 	MtField		mark = mt_reverse_mark_param(sync);
 
 	all.parts = list_make1(&part);
-	mt_remote_stream(sync->remote,
-					 (keys_only ? mt_sql_queue_absent : mt_sql_queue_present)(sync->migration, table->relation, table->columns),
-					 1, &mark, take_row, &part);
+	mt_remote_stream(sync->remote, rows_sql(sync, table, keys_only), 1, &mark, take_row, &part);
 	mt_gather_write(&all, sync);
 }
 

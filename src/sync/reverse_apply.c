@@ -243,4 +243,3 @@ delete_all(MtSync *sync, MtTable *table)
 	}
 	MemoryContextSwitchTo(previous);
 }
-
