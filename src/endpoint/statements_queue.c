@@ -64,27 +64,45 @@ mt_sql_writer_unsent(const MtMigration *migration)
 
 /*
  * mt_sql_queues_unsent returns a row of text: the snapshot, its time, since when something is unsent, the
- * ids of the tables that it is of, with as many entries as parameter 2 allows to count ("1:5 3:12 "), and
- * a place in the log behind all that the snapshot sees.
+ * ids of the tables that it is of, with as many entries as parameter 2 allows to count ("1:5 3:12 "), a
+ * place in the log behind all that the snapshot sees, and the state of the leaf partitions.
  */
 char *
 mt_sql_queues_unsent(const MtMigration *migration, const List *relations)
 {
 	StringInfoData tables;
 	ListCell   *cell;
+	bool		partitioned = false;
 
 	initStringInfo(&tables);
 	foreach(cell, relations)
 	{
 		const MtRelation *relation = (const MtRelation *) lfirst(cell);
 
+		partitioned = partitioned || relation->target_partitioned;
 		appendStringInfo(&tables, "%scoalesce((SELECT '%d:' || nullif(pg_catalog.count(*), 0) || ' '"
-						 " FROM (SELECT FROM %s AS q WHERE " UNSENT " LIMIT $2::pg_catalog.int8) AS l), '')",
+								  " FROM (SELECT FROM %s AS q WHERE " UNSENT " LIMIT $2::pg_catalog.int8) AS l), '')",
 						 tables.len ? " || " : "", relation->id, mt_sql_queue_name(migration, relation));
 	}
 	return psprintf("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.clock_timestamp()::pg_catalog.text,"
-					" (SELECT pg_catalog.min(q.committed)::pg_catalog.text FROM %s AS q WHERE " UNSENT "), %s, " LOG_END "::pg_catalog.text",
-					mt_sql_writer_name(migration), tables.len ? tables.data : "''");
+					" (SELECT pg_catalog.min(q.committed)::pg_catalog.text FROM %s AS q WHERE " UNSENT "), %s, " LOG_END "::pg_catalog.text, (%s)",
+					mt_sql_writer_name(migration), tables.len ? tables.data : "''",
+					partitioned ? mt_sql_leaves_state(migration) : "SELECT ''");
+}
+
+/*
+ * mt_sql_leaves_state returns a text that is another one when a partition was attached, detached, or truncated without
+ * a trigger to note it: each attachment is a row of its own, known by the transaction that made it.
+ */
+char *
+mt_sql_leaves_state(const MtMigration *migration)
+{
+	return psprintf("SELECT pg_catalog.concat(pg_catalog.count(*), ' ', pg_catalog.sum(pg_catalog.hashint8extended("
+					"i.inhrelid::pg_catalog.int8, i.xmin::pg_catalog.text::pg_catalog.int8)), ' ',"
+					" (SELECT pg_catalog.string_agg(c.relfilenode::pg_catalog.text, ' ' ORDER BY c.oid)"
+					" FROM migrate_tiers.leaf AS l JOIN pg_catalog.pg_class AS c ON c.oid = l.leaf"
+					" WHERE l.migration = %s AND NOT l.covered)) FROM pg_catalog.pg_inherits AS i",
+					quote_literal_cstr(migration->ident));
 }
 
 /* mt_sql_queue_entries reads the entries that the mark does not see. */

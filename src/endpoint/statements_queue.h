@@ -19,6 +19,7 @@ extern char *mt_sql_writer_name(const MtMigration *migration);
 /* A row where some transaction's entries are not in the mark; with the tables that have some, and since when. */
 extern char *mt_sql_writer_unsent(const MtMigration *migration);
 extern char *mt_sql_queues_unsent(const MtMigration *migration, const List *relations);
+extern char *mt_sql_leaves_state(const MtMigration *migration);
 
 /* Entries: kind, xid, time written (or NULL), condition, then the key's columns in their form. */
 extern char *mt_sql_queue_entries(const MtMigration *migration, const MtRelation *relation,

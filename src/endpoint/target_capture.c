@@ -63,8 +63,11 @@ mt_target_reverse_attach(MtRemote *remote, const MtMigration *migration, const M
 		create_queue(remote, migration, relation);
 	if (strcmp(table->triggers, table->by_row ? ROW_TRIGGERS : STATEMENT_TRIGGERS) != 0)
 		create_triggers(remote, migration, relation, table);
-	if (table->partitioned)
-		mt_target_cover_partitions(remote, migration, relation);
+	if (table->partitioned && !mt_target_cover_partitions(remote, migration, relation, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("a partition of table %s of the target was truncated while capture came to it",
+						mt_relation_target_name(relation))));
 }
 
 static MtCaptureTable *
@@ -152,7 +155,8 @@ create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, mt_target_note_functions(migration, relation, table->by_row, table->oid, table->owner));
+	appendStringInfoString(&sql,
+						   mt_target_note_functions(migration, relation, table->by_row, table->oid, table->owner));
 	if (table->by_row)
 		append_trigger(&sql, migration, relation, "row", "INSERT OR UPDATE OR DELETE", "FOR EACH ROW");
 	else if (strstr(table->triggers, "row"))
@@ -167,6 +171,8 @@ create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation
 	}
 	append_trigger(&sql, migration, relation, "key", "UPDATE", psprintf("FOR EACH ROW %s", key_changed(relation)));
 	appendStringInfoString(&sql, mt_target_truncate_trigger(migration, relation, name));
+	if (table->partitioned)
+		appendStringInfoString(&sql, mt_target_leaves_sql(migration, relation));
 	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
 }
 

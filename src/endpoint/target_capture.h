@@ -29,8 +29,7 @@ extern char *mt_target_truncate_trigger(const MtMigration *migration, const MtRe
 extern char *mt_target_queue_columns(const MtRelation *relation);
 extern char *mt_target_key_columns(const MtRelation *relation, const char *prefix);
 
-/* Gives partitions that came the TRUNCATE trigger, and notes what came and went with partitions. */
-extern void mt_target_cover_partitions(MtRemote *remote, const MtMigration *migration,
-									   const MtRelation *relation);
+/* Notes the leaf partitions of a table that is captured from now on. */
+extern char *mt_target_leaves_sql(const MtMigration *migration, const MtRelation *relation);
 
 #endif							/* MT_TARGET_CAPTURE_H */

@@ -230,6 +230,9 @@ mt_target_fence_close(MtRemote *remote, const MtMigration *migration)
 		if (GetCurrentTimestamp() >= deadline)
 			raise_writers(remote, migration);
 	}
+	/* Partitions that came while it was closed: who writes them directly has to be refused, too. */
+	foreach(cell, relations)
+		mt_target_fence(remote, migration, (MtRelation *) lfirst(cell));
 	/* The last thing that writers may have done unseen, before whoever closed it drains the queue. */
 	if (mt_target_capturing(remote, migration))
 		foreach(cell, relations)

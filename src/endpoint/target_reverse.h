@@ -25,6 +25,13 @@ extern bool mt_target_capturing(MtRemote *remote, const MtMigration *migration);
 extern void mt_target_reverse_attach(MtRemote *remote, const MtMigration *migration,
 									 const MtRelation *relation);
 
+/*
+ * Notes what came and went with partitions of a table, and gives those that came the TRUNCATE trigger;
+ * false when one could not get it yet, since it is written: that is no error for who is patient.
+ */
+extern bool mt_target_cover_partitions(MtRemote *remote, const MtMigration *migration,
+									   const MtRelation *relation, bool patient);
+
 /* Removes a table's triggers, then its queue; what was not sent is forgotten. */
 extern void mt_target_reverse_detach(MtRemote *remote, const MtMigration *migration,
 									 const MtRelation *relation);

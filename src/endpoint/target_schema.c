@@ -65,7 +65,8 @@ static const char *const install_body =
 	/* Leaf partitions of captured tables, as they were last seen: target_partition.c. */
 	"CREATE TABLE migrate_tiers.leaf (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
-	"  relation integer NOT NULL, leaf oid NOT NULL, bound text, PRIMARY KEY (migration, relation, leaf));\n"
+	"  relation integer NOT NULL, leaf oid NOT NULL, trigger_oid oid NOT NULL, file oid NOT NULL, bound text,\n"
+	"  covered boolean NOT NULL DEFAULT false, PRIMARY KEY (migration, relation, leaf));\n"
 	"CREATE TABLE migrate_tiers.instance_report (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
 	"  name text NOT NULL, phase text NOT NULL,\n"
@@ -137,7 +138,8 @@ mt_target_schema_create(MtRemote *remote, const MtMigration *migration)
 		mt_target_block(remote, psprintf(install_body, mt_target_fence_functions, mt_target_routines), INSTALL_TIMEOUT);
 	mt_target_block(remote,
 					psprintf(own_body, quote_literal_cstr(migration->ident), quote_literal_cstr(migration->name),
-							 quote_literal_cstr(migration->token), migration->ident, mt_target_fence_function(migration)),
+							 quote_literal_cstr(migration->token), migration->ident,
+							 mt_target_fence_function(migration)),
 					INSTALL_TIMEOUT);
 }
 

@@ -98,10 +98,10 @@ describe_attach(const MtMigration *migration, const MtRelation *relation, bool i
 	const char *table = mt_relation_target_name(relation);
 
 	if (inverse)
-		return psprintf("DROP TRIGGER migrate_tiers_capture_%.8s_%d... ON %s; DROP TABLE migrate_tiers.queue_%.8s_%d",
+		return psprintf("DROP TRIGGER migrate_tiers_reverse_%.8s_%d_... ON %s; DROP TABLE migrate_tiers.queue_%.8s_%d",
 						migration->ident, relation->id, table, migration->ident, relation->id);
 	return psprintf("CREATE TABLE migrate_tiers.queue_%.8s_%d for changed keys;"
-					" CREATE TRIGGER migrate_tiers_capture_%.8s_%d... ON %s; ENABLE ALWAYS",
+					" CREATE TRIGGER migrate_tiers_reverse_%.8s_%d_... ON %s; ENABLE ALWAYS",
 					migration->ident, relation->id, migration->ident, relation->id, table);
 }
 

@@ -74,6 +74,7 @@ mt_sync_reload(MtSync *sync)
 	MemoryContext previous = CurrentMemoryContext;
 
 	mt_remote_unprepare(sync->remote);
+	sync->leaves = NULL;
 	mt_xact_begin();
 	close_tables(sync);
 	reload_migration(sync);

@@ -25,6 +25,7 @@
 #include "endpoint/statements_queue.h"
 #include "sync/apply.h"
 #include "sync/cancelled.h"
+#include "sync/leaves.h"
 #include "sync/look.h"
 
 /* Few keys are looked up one by one, whatever the target's planner thinks of its queue. */
@@ -40,6 +41,7 @@ typedef struct MtBegun
 	char	   *mark;			/* its snapshot */
 	TimestampTz time;
 	char	   *touched;		/* tables that have entries, and how many: "1:5 3:12 " */
+	char	   *leaves;			/* state of its leaf partitions */
 } MtBegun;
 
 static void begin_target(MtSync *sync, MtBegun *begun);
@@ -74,6 +76,12 @@ mt_reverse_run(MtSync *sync)
 		return false;
 	}
 	begin_target(sync, &begun);
+	while (!mt_leaves_known(sync, begun.leaves))
+	{
+		mt_remote_run(sync->remote, "ROLLBACK");
+		mt_leaves_cover(sync, begun.leaves);
+		begin_target(sync, &begun);
+	}
 	StartTransactionCommand();
 	MemoryContextSwitchTo(sync->tick_context);
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -140,6 +148,7 @@ take_begun(void *arg, const MtField *fields, int count)
 		begun->sync->reverse_oldest = parse_time(fields[2].data);
 	begun->touched = pstrdup(fields[3].data);
 	begun->sync->target_lsn = pstrdup(fields[4].data);
+	begun->leaves = pstrdup(fields[5].data);
 }
 
 static TimestampTz

@@ -43,7 +43,8 @@ typedef struct MtSync
 	char	   *reverse_mark;	/* the target's snapshot up to which we have all of it, as text */
 	TimestampTz reverse_mark_time;
 	char	   *target_lsn;		/* of a reverse tick, as visible_lsn */
-	bool		target_flushed; /* the target's log was seen to be on disk up to there */
+	bool		target_flushed;	/* the target's log was seen to be on disk up to there */
+	char	   *leaves;			/* state of the target's leaf partitions up to which all is noted; NULL: unknown */
 	bool		target_small;	/* the reverse tick is read in pipelines */
 	bool		cancelled;		/* entries of our queue are void */
 	bool		conflicts_there;	/* conflicts may wait on the target to be brought here */

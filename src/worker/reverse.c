@@ -23,13 +23,13 @@
 #include "sync/merge.h"
 
 /* How long to wait before the target is asked again, in ms, by how long ago something came. */
-#define ASK_ACTIVE	 2
-#define ASK_BUSY	 5
-#define ASK_QUIET	 20
-#define ASK_IDLE	 100
-#define ACTIVE_FOR	 100
-#define BUSY_FOR	 1000
-#define QUIET_FOR	 10000
+#define ASK_ACTIVE 2
+#define ASK_BUSY   5
+#define ASK_QUIET  20
+#define ASK_IDLE   100
+#define ACTIVE_FOR 100
+#define BUSY_FOR   1000
+#define QUIET_FOR  10000
 
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS	 60000
@@ -96,6 +96,7 @@ step(MtWorker *worker)
 	worker->reverse_failures = 0;
 	worker->reverse_succeeded = true;
 	mt_worker_sweep(worker);
+	mt_worker_cover(worker);
 }
 
 /* handle_error tells what happened and says how long to wait. */

@@ -12,4 +12,7 @@ extern long mt_worker_reverse(MtWorker *worker);
 /* Deletes from the target's queues what was sent long ago; in sweep.c. */
 extern void mt_worker_sweep(MtWorker *worker);
 
+/* Sees to partitions of the target that came or went; in cover.c. */
+extern void mt_worker_cover(MtWorker *worker);
+
 #endif							/* MT_WORKER_REVERSE_H */

@@ -1,0 +1,53 @@
+/*
+ * leaves.c
+ *	  Leaf partitions of the target, as reverse ticks follow them: see leaves.h.
+ */
+#include "sync/leaves.h"
+
+#include "utils/memutils.h"
+
+#include "endpoint/statements_queue.h"
+#include "endpoint/target_reverse.h"
+
+/* mt_leaves_known says whether all that led to a state is noted. */
+bool
+mt_leaves_known(const MtSync *sync, const char *leaves)
+{
+	return strcmp(leaves, sync->leaves ? sync->leaves : "") == 0;
+}
+
+/* mt_leaves_cover notes what led to a state, or to a later one. */
+void
+mt_leaves_cover(MtSync *sync, const char *leaves)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (table->relation->target_partitioned)
+			(void) mt_target_cover_partitions(sync->remote, sync->migration, table->relation, true);
+	sync->leaves = MemoryContextStrdup(sync->tables_context, leaves);
+}
+
+/* mt_leaves_look covers partitions that came or went while nothing else was written. */
+void
+mt_leaves_look(MtSync *sync, bool at_any_rate)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	bool		partitioned = false;
+	MemoryContext previous = MemoryContextSwitchTo(sync->tick_context);
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		partitioned = partitioned || table->relation->target_partitioned;
+	if (partitioned)
+	{
+		MtRows	   *rows = mt_remote_query(sync->remote, mt_sql_leaves_state(sync->migration), MT_NO_PARAMS);
+
+		if (at_any_rate || !mt_leaves_known(sync, rows->values[0][0]))
+			mt_leaves_cover(sync, rows->values[0][0]);
+	}
+	MemoryContextSwitchTo(previous);
+}

@@ -1,0 +1,32 @@
+/*
+ * cover.c
+ *	  Looks now and then for partitions that the target's tables have gained or lost.
+ *
+ * Each tick does so by itself.  But no trigger fires for rows that are attached,
+ * detached or dropped with a partition, so that there need not be a tick; and a
+ * partition that is busy gets the TRUNCATE trigger late.
+ */
+#include "worker/reverse.h"
+
+#include "utils/timestamp.h"
+
+#include "sync/leaves.h"
+
+#define LOOK_INTERVAL_MS  1000
+#define RETRY_INTERVAL_MS 10000
+
+/* mt_worker_cover sees to partitions that came or went, when it is time. */
+void
+mt_worker_cover(MtWorker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		again = TimestampDifferenceExceeds(worker->covered, now, RETRY_INTERVAL_MS);
+
+	if (!TimestampDifferenceExceeds(worker->leaves_looked, now, LOOK_INTERVAL_MS))
+		return;
+	/* Before: a lock that is not to be had now is asked for again next time, not at once. */
+	worker->leaves_looked = now;
+	if (again)
+		worker->covered = now;
+	mt_leaves_look(worker->sync, again);
+}
