@@ -69,7 +69,7 @@ ask(MtGathering *all, MtSync *sync, MtTable *table, bool by_insert, bool keys_on
 	mt_pipeline_rows(sync->remote, rows_name(sync, table, keys_only), 1, &mark, take_row, part);
 }
 
-/* rows_name names the statement that reads the tick's rows of a table, or keys of rows that are gone; it is prepared. */
+/* rows_name names the statement that reads rows of the tick, or keys of those that are gone; it is prepared. */
 static char *
 rows_name(MtSync *sync, MtTable *table, bool keys_only)
 {

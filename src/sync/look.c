@@ -125,7 +125,8 @@ mt_look_ask(MtSync *sync, MtTable *table, MtTargetEntryFn function, void *arg)
 	MtEntryReader *reader = palloc(sizeof(MtEntryReader));
 	MtField		param = mt_reverse_mark_param(sync);
 
-	*reader = (MtEntryReader) {.table = table, .function = function, .arg = arg, .scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES)};
+	*reader = (MtEntryReader) {.table = table, .function = function, .arg = arg};
+	reader->scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES);
 	mt_pipeline_rows(sync->remote, entries_name(table), 1, &param, read_entry, reader);
 }
 

@@ -15,18 +15,22 @@
 #define LOOK_INTERVAL_MS  1000
 #define RETRY_INTERVAL_MS 10000
 
+/* Of the one worker of this process. */
+static TimestampTz looked = 0;
+static TimestampTz covered = 0;
+
 /* mt_worker_cover sees to partitions that came or went, when it is time. */
 void
 mt_worker_cover(MtWorker *worker)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		again = TimestampDifferenceExceeds(worker->covered, now, RETRY_INTERVAL_MS);
+	bool		again = TimestampDifferenceExceeds(covered, now, RETRY_INTERVAL_MS);
 
-	if (!TimestampDifferenceExceeds(worker->leaves_looked, now, LOOK_INTERVAL_MS))
+	if (!TimestampDifferenceExceeds(looked, now, LOOK_INTERVAL_MS))
 		return;
 	/* Before: a lock that is not to be had now is asked for again next time, not at once. */
-	worker->leaves_looked = now;
+	looked = now;
 	if (again)
-		worker->covered = now;
+		covered = now;
 	mt_leaves_look(worker->sync, again);
 }

@@ -37,8 +37,6 @@ typedef struct MtWorker
 	bool		reverse_told;	/* status says why the way back stopped */
 	TimestampTz reverse_retry;	/* not before this moment */
 	TimestampTz reverse_active;	/* when something last came from the target */
-	TimestampTz leaves_looked;	/* when it was last looked for new partitions there */
-	TimestampTz covered;		/* and when all were looked at */
 	TimestampTz swept;			/* when the target's queues were last swept */
 	char	   *sweep_below;	/* and what they may be swept below next: a mark */
 	int			contention;		/* forward ticks in a row that met a locked row */
