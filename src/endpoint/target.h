@@ -64,6 +64,6 @@ extern void mt_target_restore_constraints(MtRemote *remote, const MtMigration *m
 extern void mt_target_restore_foreign_keys(MtRemote *remote, const MtMigration *migration, bool strict);
 
 /* What the target knows of application servers, as a JSON array: see target_instances.c. */
-extern char *mt_target_instances(MtRemote *remote, const MtMigration *migration);
+extern char *mt_target_instances(MtRemote *remote, const MtMigration *migration, const char *since);
 
 #endif							/* MT_TARGET_H */

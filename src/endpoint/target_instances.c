@@ -12,9 +12,13 @@
 
 #define AGE(moment) "extract(epoch FROM pg_catalog.clock_timestamp() - " moment ")"
 
-/* mt_target_instances returns a JSON array of {"name", "phase", "reported", "written"}; ages are in seconds. */
+/*
+ * mt_target_instances returns a JSON array of {"name", "phase", "reported", "written"}; ages are in seconds.
+ *
+ * Of writers, those that a mark of the way back (as text; NULL: none) did not see to have ended.
+ */
 char *
-mt_target_instances(MtRemote *remote, const MtMigration *migration)
+mt_target_instances(MtRemote *remote, const MtMigration *migration, const char *since)
 {
 	char	   *writers = psprintf("migrate_tiers.writer_%.8s", migration->ident);
 	MtRows	   *rows;
@@ -32,10 +36,11 @@ mt_target_instances(MtRemote *remote, const MtMigration *migration)
 		appendStringInfoString(&sql, " UNION ALL SELECT name, phase, " AGE("reported") ", NULL"
 																					   " FROM migrate_tiers.instance_report WHERE migration = $1");
 	if (rows->values[0][1][0] == 't')
-		appendStringInfo(&sql, " UNION ALL SELECT application, NULL, NULL, " AGE("max(committed)") " FROM %s GROUP BY application HAVING count(committed) > 0", writers);
-	appendStringInfoString(&sql, ") AS j");
-	if (rows->values[0][0][0] != 't')
-		appendStringInfoString(&sql, " WHERE $1::uuid IS NOT NULL");
-	rows = mt_remote_query(remote, sql.data, MT_PARAMS(migration->ident));
+		appendStringInfo(&sql, " UNION ALL SELECT application, NULL, NULL, " AGE("max(committed)") " FROM %s WHERE xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($2::pg_catalog.pg_snapshot)"
+																								   " GROUP BY application HAVING count(committed) > 0",
+						 writers);
+	/* What is not there has no use for its parameter. */
+	appendStringInfoString(&sql, ") AS j WHERE $1::pg_catalog.uuid IS NOT NULL AND $2::pg_catalog.pg_snapshot IS NOT NULL");
+	rows = mt_remote_query(remote, sql.data, MT_PARAMS(migration->ident, since ? since : "1:1:"));
 	return rows->values[0][0];
 }

@@ -122,6 +122,6 @@ there(MtGateScope *scope)
 {
 	if (scope->there == NULL)
 		scope->there = MemoryContextStrdup(scope->context,
-										   mt_target_instances(mt_gate_remote(scope), scope->migration));
+										   mt_target_instances(mt_gate_remote(scope), scope->migration, NULL));
 	return scope->there;
 }

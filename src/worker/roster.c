@@ -8,6 +8,7 @@
  */
 #include "worker/roster.h"
 
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/xact.h"
@@ -16,6 +17,11 @@
 
 /* A segment is given back no sooner than queue_retention after its last row, unless there is a limit. */
 #define SAVE_INTERVAL_MS 5000
+
+/* Of the one worker of this process: writers of the target that this mark of the way back sees are saved. */
+static char *saved_mark = NULL;
+
+static void keep_mark(MtWorker *worker);
 
 /* mt_worker_open_roster begins to listen to ticks; what was sent before is read from the queue. */
 void
@@ -32,6 +38,21 @@ mt_worker_open_roster(MtWorker *worker)
 		mt_xact_commit();
 	}
 	worker->sync->instances = worker->instances;
+}
+
+/*
+ * keep_mark remembers up to where the target's writers are known.
+ *
+ * It keeps them all for queue_retention, which would be too many to read every time.
+ */
+static void
+keep_mark(MtWorker *worker)
+{
+	if (saved_mark)
+		pfree(saved_mark);
+	saved_mark = worker->sync->reverse_mark ?
+		MemoryContextStrdup(worker->context, worker->sync->reverse_mark) :
+		NULL;
 }
 
 /* mt_worker_save_roster saves what ticks have seen and what the target knows, when it is time. */
@@ -51,8 +72,10 @@ mt_worker_save_roster(MtWorker *worker)
 	else
 		hasty = false;
 	if (due)
-		mt_instance_merge(migration->id, mt_target_instances(worker->sync->remote, migration));
+		mt_instance_merge(migration->id, mt_target_instances(worker->sync->remote, migration, saved_mark));
 	mt_xact_commit();
+	if (due)
+		keep_mark(worker);
 	if (due || hasty)
 		mt_instances_clear(worker->instances);
 	if (due)

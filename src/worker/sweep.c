@@ -6,6 +6,7 @@
  * What was sent is kept for queue_retention: should the source fail over to a
  * standby that lacks the last ticks, they are sent again.  So a mark is remembered
  * for that long, and then all below it goes; a sent row is kept between one and two periods.
+ * It goes some thousand rows a round: ticks wait for it.
  */
 #include "worker/reverse.h"
 
@@ -17,7 +18,14 @@
 #include "endpoint/statements_queue.h"
 #include "sync/cancelled.h"
 
-static void sweep_target(MtWorker *worker);
+/* Rows that one round deletes of one queue. */
+#define SWEPT_ROWS "5000"
+
+/* Of the one worker of this process: a round has left some. */
+static bool sweeping = false;
+
+static bool sweep_target(MtWorker *worker);
+static bool sweep_queue(MtWorker *worker, const char *queue);
 
 /* mt_worker_sweep deletes what is not needed any more, when it is time. */
 void
@@ -26,12 +34,13 @@ mt_worker_sweep(MtWorker *worker)
 	MtSync	   *sync = worker->sync;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (now - worker->swept < worker->migration->queue_retention)
+	if (!sweeping && now - worker->swept < worker->migration->queue_retention)
+		return;
+	MemoryContextSwitchTo(worker->round_context);
+	sweeping = worker->sweep_below != NULL && !sweep_target(worker);
+	if (sweeping)
 		return;
 	worker->swept = now;
-	MemoryContextSwitchTo(worker->round_context);
-	if (worker->sweep_below != NULL)
-		sweep_target(worker);
 	if (sync->reverse_mark != NULL)
 	{
 		if (worker->sweep_below)
@@ -44,19 +53,31 @@ mt_worker_sweep(MtWorker *worker)
 	mt_cancelled_forget(sync);
 }
 
-static void
+/* sweep_target deletes some rows of each queue; true when none is left. */
+static bool
 sweep_target(MtWorker *worker)
 {
 	MtSync	   *sync = worker->sync;
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
-	const char *delete = "DELETE FROM %s WHERE xid OPERATOR(pg_catalog.<)"
-						 " pg_catalog.pg_snapshot_xmin($1::pg_catalog.pg_snapshot)";
+	bool		done;
 
+	done = sweep_queue(worker, mt_sql_writer_name(sync->migration));
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
-		mt_remote_query(sync->remote, psprintf(delete, mt_sql_queue_name(sync->migration, table->relation)),
-						MT_PARAMS(worker->sweep_below));
-	mt_remote_query(sync->remote, psprintf(delete, mt_sql_writer_name(sync->migration)),
-					MT_PARAMS(worker->sweep_below));
+		done &= sweep_queue(worker, mt_sql_queue_name(sync->migration, table->relation));
+	return done;
+}
+
+/* sweep_queue deletes some rows of one queue, found by its index. */
+static bool
+sweep_queue(MtWorker *worker, const char *queue)
+{
+	const char *delete = "DELETE FROM %s AS q WHERE q.ctid = ANY (ARRAY(SELECT o.ctid FROM %s AS o"
+						 " WHERE o.xid OPERATOR(pg_catalog.<) pg_catalog.pg_snapshot_xmin($1::pg_catalog.pg_snapshot)"
+						 " ORDER BY o.xid LIMIT " SWEPT_ROWS "))";
+	MtRows	   *rows = mt_remote_query(worker->sync->remote, psprintf(delete, queue, queue),
+									   MT_PARAMS(worker->sweep_below));
+
+	return rows->affected < atoi(SWEPT_ROWS);
 }
