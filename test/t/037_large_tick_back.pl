@@ -1,0 +1,54 @@
+# Ticks from the target of more than is held in memory at once: as few large rows, as many
+# small ones, with what was truncated and what exchanges values; and a statement that the target plans no more.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use Test::More;
+
+my $pair = MigrateTiers::Pair->new('large_back');
+$pair->both_sql('CREATE TABLE wide (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY, n int UNIQUE, v text)');
+$pair->source_sql(q{INSERT INTO wide SELECT i, 'source' FROM generate_series(1, 50) i; INSERT INTO other SELECT i, i FROM generate_series(1, 6000) i});
+$pair->declare;
+$pair->source_sql(q{SELECT migrate_tiers.set_option('quiet_period', '0')});
+$pair->advance;
+$pair->sync;
+$pair->dual_write;
+
+# Rows that do not compress: each of 64 kB.
+my $large = q{(SELECT string_agg(md5(concat(i, ' ', n)), '') FROM generate_series(1, 2048) n)};
+
+# in_one_tick(sql, name): what the target commits while nothing is sent is on both sides afterwards.
+sub in_one_tick
+{
+	my ($sql, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	$pair->target_sql($sql);
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	$pair->sync_back;
+	$pair->equal($name);
+	return;
+}
+
+in_one_tick(qq{INSERT INTO wide SELECT i, $large FROM generate_series(51, 450) i; UPDATE other SET v = 'small' WHERE id <= 100; DELETE FROM wide WHERE id <= 10},
+	'few keys, 26 MB of rows');
+in_one_tick(qq{UPDATE wide SET v = $large FROM generate_series(1, 450) i WHERE i = id AND id % 2 = 0; UPDATE other SET v = 'many'; DELETE FROM other WHERE id % 5 = 0},
+	'many keys, and large rows');
+in_one_tick(qq{TRUNCATE wide; INSERT INTO wide SELECT i, $large FROM generate_series(400, 700) i; INSERT INTO other SELECT i, i FROM generate_series(7001, 7100) i},
+	'truncated and filled again');
+in_one_tick(q{UPDATE other SET n = -n; UPDATE other SET n = CASE WHEN id % 2 = 1 THEN -n + 1 ELSE -n - 1 END WHERE id BETWEEN 7001 AND 7100; UPDATE other SET n = -n WHERE n < 0},
+	'values of another unique key exchanged');
+is($pair->source_sql('SELECT count(*) FROM migrate_tiers.conflicts'), '0', 'no conflict');
+
+$pair->target_sql(q{ALTER TABLE other ALTER v TYPE varchar(20)});
+in_one_tick(q{UPDATE other SET v = 'after' WHERE id < 10}, 'a column of another type than when the statement was prepared');
+
+# What was sent goes, some thousand rows at a time.
+my $queue = $pair->target_sql(q{SELECT string_agg(format('SELECT count(*) AS n FROM %s', oid::regclass), ' UNION ALL ') FROM pg_class WHERE relname ~ '^(queue|writer)_' AND relkind = 'r'});
+cmp_ok($pair->target_sql("SELECT sum(n) FROM ($queue) q"), '>', 15000, 'what was sent is kept for a while');
+$pair->source_sql(q{SELECT migrate_tiers.set_option('queue_retention', '1 s')});
+ok($pair->wait_until(target => "SELECT sum(n) FROM ($queue) q", expected => '0'), 'and then deleted');
+$pair->finish;
+done_testing();
