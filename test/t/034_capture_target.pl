@@ -41,15 +41,13 @@ my %id = map { split /\|/, $_, 2 } split /\n/, $pair->source_sql(q{SELECT target
 # noted() gives what the queues hold, "table: kind key, ..." a line, and empties them.
 sub noted
 {
-	my @lines;
-	for my $table (sort keys %id)
-	{
-		my $line = $pair->target_sql("SELECT string_agg(r, ', ' ORDER BY r COLLATE \"C\") FROM (SELECT concat_ws(' ', kind, condition, " . columns($table)
-			. ") r FROM migrate_tiers.queue_${ident}_$id{$table}) x");
-		push @lines, "$table: $line" if $line ne '';
-		$pair->target_sql("DELETE FROM migrate_tiers.queue_${ident}_$id{$table}");
-	}
-	return join "\n", @lines;
+	my ($first) = @_;
+	my @tables = sort keys %id;
+	my @gone = map { "d$_ AS (DELETE FROM migrate_tiers.queue_${ident}_$id{$tables[$_]} RETURNING concat_ws(' ', kind, condition, " . columns($tables[$_]) . ') AS r)' } 0 .. $#tables;
+	my @lines = map { "SELECT $_ AS n, string_agg(r, ', ' ORDER BY r COLLATE \"C\") AS r FROM d$_ HAVING count(*) > 0" } 0 .. $#tables;
+	my $found = $pair->target_sql(($first // '') . 'WITH ' . join(', ', @gone) . ' SELECT * FROM (' . join(' UNION ALL ', @lines) . ') l ORDER BY n');
+	my @found = map { /^(\d+)\|(.*)$/ ? "$tables[$1]: $2" : $_ } split /\n/, $found;
+	return join "\n", @found;
 }
 
 sub columns
@@ -59,18 +57,16 @@ sub columns
 	return $two{$table} ? 'k1, k2' : 'k1';
 }
 
-# writers() tells of each transaction that noted something whether it began and ended as it should.
-sub writers
-{
-	my $queues = join ' UNION ', map { "SELECT xid FROM migrate_tiers.queue_${ident}_$_" } values %id;
-	return $pair->target_sql(<<"SQL");
+# Tells of each transaction that noted something whether it began and ended as it should; and forgets them.
+my $queues = join ' UNION ', map { "SELECT xid FROM migrate_tiers.queue_${ident}_$_" } values %id;
+my $writers = <<"SQL";
 SELECT coalesce(string_agg(DISTINCT problem, '; '), 'good') FROM (
   SELECT CASE WHEN w.xid IS NULL THEN 'no writer' WHEN q.xid IS NULL THEN 'a writer that wrote nothing'
     WHEN w.begun <> 1 THEN w.begun || ' beginnings' WHEN w.ended <> 1 THEN w.ended || ' ends' END AS problem
   FROM ($queues) q FULL JOIN (SELECT xid, count(*) FILTER (WHERE committed IS NULL) AS begun, count(committed) AS ended
-    FROM migrate_tiers.writer_$ident GROUP BY xid) w USING (xid)) x
+    FROM migrate_tiers.writer_$ident GROUP BY xid) w USING (xid)) x;
+DELETE FROM migrate_tiers.writer_$ident;
 SQL
-}
 
 # notes(sql, expected, name): two tests, what is noted, and that transactions are.
 sub notes
@@ -78,9 +74,9 @@ sub notes
 	my ($sql, $expected, $name, %o) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	$pair->target_sql($sql);
-	is(writers(), 'good', "$name: transactions");
-	is(noted(), $expected, $name);
-	$pair->target_sql("DELETE FROM migrate_tiers.writer_$ident");
+	my ($good, $noted) = split /\n/, noted($writers), 2;
+	is($good, 'good', "$name: transactions");
+	is($noted // '', $expected, $name);
 	return;
 }
 
