@@ -52,7 +52,8 @@ mt_verify(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(0))
 		order.relation = find_relation(migration, PG_GETARG_OID(0))->id;
 	check_in_sync(migration);
-	if (order.relation == 0 && mt_relation_list(migration->id, "realtime") == NIL)
+	if (order.relation == 0 && mt_relation_list(migration->id, "realtime") == NIL &&
+		mt_relation_list(migration->id, "batch") == NIL)
 		return (Datum) 0;
 	/* A keeper that finds another one at work leaves again without a word. */
 	for (int i = 0; i < ATTEMPTS; i++)

@@ -30,6 +30,7 @@ static MtRemote *connect_target(const MtMigration *migration);
 static void check_phase(const MtMigration *migration);
 static void name_sides(MtPush *push);
 static void do_push(MtPush *push);
+static void record_digest(MtPush *push);
 static void describe(MtPush *push);
 static void find_key(MtPush *push, bool view);
 static void check_rights(const MtPush *push);
@@ -88,6 +89,7 @@ begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch)
 	push->relation = mt_relation_by_id(relation_id, false);
 	push->policy = mt_policy_read(relation_id);
 	push->batch = batch;
+	push->keep_digest = mt_option_bool(migration->id, "batch_digest");
 	push->pace.rate = mt_option_integer(migration->id, "copy_rate");
 	push->here.role = migration->owner;
 	batch->reverse = migration->phase >= MT_READ_TARGET;
@@ -156,12 +158,26 @@ do_push(MtPush *push)
 		mt_push_append(push);
 	else
 		mt_push_diff(push);
+	record_digest(push);
 	mt_side_commit(push->sender);
 	if (push->afterwards != NULL)
 		mt_side_manage(push->noting, push->afterwards);
 	if (batch->sender_rows == 0)
 		batch->note = psprintf("the sender's table was empty in the snapshot; " INT64_FORMAT " rows were deleted",
 							   batch->deleted);
+}
+
+/* record_digest keeps what a verification compares the receiver with: a digest of the snapshot that was sent. */
+static void
+record_digest(MtPush *push)
+{
+	MtBatch    *batch = push->batch;
+
+	/* A receiver that computes the rows itself need not have those of the sender. */
+	if (!push->keep_digest || strcmp(batch->mode, "refresh") == 0)
+		return;
+	batch->shape = push->digest;
+	batch->digest = mt_side_query(push->sender, mt_sql_table_digest(push->digest, push->from))->values[0][1];
 }
 
 /* name_sides says who sends to whom in this phase, and what the table is called on each side. */

@@ -40,6 +40,7 @@ typedef struct MtPush
 	char	   *sender_name;	/* without ONLY */
 	MtColumns  *columns;
 	char	   *digest;			/* of a row of "t" */
+	bool		keep_digest;	/* of the whole snapshot */
 	char	   *owner;			/* of the migration, quoted */
 	char	   *mark_type;		/* of the watermark's literals, in mode append */
 	MtPushKey  *key;			/* in mode diff; in mode replace where there is one */

@@ -134,6 +134,43 @@ mt_batch_was_pushed(int32 relation)
 	return pushed;
 }
 
+/* mt_batch_record reads what the receiver should have. */
+MtBatchRecord *
+mt_batch_record(int32 relation)
+{
+	MtBatchRecord *record = palloc0(sizeof(MtBatchRecord));
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT,
+					   "SELECT coalesce(n.id, 0), g.direction = 'reverse', CASE g.direction WHEN 'reverse' THEN g.target_rows"
+					   " ELSE g.source_rows END, g.digest, g.shape, g.snapshot_time::text,"
+					   " CASE WHEN n.id IS NULL THEN 'it was never pushed'"
+					   " WHEN n.finished IS NULL THEN 'a push of it is under way, or was cut off'"
+					   " WHEN u.id IS NOT NULL THEN format('whether the push of %s, which was cut off, was applied is not known', u.started)"
+					   " WHEN g.id IS NULL THEN 'no push of it was applied'"
+					   " WHEN g.mode = 'refresh' THEN 'in mode refresh the receiver computes its rows itself' END"
+					   " FROM (VALUES ($1)) AS r(id) LEFT JOIN LATERAL"
+					   " (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id ORDER BY b.id DESC LIMIT 1) AS n ON true"
+					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id"
+					   "  AND b.finished IS NOT NULL AND b.error IS NULL ORDER BY b.id DESC LIMIT 1) AS g ON true"
+					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id"
+					   "  AND b.error LIKE '57P01: the push was cut off%' AND b.id > coalesce(g.id, 0) LIMIT 1) AS u ON true",
+					   MT_ARGS(MT_INT4(relation)));
+	record->id = mt_spi_int8(0, 1);
+	record->why = mt_spi_text(&scope, 0, 7);
+	if (record->why == NULL)
+	{
+		record->reverse = mt_spi_bool(0, 2);
+		record->rows = mt_spi_int8(0, 3);
+		record->digest = mt_spi_text(&scope, 0, 4);
+		record->shape = mt_spi_text(&scope, 0, 5);
+		record->taken = mt_spi_text(&scope, 0, 6);
+	}
+	mt_spi_end(&scope);
+	return record;
+}
+
 /* mt_batch_begin adds the row of a push. */
 void
 mt_batch_begin(const MtBatch *batch)
@@ -168,7 +205,8 @@ mt_batch_end(const MtBatch *batch, const char *error)
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.batch SET finished = clock_timestamp(), snapshot_time = $2,"
 				" source_rows = $3, target_rows = $4, inserted = $5, updated = $6, deleted = $7,"
-				" bytes = $8, ranges = $9, ranges_sent = $10, note = $11, error = $12, mode = $13, ranges_known = $14 WHERE id = $1",
+				" bytes = $8, ranges = $9, ranges_sent = $10, note = $11, error = $12, mode = $13, ranges_known = $14,"
+				" digest = $15, shape = md5($16) WHERE id = $1",
 				MT_ARGS(MT_INT8(batch->id),
 						{TIMESTAMPTZOID, TimestampTzGetDatum(batch->snapshot_time), batch->snapshot_time == 0},
 						{INT8OID, Int64GetDatum(source_rows), failed},
@@ -180,6 +218,7 @@ mt_batch_end(const MtBatch *batch, const char *error)
 						{INT4OID, Int32GetDatum(batch->ranges), batch->ranges == 0},
 						{INT4OID, Int32GetDatum(batch->ranges_sent), batch->ranges == 0},
 						MT_TEXT(batch->note), MT_TEXT(error), MT_TEXT(batch->mode),
-						{INT4OID, Int32GetDatum(batch->ranges_known), batch->ranges == 0}));
+						{INT4OID, Int32GetDatum(batch->ranges_known), batch->ranges == 0},
+						MT_TEXT(failed ? NULL : batch->digest), MT_TEXT(batch->shape)));
 	mt_spi_end(&scope);
 }

@@ -38,6 +38,8 @@ typedef struct MtBatch
 	int			ranges;
 	int			ranges_sent;
 	int			ranges_known;	/* not compared, since nobody touched them */
+	char	   *digest;			/* of the sender's rows, or NULL: not kept; and of which expression */
+	const char *shape;
 	char	   *note;			/* or NULL */
 } MtBatch;
 
@@ -59,6 +61,20 @@ extern int32 mt_batch_due(int32 migration);
 
 /* Whether some push of the table may have written the target. */
 extern bool mt_batch_was_pushed(int32 relation);
+
+/* The newest push of a table that a verification can hold the receiver to; or why there is none. */
+typedef struct MtBatchRecord
+{
+	int64		id;				/* of the newest push, whatever became of it; 0: none */
+	bool		reverse;
+	int64		rows;			/* of the sender */
+	char	   *digest;
+	char	   *shape;
+	char	   *taken;			/* when its snapshot was taken */
+	char	   *why;			/* nothing can be said, or NULL */
+} MtBatchRecord;
+
+extern MtBatchRecord *mt_batch_record(int32 relation);
 
 /* Notes that a push begins, and that those before it were cut off that did not end. */
 extern void mt_batch_begin(const MtBatch *batch);

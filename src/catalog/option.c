@@ -51,6 +51,8 @@ const MtOptionDef mt_option_defs[] = {
 	 "limit of a verification, all its workers together; 0 is no limit", 0, PG_INT64_MAX},
 	{"ignore_target_columns", MT_OPTION_BOOL, "off", "",
 	 "let a verification say equal although the target's table has columns of its own", 0, 0},
+	{"batch_digest", MT_OPTION_BOOL, "off", "",
+	 "keep a digest of each pushed snapshot for verify, which reads the sender's table once more", 0, 0},
 	{"verify_snapshot_limit", MT_OPTION_INTERVAL, "10 min", "interval",
 	 "longest time for which a verification holds one snapshot", USECS_PER_SEC, PG_INT64_MAX},
 };

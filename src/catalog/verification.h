@@ -55,20 +55,20 @@ typedef struct MtOutcome
 
 /* A number for a call; it is given out at once, whatever becomes of the transaction. */
 extern int64 mt_verification_new_run(void);
-
 /* Goes on with a verification that was cut off, if it compares the same and is younger than max_age; else begins. */
 extern int64 mt_verification_begin(int32 migration, int32 relation, int64 run, bool scheduled, const char *shape,
 								   int64 max_age);
 
-/* Stores a verdict of unknown: nothing was compared (shape NULL), or the rest was not. */
+/* Store a verdict of unknown (nothing was compared), one of a comparison in one go, or unknown for the rest. */
 extern void mt_verification_refuse(int32 migration, int32 relation, int64 run, bool scheduled, const char *detail);
+extern void mt_verification_store(int32 migration, int32 relation, int64 run, bool scheduled, const char *verdict,
+								  const MtOutcome *outcome, const char *detail);
 extern void mt_verification_cut(int64 run, const char *detail);
 extern void mt_verification_fail(int64 id, const char *detail);
 
 /* What went wrong last, kept while it is tried again. */
 extern void mt_verification_note(int64 id, const char *detail);
 extern char *mt_verification_noted(int64 run);
-
 /* Makes ranges of readers that are gone free again, and counts those done; whether a run is not at its end. */
 extern int64 mt_verification_free_ranges(int64 run);
 extern bool mt_verification_is_open(int64 run);

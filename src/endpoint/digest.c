@@ -25,6 +25,13 @@ mt_sql_row_digest(const MtColumns *columns, const char *prefix)
 	return text.data;
 }
 
+/* mt_sql_table_digest asks for the digest of all rows of a table. */
+char *
+mt_sql_table_digest(const char *row_digest, const char *table)
+{
+	return psprintf("SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(%s), 0)::text FROM %s AS t", row_digest, table);
+}
+
 /* column_hash writes the hash of one column; it is NULL where the column is. */
 static char *
 column_hash(const MtColumn *column, const char *prefix, int seed)

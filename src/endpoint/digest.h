@@ -18,4 +18,7 @@
 /* An expression over the columns, each behind a prefix ("t."). */
 extern char *mt_sql_row_digest(const MtColumns *columns, const char *prefix);
 
+/* Count and sum of the digests of a table's rows ("t"). */
+extern char *mt_sql_table_digest(const char *row_digest, const char *table);
+
 #endif							/* MT_DIGEST_H */

@@ -80,7 +80,7 @@ CREATE FUNCTION migrate_tiers.verify(relation regclass DEFAULT NULL, migration n
                    at_mark pg_snapshot, started timestamptz, finished timestamptz, detail text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_verify';
 COMMENT ON FUNCTION migrate_tiers.verify(regclass, name) IS
-'compares a table, or all realtime tables, on both sides at a common point while both are in use; a row a table: equal, different or unknown (not compared to the end; detail says why, and the next call goes on). Sees and keeps what is committed, whatever becomes of the caller''s transaction. Rows that differ are in discrepancies. Errors: 42704 not tagged, MT003 not in sync in this phase, 53400 no background worker is free';
+'compares a table, or all, on both sides while both are in use; a row a table: equal, different or unknown (not compared to the end; detail says why, and the next call goes on). Realtime tables are compared at a common point, batch tables with the snapshot that their last push sent. Sees and keeps what is committed, whatever becomes of the caller''s transaction. Rows that differ are in discrepancies. Errors: 42704 not tagged, MT003 not in sync in this phase, 53400 no background worker is free';
 
 CREATE FUNCTION migrate_tiers.repair(relation regclass, side text DEFAULT NULL, migration name DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_repair';

@@ -29,6 +29,8 @@ CREATE TABLE migrate_tiers.batch (
     ranges integer,                                            -- of keys
     ranges_known integer,                                      -- those that nobody touched since they were equal
     ranges_sent integer,                                       -- those whose digests differed
+    digest text,                                               -- of the sender's rows in the snapshot; null: not known
+    shape text,                                                -- of what: a hash of the expression
     note text,
     error text                                                 -- null and finished: it was applied
 );

@@ -28,6 +28,7 @@
 #include "catalog/option.h"
 #include "catalog/suspect.h"
 #include "catalog/verification.h"
+#include "verify/batch.h"
 #include "verify/table.h"
 
 /* How long nothing may get done, how long to wait after a failure, and how often readers are looked for. */
@@ -69,8 +70,10 @@ typedef struct MtState
 } MtState;
 
 static bool take_stock(const MtVerifyOrder *order, MtState *state);
-static void begin_tables(int32 migration_id, const MtVerifyOrder *order);
+static void begin_tables(int32 migration_id, const MtVerifyOrder *order, bool batch);
 static bool try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool patient);
+static void begin_or_compare(int32 migration_id, int32 relation_id, const MtVerifyOrder *order);
+static bool is_batch(const MtRelation *relation);
 static void begin_table(const MtMigration *migration, MtRelation *relation, const MtVerifyOrder *order);
 static void attempt(int32 migration_id, const MtVerifyOrder *order, bool back, MtAttempt *attempt);
 static void use_point(int32 migration_id, const MtVerifyOrder *order, bool back, MtAttempt *attempt);
@@ -90,7 +93,7 @@ mt_verify_run(int32 migration_id, const MtVerifyOrder *order)
 	bool		back = false;
 
 	MemoryContextSwitchTo(context);
-	begin_tables(migration_id, order);
+	begin_tables(migration_id, order, false);
 	while (take_stock(order, &state))
 	{
 		if (!state.moved)
@@ -111,6 +114,7 @@ mt_verify_run(int32 migration_id, const MtVerifyOrder *order)
 		back = state.settling && !back;
 		attempt(migration_id, order, back, &last);
 	}
+	begin_tables(migration_id, order, true);
 	MemoryContextSwitchTo(MemoryContextGetParent(context));
 	MemoryContextDelete(context);
 }
@@ -141,22 +145,28 @@ take_stock(const MtVerifyOrder *order, MtState *state)
 	return open;
 }
 
-/* begin_tables begins, or goes on with, the verification of each table; one that is locked is tried again. */
+/*
+ * begin_tables begins, or goes on with, the verification of each table; one that is locked is tried again.
+ *
+ * Batch tables are not compared at a common point: they are done when this returns.
+ */
 static void
-begin_tables(int32 migration_id, const MtVerifyOrder *order)
+begin_tables(int32 migration_id, const MtVerifyOrder *order, bool batch)
 {
 	List	   *relations;
 	ListCell   *cell;
 
 	mt_xact_begin();
 	relations = order->relation ? list_make1(mt_relation_by_id(order->relation, false)) :
-		mt_relation_list(migration_id, "realtime");
+		mt_relation_list(migration_id, batch ? "batch" : "realtime");
 	mt_xact_commit();
 	foreach(cell, relations)
 	{
 		TimestampTz began = GetCurrentTimestamp();
 		int32		relation = ((MtRelation *) lfirst(cell))->id;
 
+		if (is_batch((MtRelation *) lfirst(cell)) != batch)
+			continue;
 		for (;;)
 		{
 			bool		patient = !TimestampDifferenceExceeds(began, GetCurrentTimestamp(), PATIENCE_MS);
@@ -177,9 +187,7 @@ try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool p
 
 	PG_TRY();
 	{
-		mt_xact_begin();
-		begin_table(mt_migration_by_id(migration_id, false), mt_relation_by_id(relation, false), order);
-		mt_xact_commit();
+		begin_or_compare(migration_id, relation, order);
 	}
 	PG_CATCH();
 	{
@@ -198,6 +206,28 @@ try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool p
 	mt_verification_refuse(migration_id, relation, order->run, order->scheduled, mt_error_text(error));
 	mt_xact_commit();
 	return true;
+}
+
+static void
+begin_or_compare(int32 migration_id, int32 relation_id, const MtVerifyOrder *order)
+{
+	MtMigration *migration;
+	MtRelation *relation;
+
+	mt_xact_begin();
+	migration = mt_migration_by_id(migration_id, false);
+	relation = mt_relation_by_id(relation_id, false);
+	if (!is_batch(relation))
+		begin_table(migration, relation, order);
+	mt_xact_commit();
+	if (is_batch(relation))
+		mt_verify_batch(migration, relation, order);
+}
+
+static bool
+is_batch(const MtRelation *relation)
+{
+	return strcmp(relation->tier, "batch") == 0 && relation->name[0] != '\0';
 }
 
 static void

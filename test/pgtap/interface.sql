@@ -88,7 +88,7 @@ SELECT ok(has_table_privilege('public', to_regclass('migrate_tiers.' || v), 'SEL
 SELECT is((SELECT d.default_value FROM migrate_tiers.option_definitions() d WHERE d.name = o.name), o.value, format('default of %s', o.name))
   FROM (VALUES ('max_lag', '5s'), ('max_age', '24h'), ('quiet_period', '10 min'), ('copy_workers', '2'), ('copy_rate', '0'),
                ('queue_limit', '0'), ('queue_retention', '5 min'), ('conflict_policy', 'reading_side'), ('attach_timeout', '10 min'), ('verify_every', '0'), ('verify_workers', '1'), ('verify_rate', '0'),
-               ('verify_snapshot_limit', '10 min'))
+               ('batch_digest', 'off'), ('verify_snapshot_limit', '10 min'))
        AS o(name, value);
 SELECT ok((SELECT d.default_value FROM migrate_tiers.option_definitions() d WHERE d.name = o) = ANY ('{true,on}'), o || ' is on') FROM unnest('{defer_indexes}'::text[]) o;
 SELECT ok((SELECT d.default_value FROM migrate_tiers.option_definitions() d WHERE d.name = o) = ANY ('{false,off}'), o || ' is off') FROM unnest('{overwrite}'::text[]) o;

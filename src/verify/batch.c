@@ -1,0 +1,212 @@
+/*
+ * batch.c
+ *	  Compares a batch table with the snapshot of its last push.
+ *
+ * The sender goes on to write its table, and nothing captures that: so the receiver
+ * is compared with count and digest that the push took in the snapshot that it sent
+ * (option batch_digest).  Both tables are read, since it is to be known, too, whether the sender has
+ * moved on; and where both are the same now, no digest is needed.  Each is read in one snapshot, as a push does.
+ *
+ * A push that begins meanwhile makes what was read worthless: it is read again.
+ */
+#include "verify/batch.h"
+
+#include "access/table.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/row.h"
+#include "base/spi.h"
+#include "base/xact.h"
+#include "catalog/batch.h"
+#include "catalog/verification.h"
+#include "endpoint/digest.h"
+#include "endpoint/side.h"
+#include "verify/table.h"
+
+/* How often it is read again. */
+#define ATTEMPTS 3
+
+typedef struct MtContents
+{
+	TimestampTz read;			/* when */
+	char	   *shape;			/* hash of what was asked for */
+	char	   *why;			/* the two sides cannot be compared, or NULL */
+	char	  **source;			/* count and digest */
+	char	  **target;
+} MtContents;
+
+static MtBatchRecord *read_record(int32 relation);
+static void read_both(const MtMigration *migration, MtRelation *relation, MtContents *contents);
+static char *describe(const MtRelation *relation, MtContents *contents);
+static char *target_rows(MtRemote *remote, const MtRelation *relation);
+static char *hash_alike(MtRemote *remote);
+static void judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOrder *order,
+				  const MtBatchRecord *record, const MtContents *contents);
+static bool is_same(char *const *contents, int64 rows, const char *digest);
+
+/* mt_verify_batch compares one table. */
+void
+mt_verify_batch(const MtMigration *migration, MtRelation *relation, const MtVerifyOrder *order)
+{
+	MtBatchRecord *record = read_record(relation->id);
+	char	   *why = record->why;
+
+	for (int i = 0; i < ATTEMPTS && why == NULL; i++)
+	{
+		MtContents	contents = {0};
+		MtBatchRecord *later;
+
+		read_both(migration, relation, &contents);
+		later = read_record(relation->id);
+		if (contents.why == NULL && record->digest != NULL && strcmp(contents.shape, record->shape) != 0)
+			contents.why = pstrdup("its columns have changed since it was pushed");
+		if (later->id == record->id && contents.why == NULL)
+		{
+			judge(migration, relation, order, record, &contents);
+			return;
+		}
+		record = later;
+		why = contents.why ? contents.why : record->why;
+	}
+	mt_xact_begin();
+	mt_verification_refuse(migration->id, relation->id, order->run, order->scheduled,
+						   why ? why : "it was pushed again and again while it was read");
+	mt_xact_commit();
+}
+
+static MtBatchRecord *
+read_record(int32 relation)
+{
+	MtBatchRecord *record;
+
+	mt_xact_begin();
+	record = mt_batch_record(relation);
+	mt_xact_commit();
+	return record;
+}
+
+/* read_both reads count and digest of the table on both sides at once. */
+static void
+read_both(const MtMigration *migration, MtRelation *relation, MtContents *contents)
+{
+	MtSide		here = {.role = migration->owner};
+	MtSide		there = {NULL};
+	MtRows	   *source;
+	MtRows	   *target;
+	char	   *digest;
+	char	   *rows;
+
+	mt_xact_begin();
+	there.remote = mt_remote_open(migration);
+	digest = describe(relation, contents);
+	mt_xact_commit();
+	mt_remote_run(there.remote, "SET max_parallel_workers_per_gather = 0; SET jit = off");
+	contents->why = hash_alike(there.remote);
+	rows = target_rows(there.remote, relation);
+	contents->read = GetCurrentTimestamp();
+	mt_side_begin_reading(&here, relation->relid, NULL);
+	mt_side_begin_reading(&there, InvalidOid, mt_relation_target_name(relation));
+	mt_side_query_both(&here, mt_sql_table_digest(digest, mt_relation_source_name(relation)), &source,
+					   &there, mt_sql_table_digest(digest, rows), &target);
+	mt_side_commit(&there);
+	mt_side_commit(&here);
+	contents->source = source->values[0];
+	contents->target = target->values[0];
+	mt_remote_close(there.remote);
+}
+
+/* describe gives the expression that stands for a row, and its hash. */
+static char *
+describe(const MtRelation *relation, MtContents *contents)
+{
+	Relation	table = table_open(relation->relid, AccessShareLock);
+	char	   *digest = mt_sql_row_digest(mt_columns_describe(RelationGetDescr(table)), "t.");
+	MtSpiScope	scope;
+
+	table_close(table, NoLock);
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT, "SELECT md5($1)", MT_ARGS(MT_TEXT(digest)));
+	contents->shape = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return digest;
+}
+
+/* target_rows names the target's table with the ONLY that it needs. */
+static char *
+target_rows(MtRemote *remote, const MtRelation *relation)
+{
+	char	   *name = mt_relation_target_name(relation);
+	MtRows	   *kind = mt_remote_query(remote, "SELECT relkind = 'p' FROM pg_class WHERE oid = pg_catalog.to_regclass($1)",
+									   MT_PARAMS(name));
+
+	if (kind->count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the target has no table %s", name)));
+	return psprintf("%s%s", kind->values[0][0][0] == 't' ? "" : "ONLY ", name);
+}
+
+/* hash_alike says why digests of the two servers say nothing; or NULL. */
+static char *
+hash_alike(MtRemote *remote)
+{
+	MtRows	   *there = mt_remote_query(remote, mt_verify_sql_hashes(), MT_NO_PARAMS);
+	MtSpiScope	scope;
+	char	   *here;
+
+	mt_xact_begin();
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT, mt_verify_sql_hashes(), MT_NO_ARGS);
+	here = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	mt_xact_commit();
+	return strcmp(here, there->values[0][0]) == 0 ? NULL : pstrdup("the two servers hash in different ways");
+}
+
+/*
+ * judge stores the verdict: whether the receiver has what was sent, or at least what the sender has now.
+ *
+ * Where the push kept no digest, and the sender has other rows now, nothing is known.
+ */
+static void
+judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOrder *order,
+	  const MtBatchRecord *record, const MtContents *contents)
+{
+	char *const *sender = record->reverse ? contents->target : contents->source;
+	char *const *receiver = record->reverse ? contents->source : contents->target;
+	MtOutcome	outcome = {.point = contents->read};
+	bool		kept = record->digest != NULL;
+	bool		as_sent = kept && is_same(receiver, record->rows, record->digest);
+	bool		as_now = is_same(receiver, strtoll(sender[0], NULL, 10), sender[1]);
+	const char *moved = kept && is_same(sender, record->rows, record->digest) ? "not " : "";
+	const char *side = record->reverse ? "target" : "source";
+	const char *verdict = as_sent || as_now ? "equal" : kept ? "different" :
+		"unknown";
+	char	   *detail;
+
+	if (as_sent)
+		detail = psprintf("as the push of %s sent it; since then the %s has %schanged", record->taken, side, moved);
+	else if (as_now)
+		detail = psprintf("%sas the %s is now", kept ? psprintf("not as the push of %s sent it, but ", record->taken) : "", side);
+	else if (kept)
+		detail = psprintf("not as the push of %s sent it; since then the %s has %schanged."
+						  " Call migrate_tiers.push_batch to send it again",
+						  record->taken, side, moved);
+	else
+		detail = psprintf("not as the %s is now, and the push of %s kept no digest to compare with."
+						  " Set option batch_digest to on, and push it again",
+						  side, record->taken);
+	outcome.source_rows = strtoll(contents->source[0], NULL, 10);
+	outcome.target_rows = strtoll(contents->target[0], NULL, 10);
+	mt_xact_begin();
+	mt_verification_store(migration->id, relation->id, order->run, order->scheduled, verdict, &outcome, detail);
+	mt_xact_commit();
+}
+
+static bool
+is_same(char *const *contents, int64 rows, const char *digest)
+{
+	return strtoll(contents[0], NULL, 10) == rows && strcmp(contents[1], digest) == 0;
+}

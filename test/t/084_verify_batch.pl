@@ -1,0 +1,109 @@
+# A batch table is compared with the snapshot of its last push: whether the receiver holds what was sent, and
+# whether the sender has moved since. What cannot be known is unknown.
+use strict;
+use warnings;
+
+use MigrateTiers;
+use Test::More;
+
+my ($source, $target) = pair();
+my $tables = <<'SQL';
+CREATE TABLE item (id int PRIMARY KEY, v text);
+CREATE TABLE report (id int PRIMARY KEY, day date, total numeric, ratio float8, data jsonb, note char(5));
+CREATE TABLE heap (v int, w text);
+CREATE TABLE journal (seq bigint, v text);
+CREATE TABLE empty (id int PRIMARY KEY);
+SQL
+sql($_, $tables) for $source, $target;
+sql($source, 'CREATE MATERIALIZED VIEW summary AS SELECT i AS id, i * 2 AS n FROM generate_series(1, 10) i; CREATE UNIQUE INDEX ON summary (id)');
+sql($target, 'CREATE TABLE summary (id int PRIMARY KEY, n int)');
+# Defaults of the two sides that change what values look like.
+sql($source, q(ALTER DATABASE shop SET DateStyle = 'SQL, DMY'; ALTER DATABASE shop SET extra_float_digits = -15));
+sql($target, q(ALTER DATABASE shop SET DateStyle = 'German'; ALTER DATABASE shop SET TimeZone = 'Asia/Kolkata'));
+migration($source, 'item');
+sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(report heap journal summary empty);
+sql($source, q(SELECT migrate_tiers.batch_policy('heap', mode => 'replace'), migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq')));
+sql($source, <<'SQL');
+INSERT INTO item VALUES (1, 'one');
+INSERT INTO report SELECT i, '2020-01-01'::date + i, i / 3.0, i / 7.0, jsonb_build_object('i', i), 'a' || i % 3 FROM generate_series(1, 30000) i;
+INSERT INTO heap SELECT i % 5, 'w' || i FROM generate_series(1, 500) i;
+INSERT INTO journal SELECT i, 'v' FROM generate_series(1, 500) i;
+ANALYZE;
+SQL
+advance($source, 'syncing');
+wait_synced($source);
+
+sub verdict
+{
+	my ($table) = @_;
+	return query($source, "SELECT concat_ws(' ', verdict, source_rows, target_rows, different_rows, detail) FROM migrate_tiers.verify('$table')");
+}
+
+sub push_table { return sql($source, "SELECT * FROM migrate_tiers.push_batch('$_[0]')"); }
+
+is(verdict('report'), 'unknown it was never pushed', 'a table that was never pushed is unknown');
+push_table('report');
+like(verdict('report'), qr/^equal 30000 30000 0 as the source is now$/, 'without a digest kept, a source that stays still is enough');
+sql($source, q(UPDATE report SET note = 'later' WHERE id = 6));
+like(verdict('report'), qr/^unknown 30000 30000 not as the source is now, and the push of .* kept no digest/, 'and one that moves is not');
+sql($source, q(SELECT migrate_tiers.set_option('batch_digest', 'on')));
+push_table($_) for qw(report heap journal summary empty);
+my %rows = (report => 30000, heap => 500, journal => 500, summary => 10, empty => 0);
+like(verdict($_), qr/^equal $rows{$_} $rows{$_} 0 as the push of .* sent it; since then the source has not changed$/, "$_: equal after a push") for sort keys %rows;
+is(query($source, q(SELECT string_agg(relation || ' ' || verdict, ', ' ORDER BY relation::text) FROM migrate_tiers.verify())), 'empty equal, heap equal, item equal, journal equal, report equal, summary equal', 'a verification of all tables is one of batch tables, too');
+
+# The source moves on: that is no damage.
+sql($source, q(UPDATE report SET note = 'new' WHERE id = 5; DELETE FROM heap WHERE w = 'w7'));
+like(verdict('report'), qr/^equal 30000 30000 0 as the push of .* sent it; since then the source has changed$/, 'a source that has changed since is no difference, and is told');
+like(verdict('heap'), qr/^equal 499 500 0 as the push of .* sent it; since then the source has changed$/, 'without a key, too');
+push_table('report');
+like(verdict('report'), qr/^equal .*has not changed$/, 'a push of what differs counts for the whole table');
+
+# Damage on the receiver.
+my @damages = (
+	[ 'report', 'a missing row', 'DELETE FROM report WHERE id = 77', 'INSERT INTO report SELECT 77, \'2020-01-01\'::date + 77, 77 / 3.0, 77 / 7.0, \'{"i": 77}\', \'a2\'' ],
+	[ 'report', 'the scale of a numeric', 'UPDATE report SET total = total * 1.0 WHERE id = 3', 'UPDATE report SET total = 3 / 3.0 WHERE id = 3' ],
+	[ 'report', 'NULL for an empty object', q(UPDATE report SET data = NULL WHERE id = 4), q(UPDATE report SET data = '{"i": 4}' WHERE id = 4) ],
+	[ 'heap', 'a row twice', q(INSERT INTO heap VALUES (1, 'w1')), q(DELETE FROM heap WHERE ctid = (SELECT max(ctid) FROM heap WHERE w = 'w1')) ],
+	[ 'journal', 'one letter', q(UPDATE journal SET v = 'V' WHERE seq = 250), q(UPDATE journal SET v = 'v' WHERE seq = 250) ]);
+foreach (@damages)
+{
+	my ($table, $name, $damage, $mend) = @$_;
+	sql($target, $damage);
+	like(verdict($table), qr/^different \d+ \d+ not as the push of .* sent it; since then .*migrate_tiers\.push_batch/, "$table: $name is a difference");
+	sql($target, $mend);
+	like(verdict($table), qr/^equal /, "$table: and no other");
+}
+sql($target, 'DELETE FROM report WHERE id < 100');
+like(verdict('report'), qr/^different 30000 29901 not as .*has not changed/, 'rows that are gone are counted');
+push_table('report');
+like(verdict('report'), qr/^equal 30000 30000 0/, 'a push mends them');
+sql($source, q(UPDATE report SET note = 'x' WHERE id = 9));
+sql($target, q(UPDATE report SET note = 'x' WHERE id = 9));
+like(verdict('report'), qr/^equal 30000 30000 0 not as the push of .* sent it, but as the source is now$/, 'what both sides hold now is equal, and it is told why');
+
+# What cannot be known.
+sql($_, 'ALTER TABLE empty ADD n int') for $source, $target;
+is(verdict('empty'), 'unknown its columns have changed since it was pushed', 'columns that have changed since');
+sql($source, q(UPDATE migrate_tiers.batch SET finished = NULL WHERE id = (SELECT max(id) FROM migrate_tiers.batch WHERE relation = (SELECT id FROM migrate_tiers.relation WHERE relation = 'heap'::regclass))));
+is(verdict('heap'), 'unknown a push of it is under way, or was cut off', 'a push that has not ended');
+push_table('heap');
+like(verdict('heap'), qr/^equal 499 499 0/, 'until the next one');
+sql($target, 'DROP TABLE summary');
+like(verdict('summary'), qr/^unknown 42P01: the target has no table public.summary/, 'a table that is gone');
+sql($target, 'CREATE MATERIALIZED VIEW summary AS SELECT i AS id, i * 2 AS n FROM generate_series(1, 10) i; CREATE UNIQUE INDEX ON summary (id)');
+push_table('summary');
+is(verdict('summary'), 'unknown in mode refresh the receiver computes its rows itself', 'rows that the receiver computes itself');
+my $app = MigrateTiers::session($target);
+$app->query_safe('BEGIN; LOCK TABLE journal');
+my $asker = MigrateTiers::session($source);
+$asker->query_until(qr/begun/, "\\echo begun\nSELECT verdict FROM migrate_tiers.verify('journal');\n");
+ok(wait_until($source, q(SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers verify')), 'a table that somebody has locked');
+$app->query_safe('COMMIT');
+ok(wait_until($source, q(SELECT verdict FROM migrate_tiers.verifications WHERE relation = 'journal'::regclass ORDER BY id DESC LIMIT 1), 'equal'), 'is verified when it can be had');
+$app->quit;
+$asker->quit;
+is(query($source, q(SELECT last_verdict || ' ' || (last_verified > now() - interval '1 min') FROM migrate_tiers.tables WHERE relation = 'journal'::regclass)), 'equal true', 'the view tables tells it');
+
+finish($source, $target);
+done_testing();
