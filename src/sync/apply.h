@@ -25,6 +25,10 @@ extern char *mt_apply_mark_sql(void);
 extern void mt_apply_flush(MtSync *sync);
 extern void mt_reverse_flush(MtSync *sync);	/* of the target */
 
+/* Asks in a pipeline, once it was prepared, whether that survives one: target_flushed. */
+extern void mt_reverse_prepare_flushed(MtSync *sync);
+extern void mt_reverse_ask_flushed(MtSync *sync);
+
 /* Writes a tick of the target here. */
 extern bool mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 

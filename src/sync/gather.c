@@ -38,6 +38,7 @@ static char *rows_sql(MtSync *sync, MtTable *table, bool keys_only);
 static void stream(MtSync *sync, MtTable *table, bool by_insert, bool keys_only);
 static void take_row(void *arg, const MtField *fields, int count);
 static bool keeps(MtTable *table, const MtHereRow *row, bool keys_only);
+static void spoil(MtGathering *all, MtSync *sync);
 static void write_rows(MtGathered *gathered);
 static void write_batch(MtGathered *gathered, int at, int count);
 
@@ -114,9 +115,14 @@ take_row(void *arg, const MtField *fields, int count)
 {
 	MtGathered *gathered = (MtGathered *) arg;
 	MtTable    *table = gathered->table;
-	MemoryContext previous = MemoryContextSwitchTo(gathered->sync->row_context);
-	MtHereRow  *row = palloc(sizeof(MtHereRow));
+	MemoryContext previous;
+	MtHereRow  *row;
 	int64		bytes = 0;
+
+	if (gathered->all->spoiled)
+		return;
+	previous = MemoryContextSwitchTo(gathered->sync->row_context);
+	row = palloc(sizeof(MtHereRow));
 
 	row->values = palloc0(sizeof(Datum) * Max(count, 1));
 	row->nulls = palloc(Max(count, 1));
@@ -138,7 +144,48 @@ take_row(void *arg, const MtField *fields, int count)
 	}
 	MemoryContextSwitchTo(previous);
 	if (gathered->all->bytes > GATHER_BYTES)
-		mt_gather_write(gathered->all, gathered->sync);
+	{
+		if (gathered->all->early)
+			spoil(gathered->all, gathered->sync);
+		else
+			mt_gather_write(gathered->all, gathered->sync);
+	}
+}
+
+/* spoil throws away what is too much to keep. */
+static void
+spoil(MtGathering *all, MtSync *sync)
+{
+	ListCell   *cell;
+
+	foreach(cell, all->parts)
+		((MtGathered *) lfirst(cell))->rows = NIL;
+	all->bytes = 0;
+	all->spoiled = true;
+	MemoryContextReset(sync->row_context);
+}
+
+/* mt_gather_early returns what was gathered before the tick is applied, and counts it, or NULL. */
+MtGathering *
+mt_gather_early(MtSync *sync)
+{
+	MtGathering *all = sync->early;
+	ListCell   *cell;
+
+	if (all == NULL || all->spoiled)
+		return NULL;
+	all->early = false;
+	foreach(cell, all->parts)
+		sync->rows += list_length(((MtGathered *) lfirst(cell))->rows);
+	sync->bytes += all->bytes;
+	return all;
+}
+
+/* mt_gather_by_insert says whether rows of a table are inserted, and not set. */
+bool
+mt_gather_by_insert(const MtTable *table, bool replace)
+{
+	return replace || !table->can_update;
 }
 
 /* keeps says whether a row that came stays in the tick. */

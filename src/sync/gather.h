@@ -16,6 +16,8 @@ typedef struct MtGathering
 {
 	List	   *parts;			/* MtGathered */
 	int64		bytes;
+	bool		early;			/* nothing can be written yet */
+	bool		spoiled;		/* and it was too much to keep */
 } MtGathering;
 
 /* In a pipeline, for which the table was prepared before: rows come when it is finished. */
@@ -24,6 +26,12 @@ extern void mt_gather_ask(MtGathering *all, MtSync *sync, MtTable *table, bool b
 
 /* At once, and all written. */
 extern void mt_gather_stream(MtSync *sync, MtTable *table, bool by_insert);
+
+/* Whether rows are inserted, their keys having been deleted, and not set. */
+extern bool mt_gather_by_insert(const MtTable *table, bool replace);
+
+/* Rows that were asked for before the tick is applied: as a tick's first attempt wants them; NULL where it has to ask. */
+extern MtGathering *mt_gather_early(MtSync *sync);
 
 /* Writes what is gathered. */
 extern void mt_gather_write(MtGathering *all, MtSync *sync);

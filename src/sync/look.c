@@ -192,15 +192,22 @@ mt_reverse_mark_param(const MtSync *sync)
 bool
 mt_look_target_unsent(MtSync *sync)
 {
-	bool		any = false;
-	MtField		param = mt_reverse_mark_param(sync);
-
 	if (!mt_remote_prepared(sync->remote, "mt_unsent"))
 		mt_remote_prepare(sync->remote, "mt_unsent", mt_sql_writer_unsent(sync->migration));
 	mt_pipeline_begin(sync->remote);
-	mt_pipeline_rows(sync->remote, "mt_unsent", 1, &param, take_any, &any);
+	mt_look_ask_unsent(sync);
 	(void) mt_pipeline_finish(sync->remote);
-	return any;
+	return sync->target_unsent;
+}
+
+/* mt_look_ask_unsent asks the same in a pipeline, once it was asked by itself; target_unsent is the answer. */
+void
+mt_look_ask_unsent(MtSync *sync)
+{
+	MtField		param = mt_reverse_mark_param(sync);
+
+	sync->target_unsent = false;
+	mt_pipeline_rows(sync->remote, "mt_unsent", 1, &param, take_any, &sync->target_unsent);
 }
 
 static void

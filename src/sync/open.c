@@ -75,6 +75,7 @@ mt_sync_reload(MtSync *sync)
 
 	mt_remote_unprepare(sync->remote);
 	sync->leaves = NULL;
+	sync->target_unsent = false;
 	mt_xact_begin();
 	close_tables(sync);
 	reload_migration(sync);

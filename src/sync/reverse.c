@@ -9,8 +9,8 @@
  * all of it and T as the new mark.  A crash anywhere repeats a tick.
  *
  * What a small tick costs is round trips.  So what it asks for goes in pipelines
- * of prepared statements: the snapshot and which queues have something, then the
- * entries of those, then the rows of all tables (reverse_apply.c).
+ * of prepared statements: the snapshot and which queues have something; then their
+ * entries and rows; and at the end the new mark, and whether there is more.
  */
 #include "sync/merge.h"
 
@@ -25,6 +25,7 @@
 #include "endpoint/statements_queue.h"
 #include "sync/apply.h"
 #include "sync/cancelled.h"
+#include "sync/gather.h"
 #include "sync/leaves.h"
 #include "sync/look.h"
 
@@ -32,6 +33,9 @@
 #define BY_INDEX \
 	"SELECT pg_catalog.set_config(s, CASE WHEN s OPERATOR(pg_catalog.~) '^enable' THEN 'off' ELSE '0' END, true)" \
 	" FROM pg_catalog.unnest(ARRAY['enable_hashjoin', 'enable_mergejoin', 'max_parallel_workers_per_gather']) AS s"
+#define PUBLISH_MARK \
+	"UPDATE migrate_tiers.migration SET reverse_mark = $1::pg_catalog.pg_snapshot," \
+	" reverse_mark_time = $2::pg_catalog.timestamptz WHERE ident = $3::pg_catalog.uuid"
 #define BY_ANY_PATH "SET LOCAL enable_seqscan = on"
 
 /* What the target says at the beginning of a tick. */
@@ -69,8 +73,9 @@ mt_reverse_run(MtSync *sync)
 	sync->keys = 0;
 	sync->reverse_rows = 0;
 	sync->reverse_oldest = 0;
+	sync->early = NULL;
 	sync->reverse_seen = GetCurrentTimestamp();
-	if (!mt_look_target_unsent(sync))
+	if (!sync->target_unsent && !mt_look_target_unsent(sync))
 	{
 		MemoryContextSwitchTo(previous);
 		return false;
@@ -197,10 +202,15 @@ collect(MtSync *sync, List *tables)
 {
 	ListCell   *cell;
 
+	sync->target_flushed = false;
 	if (sync->target_small)
 	{
 		foreach(cell, tables)
+		{
 			mt_look_prepare(sync, (MtTable *) lfirst(cell));
+			mt_gather_prepare(sync, (MtTable *) lfirst(cell));
+		}
+		mt_reverse_prepare_flushed(sync);
 		mt_pipeline_begin(sync->remote);
 		mt_pipeline_query(sync->remote, BY_INDEX, 0, NULL);
 	}
@@ -210,7 +220,14 @@ collect(MtSync *sync, List *tables)
 		else
 			mt_look_entries(sync, (MtTable *) lfirst(cell), false, collect_entry, sync);
 	if (sync->target_small)
+	{
+		sync->early = palloc0(sizeof(MtGathering));
+		sync->early->early = true;
+		foreach(cell, tables)
+			mt_gather_ask(sync->early, sync, (MtTable *) lfirst(cell), mt_gather_by_insert((MtTable *) lfirst(cell), false));
+		mt_reverse_ask_flushed(sync);
 		(void) mt_pipeline_finish(sync->remote);
+	}
 	else
 		mt_remote_run(sync->remote, BY_ANY_PATH);
 	foreach(cell, tables)
@@ -275,27 +292,14 @@ spare_keys(MtTable *table)
 	}
 }
 
-/*
- * mt_reverse_flush sees to it that what the tick has read survives a crash of the target: see
- * mt_apply_flush.  Where it was not seen to be on disk, a commit there brings the log to it; what the
- * tick had to read is read, and its snapshot is given up.
- */
-void
-mt_reverse_flush(MtSync *sync)
-{
-	if (sync->target_flushed)
-		return;
-	mt_remote_run(sync->remote,
-				  psprintf("COMMIT; BEGIN; SET LOCAL synchronous_commit = local;"
-						   " UPDATE migrate_tiers.migration SET reverse_mark_time = reverse_mark_time WHERE ident = %s; COMMIT; BEGIN",
-						   quote_literal_cstr(sync->migration->ident)));
-}
-
-/* finish ends the target's transaction and tells it how far we are. */
+/* finish ends the target's transaction, tells it how far we are, and asks whether there is more. */
 static void
 finish(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 {
 	char	   *old = sync->reverse_mark;
+	const char *time = timestamptz_to_str(snapshot_time);
+	const char *ident = sync->migration->ident;
+	MtField		fields[3];
 
 	sync->reverse_rows = sync->rows;
 	sync->reverse_oldest = 0;
@@ -304,10 +308,14 @@ finish(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 	if (old)
 		pfree(old);
 	reset_tables(sync);
-	mt_remote_run(sync->remote,
-				  psprintf("COMMIT; UPDATE migrate_tiers.migration SET reverse_mark = %s, reverse_mark_time = %s WHERE ident = %s",
-						   quote_literal_cstr(new_mark), quote_literal_cstr(timestamptz_to_str(snapshot_time)),
-						   quote_literal_cstr(sync->migration->ident)));
+	fields[0] = mt_reverse_mark_param(sync);
+	fields[1] = (MtField) {.data = time, .length = strlen(time), .binary = false};
+	fields[2] = (MtField) {.data = ident, .length = strlen(ident), .binary = false};
+	mt_pipeline_begin(sync->remote);
+	mt_pipeline_query(sync->remote, "COMMIT", 0, NULL);
+	mt_pipeline_query(sync->remote, PUBLISH_MARK, lengthof(fields), fields);
+	mt_look_ask_unsent(sync);
+	(void) mt_pipeline_finish(sync->remote);
 }
 
 static void

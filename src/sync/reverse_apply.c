@@ -3,8 +3,8 @@
  *	  Applies a tick of the target here: see reverse.c.
  *
  * Order within a tick as forward: what was truncated, rows that are gone, rows
- * that are there.  The rows of a small tick come in one round trip, and are written
- * when the connection is at rest; those of a large one come table by table, and
+ * that are there.  The rows of a small tick come in one round trip, with its entries
+ * (reverse.c) or by themselves, and are written when the connection is at rest; those of a large one come table by table, and
  * are written as soon as many are gathered, so that it needs no more memory.
  */
 #include "sync/merge.h"
@@ -25,12 +25,8 @@
 #include "sync/side.h"
 
 static void apply_small(MtSync *sync, bool replace);
-static void prepare_flushed(MtSync *sync);
-static void ask_flushed(MtSync *sync);
-static void take_flushed(void *arg, const MtField *fields, int count);
 static void apply_large(MtSync *sync, bool replace);
 static void make_room(MtSync *sync, MtTable *table, bool by_insert);
-static bool takes_inserts(const MtTable *table, bool replace);
 static void apply_joined(MtSync *sync, MtTable *table);
 static void truncate_here(MtSync *sync, MtTable *table);
 static void delete_all(MtSync *sync, MtTable *table);
@@ -68,58 +64,34 @@ mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, 
 	return done;
 }
 
-/* apply_small asks for the rows of all tables at once. */
+/* apply_small asks for the rows of all tables at once; the first attempt has them already, if they are not too large. */
 static void
 apply_small(MtSync *sync, bool replace)
 {
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
-	MtGathering all = {NIL, 0};
+	MtGathering *all = replace ? NULL : mt_gather_early(sync);
 
+	sync->early = NULL;
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (mt_table_touched(table))
-		{
-			make_room(sync, table, takes_inserts(table, replace));
-			mt_gather_prepare(sync, table);
-		}
-	prepare_flushed(sync);
-	mt_pipeline_begin(sync->remote);
-	hash_seq_init(&status, sync->tables);
-	while ((table = hash_seq_search(&status)) != NULL)
-		if (mt_table_touched(table) && table->keys != NULL)
-			mt_gather_ask(&all, sync, table, takes_inserts(table, replace));
-	ask_flushed(sync);
-	(void) mt_pipeline_finish(sync->remote);
-	mt_gather_write(&all, sync);
+			make_room(sync, table, mt_gather_by_insert(table, replace));
+	if (all == NULL)
+	{
+		all = palloc0(sizeof(MtGathering));
+		mt_pipeline_begin(sync->remote);
+		hash_seq_init(&status, sync->tables);
+		while ((table = hash_seq_search(&status)) != NULL)
+			if (mt_table_touched(table) && table->keys != NULL)
+				mt_gather_ask(all, sync, table, mt_gather_by_insert(table, replace));
+		(void) mt_pipeline_finish(sync->remote);
+	}
+	mt_gather_write(all, sync);
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (mt_table_touched(table))
 			apply_joined(sync, table);
-}
-
-static void
-prepare_flushed(MtSync *sync)
-{
-	if (!mt_remote_prepared(sync->remote, "mt_flushed"))
-		mt_remote_prepare(sync->remote, "mt_flushed",
-						  "SELECT WHERE pg_catalog.pg_current_wal_flush_lsn() OPERATOR(pg_catalog.>=) $1::pg_catalog.pg_lsn");
-}
-
-/* ask_flushed asks whether all that the tick's snapshot sees is on the target's disk. */
-static void
-ask_flushed(MtSync *sync)
-{
-	MtField		lsn = {.data = sync->target_lsn, .length = strlen(sync->target_lsn), .binary = false};
-
-	sync->target_flushed = false;
-	mt_pipeline_rows(sync->remote, "mt_flushed", 1, &lsn, take_flushed, sync);
-}
-
-static void
-take_flushed(void *arg, const MtField *fields, int count)
-{
-	((MtSync *) arg)->target_flushed = true;
 }
 
 /* apply_large takes one table after the other. */
@@ -132,7 +104,7 @@ apply_large(MtSync *sync, bool replace)
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 	{
-		bool		by_insert = takes_inserts(table, replace);
+		bool		by_insert = mt_gather_by_insert(table, replace);
 
 		if (!mt_table_touched(table))
 			continue;
@@ -141,10 +113,6 @@ apply_large(MtSync *sync, bool replace)
 			mt_gather_stream(sync, table, by_insert);
 		apply_joined(sync, table);
 	}
-	prepare_flushed(sync);
-	mt_pipeline_begin(sync->remote);
-	ask_flushed(sync);
-	(void) mt_pipeline_finish(sync->remote);
 }
 
 /* make_room deletes what was truncated and, where rows are to be inserted, the row of every key of the tick. */
@@ -160,12 +128,6 @@ make_room(MtSync *sync, MtTable *table, bool by_insert)
 		delete_all(sync, table);
 	mt_spi_end(&scope);
 	sync->sending = NULL;
-}
-
-static bool
-takes_inserts(const MtTable *table, bool replace)
-{
-	return replace || !table->can_update;
 }
 
 /*
@@ -227,7 +189,8 @@ delete_all(MtSync *sync, MtTable *table)
 	MtKeyCursor cursor = {0, 0};
 	const char *bytes;
 	int			length;
-	MemoryContext previous = MemoryContextSwitchTo(sync->row_context);
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers keys", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext previous = MemoryContextSwitchTo(scratch);
 
 	while (mt_keys_next(table->keys, &cursor, &bytes, &length))
 	{
@@ -238,8 +201,9 @@ delete_all(MtSync *sync, MtTable *table)
 		mt_key_decode(&table->key, bytes, length, key);
 		if (SPI_execute_plan(mt_here_plan(table, MT_HERE_DELETE, 1), key, NULL, false, 0) != SPI_OK_DELETE)
 			elog(ERROR, "could not delete a row");
-		MemoryContextReset(sync->row_context);
+		MemoryContextReset(scratch);
 		CHECK_FOR_INTERRUPTS();
 	}
 	MemoryContextSwitchTo(previous);
+	MemoryContextDelete(scratch);
 }

@@ -45,6 +45,8 @@ typedef struct MtSync
 	char	   *target_lsn;		/* of a reverse tick, as visible_lsn */
 	bool		target_flushed;	/* the target's log was seen to be on disk up to there */
 	char	   *leaves;			/* state of the target's leaf partitions up to which all is noted; NULL: unknown */
+	struct MtGathering *early;	/* rows of the reverse tick that came with its entries, or NULL */
+	bool		target_unsent;	/* the target was seen to have something unsent */
 	bool		target_small;	/* the reverse tick is read in pipelines */
 	bool		cancelled;		/* entries of our queue are void */
 	bool		conflicts_there;	/* conflicts may wait on the target to be brought here */

@@ -23,13 +23,17 @@
 #include "sync/merge.h"
 
 /* How long to wait before the target is asked again, in ms, by how long ago something came. */
-#define ASK_ACTIVE 2
+#define ASK_ACTIVE 1
 #define ASK_BUSY   5
 #define ASK_QUIET  20
 #define ASK_IDLE   100
-#define ACTIVE_FOR 100
+#define ACTIVE_FOR 50
 #define BUSY_FOR   1000
 #define QUIET_FOR  10000
+
+/* Keys of a tick for which the next one waits a ms, where it is known to have something; and the longest such wait. */
+#define KEYS_A_MS		  50
+#define LONGEST_BREATH_MS 25
 
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS	 60000
@@ -140,6 +144,9 @@ next_question(const MtWorker *worker)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	/* The more keys the last tick had, the more it is worth to wait for others: see breathe in step.c. */
+	if (worker->sync->target_unsent)
+		return Min(worker->sync->keys / KEYS_A_MS, LONGEST_BREATH_MS);
 	if (!TimestampDifferenceExceeds(worker->reverse_active, now, ACTIVE_FOR))
 		return ASK_ACTIVE;
 	if (!TimestampDifferenceExceeds(worker->reverse_active, now, BUSY_FOR))
