@@ -41,6 +41,7 @@ typedef struct MtReader
 
 static void open_reader(MtReader *reader, int32 migration_id);
 static bool take_range(MtReader *reader, MtRange *range);
+static bool try_take(MtReader *reader, MtRange *range, bool cut);
 static void cut_range(MtReader *reader, MtRange *range);
 static void read_range(MtReader *reader, MtRange *range, MtOutcome *outcome);
 static void look_again(MtReader *reader, const MtVerifyTable *table, const MtRange *range, MtOutcome *outcome);
@@ -96,21 +97,59 @@ open_reader(MtReader *reader, int32 migration_id)
 	mt_xact_commit();
 }
 
-/* take_range takes a range that is left over, or the next one of a table; false when there is none. */
+/*
+ * take_range takes a range that is left over, or the next one of a table; false when there is none.
+ *
+ * Where the table cannot be read to find where the range ends, it goes to the end: whoever reads it is told why.
+ */
 static bool
 take_range(MtReader *reader, MtRange *range)
 {
-	bool		found;
+	ErrorData  *volatile error = NULL;
+	volatile bool found = false;
 
 	CHECK_FOR_INTERRUPTS();
 	MemoryContextSwitchTo(reader->context);
+	memset(range, 0, sizeof(*range));
+	PG_TRY();
+	{
+		found = try_take(reader, range, true);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(reader->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(reader->context);
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return found;
+	if (is_final(error->sqlerrcode))
+		return try_take(reader, range, false);
+	if (range->verification != 0)
+	{
+		mt_xact_begin();
+		mt_verification_note(range->verification, mt_error_text(error));
+		mt_xact_commit();
+	}
+	ReThrowError(error);
+}
+
+static bool
+try_take(MtReader *reader, MtRange *range, bool cut)
+{
+	bool		found;
+
 	mt_xact_begin();
 	found = mt_range_take(reader->order->run, reader->order->point, range);
 	if (found && range->doubtful)
 		range->suspects = mt_suspect_list(range);
 	if (!found && !reader->order->back && mt_range_next(reader->order->run, range))
 	{
-		cut_range(reader, range);
+		if (cut)
+			cut_range(reader, range);
 		mt_range_give(range);
 		found = true;
 	}
@@ -118,12 +157,7 @@ take_range(MtReader *reader, MtRange *range)
 	return found;
 }
 
-/*
- * cut_range finds where the next range ends, by the source's index and as the table is now.
- *
- * Where it cannot, because the table is gone or not to be read, the range goes to the end: whoever
- * reads it finds out why.
- */
+/* cut_range finds where the next range ends, by the source's index and as the table is now. */
 static void
 cut_range(MtReader *reader, MtRange *range)
 {
