@@ -17,6 +17,9 @@
 /* Creates the schema and its tables where they are missing, and this migration's row. */
 extern void mt_target_install(MtRemote *remote, const MtMigration *migration);
 
+/* Tells whether the schema and its tables are there. */
+extern bool mt_target_installed(MtRemote *remote);
+
 /* Removes all of this migration, and the schema with the last one. */
 extern void mt_target_uninstall(MtRemote *remote, const MtMigration *migration);
 
@@ -26,6 +29,7 @@ extern char *mt_target_uninstall_sql(const MtMigration *migration);
 /* Puts the fence on a table (and its partitions, also ones that came later), or takes it off. */
 extern void mt_target_fence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 extern void mt_target_unfence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
+extern bool mt_target_has_fence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 
 /*
  * The fence's flag: closed from the start.  Opening and closing it locks no table; closing

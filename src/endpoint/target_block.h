@@ -10,6 +10,7 @@
 
 #include "catalog/relation.h"
 #include "endpoint/endpoint.h"
+#include "endpoint/target.h"
 
 /* Number that the installations and removals of all migrations take turns by. */
 #define MT_TARGET_LOCK "7236836164411949139"
@@ -19,9 +20,6 @@ extern void mt_target_block(MtRemote *remote, const char *body, const char *lock
 
 /* The same for plain statements, separated by semicolons. */
 extern void mt_target_locking(MtRemote *remote, const char *sql, const char *lock_timeout);
-
-/* Tells whether our schema and its tables are there. */
-extern bool mt_target_installed(MtRemote *remote);
 
 /* The table's quoted name, as a literal. */
 extern char *mt_target_table_literal(const MtRelation *relation);

@@ -143,6 +143,19 @@ mt_target_fence(MtRemote *remote, const MtMigration *migration, const MtRelation
 		fence_table(remote, migration, trigger, rows->values[row][0]);
 }
 
+/* mt_target_has_fence says whether a table, or a partition of it, has the fence; wherever it is now. */
+bool
+mt_target_has_fence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)
+{
+	MtRows	   *rows;
+
+	rows = mt_remote_query(remote,
+						   "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgname = $1"
+						   " AND g.tgfoid = pg_catalog.to_regprocedure('migrate_tiers.refuse_write()'))",
+						   MT_PARAMS(trigger_name(migration, relation)));
+	return rows->values[0][0][0] == 't';
+}
+
 /* mt_target_unfence takes the fence of a table off, wherever the table and its partitions are now. */
 void
 mt_target_unfence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)

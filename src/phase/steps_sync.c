@@ -61,12 +61,18 @@ install_target(MtTransition *transition, MtRelation *relation)
 	mt_target_install(mt_transition_remote(transition), transition->migration);
 }
 
+/* uninstall_target takes everything of ours from the target, with what batch tables were filled with. */
 static void
 uninstall_target(MtTransition *transition, MtRelation *relation)
 {
-	mt_target_restore_foreign_keys(mt_transition_remote(transition), transition->migration, false);
+	MtRemote   *remote = mt_transition_remote(transition);
+
+	/* Done before, by a transition that was cut off: what batch tables have now is not ours. */
+	if (!mt_target_installed(remote))
+		return;
+	mt_target_restore_foreign_keys(remote, transition->migration, false);
 	empty_pushed(transition);
-	mt_target_uninstall(mt_transition_remote(transition), transition->migration);
+	mt_target_uninstall(remote, transition->migration);
 }
 
 /* empty_pushed leaves the target's batch tables as they were found: those that were pushed are emptied. */
@@ -117,7 +123,12 @@ empty_target(MtTransition *transition, MtRelation *relation)
 		mt_target_empty(mt_transition_remote(transition), list_make1(relation));
 }
 
-/* take_copy_back leaves the target's table as it was found: empty, with its indexes and keys. */
+/*
+ * take_copy_back leaves the target's table as it was found: empty, with its indexes and keys.
+ *
+ * A table without our fence is not ours any more: it was taken back before, by a transition that was cut off
+ * later on its way, and what it has now was written by others.
+ */
 static void
 take_copy_back(MtTransition *transition, MtRelation *relation)
 {
@@ -126,10 +137,13 @@ take_copy_back(MtTransition *transition, MtRelation *relation)
 	MtSpiScope	scope;
 
 	mt_copy_forget_tasks(relation);
-	mt_copy_forget_target(transition->migration, remote, relation);
-	foreach(cell, mt_target_aside(remote, transition->migration, relation))
-		mt_target_build_index(remote, transition->migration, relation, (char *) lfirst(cell));
-	mt_target_restore_constraints(remote, transition->migration, relation);
+	if (mt_target_has_fence(remote, transition->migration, relation))
+	{
+		mt_copy_forget_target(transition->migration, remote, relation);
+		foreach(cell, mt_target_aside(remote, transition->migration, relation))
+			mt_target_build_index(remote, transition->migration, relation, (char *) lfirst(cell));
+		mt_target_restore_constraints(remote, transition->migration, relation);
+	}
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.relation SET state = 'planned', note = NULL, estimated_rows = 0,"
