@@ -42,6 +42,8 @@ mt_journal_begin(const MtMigration *migration, MtPhase to, const char *gates)
 	}
 	id = (int32) mt_spi_int8(0, 1);
 	show_step(migration, psprintf("%s to %s", mt_phase_name(migration->phase), mt_phase_name(to)));
+	/* A worker that waits after an error tries again: somebody looks after the migration. */
+	mt_migration_invalidate();
 	mt_spi_end(&scope);
 	return id;
 }

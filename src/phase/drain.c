@@ -16,7 +16,7 @@
 
 /* Applications are refused for so long, at most; and no longer where nothing comes any more. */
 #define LONGEST_DRAIN_MS 60000
-#define STOPPED_FOR		 "interval '3 s'"
+#define STOPPED_FOR_MS	 3000
 
 #define LOOK_MS		10
 #define CHECK_LOOKS 50
@@ -27,7 +27,8 @@ static void wait_until(const MtMigration *migration, MtRemote *remote, MtDrained
 					   const char *what);
 static bool is_reverse_drained(const MtMigration *migration, MtRemote *remote);
 static bool are_conflicts_carried(const MtMigration *migration, MtRemote *remote);
-static char *stopped_reason(const MtMigration *migration, const char *column, bool for_long);
+static bool is_stopped(const MtMigration *migration, const char *column, TimestampTz begun);
+static char *stopped_reason(const MtMigration *migration, const char *column);
 static void raise_timeout(const MtMigration *migration, const char *column, const char *what);
 
 /* mt_wait_drained_forward waits until the target has all that is committed here now. */
@@ -41,7 +42,7 @@ mt_wait_drained_forward(const MtMigration *migration)
 	do
 		reached = mt_wait_forward(migration, token,
 								  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_MS * CHECK_LOOKS));
-	while (!reached && stopped_reason(migration, "stopped", true) == NULL &&
+	while (!reached && !is_stopped(migration, "stopped", begun) &&
 		   !TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), LONGEST_DRAIN_MS));
 	if (!reached)
 		raise_timeout(migration, "stopped", "the target did not get every change of the source");
@@ -71,7 +72,7 @@ wait_until(const MtMigration *migration, MtRemote *remote, MtDrained drained, co
 	for (int looks = 1; !drained(migration, remote); looks++)
 	{
 		if (TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), LONGEST_DRAIN_MS) ||
-			(looks % CHECK_LOOKS == 0 && stopped_reason(migration, column, true) != NULL))
+			(looks % CHECK_LOOKS == 0 && is_stopped(migration, column, begun)))
 			raise_timeout(migration, column, what);
 		(void) mt_worker_wake(mt_worker_pid(migration->id, MT_WORKER_SYNC));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS, PG_WAIT_EXTENSION);
@@ -106,19 +107,27 @@ are_conflicts_carried(const MtMigration *migration, MtRemote *remote)
 	return rows->values[0][0][0] == 't';
 }
 
-/* stopped_reason says why a direction is stopped, or NULL; for_long: not if it may go on at once. */
+/*
+ * is_stopped says whether a direction is stopped and does not go on: what stopped it before the wait began may
+ * be mended, and the worker tries again when a transition begins.
+ */
+static bool
+is_stopped(const MtMigration *migration, const char *column, TimestampTz begun)
+{
+	return TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), STOPPED_FOR_MS) &&
+		stopped_reason(migration, column) != NULL;
+}
+
+/* stopped_reason says why a direction is stopped, or NULL. */
 static char *
-stopped_reason(const MtMigration *migration, const char *column, bool for_long)
+stopped_reason(const MtMigration *migration, const char *column)
 {
 	MtSpiScope	scope;
 	char	   *reason;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_SELECT,
-					   psprintf("SELECT CASE WHEN NOT $2 OR %1$s_at < clock_timestamp() - " STOPPED_FOR " THEN %1$s END"
-								" FROM migrate_tiers.migration WHERE id = $1",
-								column),
-					   MT_ARGS(MT_INT4(migration->id), MT_BOOL(for_long)));
+	mt_spi_exec_latest(SPI_OK_SELECT, psprintf("SELECT %s FROM migrate_tiers.migration WHERE id = $1", column),
+					   MT_ARGS(MT_INT4(migration->id)));
 	reason = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
 	return reason;
@@ -127,7 +136,7 @@ stopped_reason(const MtMigration *migration, const char *column, bool for_long)
 static void
 raise_timeout(const MtMigration *migration, const char *column, const char *what)
 {
-	char	   *reason = stopped_reason(migration, column, false);
+	char	   *reason = stopped_reason(migration, column);
 
 	ereport(ERROR,
 			(errcode(MT_ERRCODE_SYNC_TIMEOUT),

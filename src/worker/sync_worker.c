@@ -156,14 +156,19 @@ try_step(MtWorker *worker)
 	MemoryContextSwitchTo(worker->round_context);
 	PG_TRY();
 	{
-		if (mt_sync_declaration_changed())
+		/* Until that has come to its end: who waits for the acknowledgement does not say it twice. */
+		worker->reload_due |= mt_sync_declaration_changed();
+		if (worker->reload_due)
 		{
 			if (!reload_migration(worker))
 				wait = -1;
 			else if (worker->sync != NULL)
 				mt_sync_reload(worker->sync);
 			worker->unjoined = true;
+			/* Somebody is at work who may have mended what stopped us. */
+			worker->retry = worker->reverse_retry = 0;
 			acknowledge(worker);
+			worker->reload_due = false;
 		}
 		/*
 		 * First: whoever waits for the target may use up what a writer here sets the latch for, so our
