@@ -18,7 +18,7 @@
  * the number of a column (it survives a renaming), type or table.
  */
 #define FACETS \
-	"WITH RECURSIVE r AS (SELECT id, relation, fingerprint::jsonb AS facets, partitions FROM migrate_tiers.relation WHERE id = $1)," \
+	"WITH RECURSIVE r AS (SELECT id, relation, fingerprint::jsonb AS facets, partitions, fenced FROM migrate_tiers.relation WHERE id = $1)," \
 	" tree(oid) AS (SELECT relation FROM r UNION ALL SELECT i.inhrelid FROM tree t" \
 	"  JOIN pg_class p ON p.oid = t.oid AND p.relkind = 'p'" \
 	"  JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending)," \
@@ -47,11 +47,14 @@
 	"   'base', format_type(nullif(t.typbasetype, 0), t.typtypmod))" \
 	"   FROM used u JOIN pg_type t USING (oid) WHERE t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0" \
 	"  UNION ALL SELECT 'capture ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
-	"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.capture()'::regprocedure), '[]') FROM tree t)"
+	"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.capture()'::regprocedure), '[]') FROM tree t" \
+	"  UNION ALL SELECT 'fence ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
+	"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.fence()'::regprocedure), '[]') FROM tree t, r WHERE r.fenced)"
 
 /*
  * The differences between recorded and present facets.  What is captured of a
- * partition that came or went is a matter of the partition.
+ * partition that came or went is a matter of the partition, and a fence that came or
+ * went as a whole is a matter of the phase.
  */
 #define CHANGES \
 	", change AS (SELECT split_part(name, ' ', 1) AS facet, split_part(name, ' ', 2) AS number, o.value AS o, n.value AS n" \
@@ -63,6 +66,7 @@
 	"  WHEN 'security' THEN 'row security was ' || CASE n #>> '{}' WHEN 'true' THEN 'enabled' ELSE 'disabled' END" \
 	"  WHEN 'key' THEN 'the key was changed'" \
 	"  WHEN 'capture' THEN format('a capture trigger of %s was dropped, renamed or disabled', number::oid::regclass)" \
+	"  WHEN 'fence' THEN format('the fence of %s was dropped, renamed or disabled', number::oid::regclass)" \
 	"  WHEN 'type' THEN format('type %s was changed', COALESCE(o, n) ->> 'name')" \
 	"  WHEN 'column' THEN CASE" \
 	"   WHEN n IS NULL THEN format('column \"%s\" was dropped', o ->> 'name')" \
@@ -71,7 +75,7 @@
 	"   WHEN o ->> 'type' <> n ->> 'type' THEN format('column \"%s\" changed from type %s to %s', n ->> 'name', o ->> 'type', n ->> 'type')" \
 	"   ELSE format('column \"%s\" was changed', n ->> 'name') END" \
 	"  END, facet IN ('persistence', 'key') OR facet = 'column' AND o ->> 'layout' IS DISTINCT FROM n ->> 'layout'" \
-	" FROM change WHERE CASE facet WHEN 'capture' THEN o IS NOT NULL AND n IS NOT NULL WHEN 'type' THEN o IS NOT NULL AND n IS NOT NULL ELSE true END" \
+	" FROM change WHERE facet NOT IN ('capture', 'fence', 'type') OR o IS NOT NULL AND n IS NOT NULL" \
 	" UNION ALL SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence = 'p' THEN 'attached' ELSE 'unwatched' END," \
 	"  CASE WHEN c.relkind = 'f' THEN 'foreign ' WHEN c.relpersistence = 'u' THEN 'unlogged ' ELSE '' END" \
 	"  || format('partition %s was added', c.oid::regclass), true" \

@@ -57,7 +57,7 @@ static const char dropped_query[] =
 	"  WHERE r.captured AND d.classid = 'pg_class'::regclass AND d.objsubid = 0"
 	" UNION ALL SELECT 3, r.id::oid, NULL, NULL FROM migrate_tiers.relation r WHERE r.captured AND EXISTS (SELECT FROM d"
 	"  WHERE d.classid = 'pg_class'::regclass AND (d.objid IN (r.relation, r.key_index) OR d.objid = ANY (r.partitions))"
-	"  OR d.object_type = 'trigger' AND d.address_names[array_upper(d.address_names, 1)] LIKE 'migrate\\_tiers\\_capture%')"
+	"  OR d.object_type = 'trigger' AND d.address_names[array_upper(d.address_names, 1)] ~ '^migrate_tiers_(capture|fence)')"
 	" ORDER BY 1, 2";
 
 typedef enum MtDroppedKind

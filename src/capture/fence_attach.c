@@ -15,6 +15,7 @@
 #include "base/lock.h"
 #include "base/spi.h"
 #include "capture/attach.h"
+#include "capture/ddl_fingerprint.h"
 
 #define FENCE_TRIGGER "migrate_tiers_fence"
 
@@ -37,6 +38,7 @@ mt_fence_attach(const MtRelation *relation)
 	set_fenced(relation->id, true);
 	foreach(cell, mt_attach_tables(relation))
 		create_trigger(lfirst_oid(cell), relation);
+	mt_ddl_record(relation->id);
 	mt_spi_end(&scope);
 }
 
@@ -59,6 +61,8 @@ mt_fence_detach(const MtRelation *relation)
 	foreach(cell, tables)
 		mt_spi_exec(SPI_OK_UTILITY,
 					psprintf("DROP TRIGGER " FENCE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))), MT_NO_ARGS);
+	if (get_rel_name(relation->relid) != NULL)
+		mt_ddl_record(relation->id);
 	mt_spi_end(&scope);
 }
 

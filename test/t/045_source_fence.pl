@@ -65,6 +65,18 @@ phase_is('target_only', 'and arrives');
 is(query($target, q(SELECT string_agg(name, ', ' ORDER BY id) FROM item WHERE id > 99)), 'goes on, was prepared', 'with all that was let through');
 sql_fails($source, q(CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (100) TO (200); INSERT INTO part_2 VALUES (100)), 'MT005', qr/part_2/, 'a partition that comes later has the fence');
 
+# Nobody takes the fence off unseen.
+foreach my $table ('item', 'part_1')
+{
+	sql_fails($source, "ALTER TABLE $table DISABLE TRIGGER migrate_tiers_fence", 'MT004', qr/the fence of public\.$table was/, "the fence of $table is not disabled");
+	sql_fails($source, "SET ROLE postgres; DROP TRIGGER migrate_tiers_fence ON $table", 'MT004', qr/the fence of public\.$table was.*HINT/s, '... nor dropped');
+	sql_fails($source, "ALTER TRIGGER migrate_tiers_fence ON $table RENAME TO other", 'MT004', qr/the fence of public\.$table was/, '... nor renamed');
+}
+sql_fails($source, 'ALTER TABLE item DISABLE TRIGGER ALL', 'MT004', qr/capture trigger.*fence/s, 'and not all triggers at once');
+sql($source, q(BEGIN; SET LOCAL migrate_tiers.allow_ddl = on; ALTER TABLE item DISABLE TRIGGER migrate_tiers_fence; INSERT INTO item VALUES (150, 'past it');
+	ALTER TABLE item ENABLE ALWAYS TRIGGER migrate_tiers_fence; ROLLBACK));
+pass('unless somebody says that he means it');
+
 # The worker's own writes pass, and are not sent back.
 sql($target, q(CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (100) TO (200); INSERT INTO part VALUES (100); UPDATE item SET name = 'from the target' WHERE id = 1));
 ok(wait_until($source, q(SELECT name FROM item WHERE id = 1), 'from the target'), 'what the target writes passes the fence');
