@@ -109,12 +109,20 @@ CREATE TRIGGER harmless BEFORE INSERT ON preflight.event FOR EACH ROW EXECUTE FU
 CREATE TRIGGER acting BEFORE INSERT ON preflight.event_rest FOR EACH ROW EXECUTE FUNCTION preflight.act();
 ALTER TABLE preflight.event_rest ENABLE ALWAYS TRIGGER acting;
 CREATE RULE rewriting AS ON UPDATE TO preflight.parent DO ALSO NOTHING;
+-- As a subscription looks that has begun with a table; nobody is there to connect to.
+SET client_min_messages = error;
+CREATE SUBSCRIPTION feeding CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, enabled = false, create_slot = false, slot_name = NONE);
+SET allow_system_table_mods = on;
+INSERT INTO pg_subscription_rel SELECT oid, 'preflight.event_rest'::regclass, 'r', NULL FROM pg_subscription WHERE subname = 'feeding';
+RESET allow_system_table_mods;
+RESET client_min_messages;
 CREATE TABLE preflight.other (id int PRIMARY KEY);
 ALTER TABLE preflight.event ADD FOREIGN KEY (id) REFERENCES preflight.other;
 \c mt_regress
 SELECT * FROM findings();
 \c mt_target
 DROP TRIGGER acting ON preflight.event_rest;
+DROP SUBSCRIPTION feeding;
 DROP TABLE preflight.parent, preflight."Kind ""ö""";
 DROP TABLE preflight.other CASCADE;
 CREATE TABLE preflight.parent (id int PRIMARY KEY, name text COLLATE "C" NOT NULL, mood preflight.mood, p preflight.pair[]);

@@ -95,7 +95,7 @@
 	" 'definition', pg_get_constraintdef(k.oid))) AS value" \
 	" FROM wanted w JOIN pg_constraint k ON k.conrelid = w.oid AND k.contype = 'c'),"
 
-/* What would act in a session whose role is replica, or refuse the upsert. */
+/* What would act in a session whose role is replica, or refuse the upsert; and what writes past statement triggers. */
 #define TRIGGERS \
 	" triggers AS (SELECT jsonb_agg(jsonb_build_object('id', m.id, 'table', m.oid::regclass::text, 'name', g.tgname)" \
 	"  ORDER BY m.oid::regclass::text, g.tgname) AS value" \
@@ -105,7 +105,10 @@
 	" rules AS (SELECT jsonb_agg(jsonb_build_object('id', m.id, 'table', m.oid::regclass::text, 'name', r.rulename)" \
 	"  ORDER BY m.oid::regclass::text, r.rulename) AS value" \
 	" FROM member m JOIN pg_rewrite r ON r.ev_class = m.oid" \
-	" WHERE r.ev_type <> '1' AND r.ev_enabled <> 'D' AND (r.ev_type = '2' OR r.ev_enabled IN ('A', 'R'))),"
+	" WHERE r.ev_type <> '1' AND r.ev_enabled <> 'D' AND (r.ev_type = '2' OR r.ev_enabled IN ('A', 'R')))," \
+	" subscriptions AS (SELECT jsonb_agg(jsonb_build_object('id', m.id, 'table', m.oid::regclass::text, 'name', s.subname)" \
+	"  ORDER BY m.oid::regclass::text, s.subname) AS value" \
+	" FROM member m JOIN pg_subscription_rel l ON l.srrelid = m.oid JOIN pg_subscription s ON s.oid = l.srsubid),"
 
 #define FOREIGN_KEYS \
 	" foreign_keys AS (SELECT jsonb_agg(jsonb_build_object('id', m.id, 'name', k.conname," \
@@ -153,8 +156,9 @@ static const char structure_query[] =
 	" 'columns', coalesce(columns.value, '[]'), 'types', coalesce(types.value, '[]'),"
 	" 'indexes', coalesce(indexes.value, '[]'), 'checks', coalesce(checks.value, '[]'),"
 	" 'triggers', coalesce(triggers.value, '[]'), 'rules', coalesce(rules.value, '[]'),"
+	" 'subscriptions', coalesce(subscriptions.value, '[]'),"
 	" 'foreign_keys', coalesce(foreign_keys.value, '[]'), 'sequences', coalesce(sequences.value, '[]'))"
-	" FROM server, tables, columns, types, indexes, checks, triggers, rules, foreign_keys, sequences";
+	" FROM server, tables, columns, types, indexes, checks, triggers, rules, subscriptions, foreign_keys, sequences";
 
 static char *list_names(const List *relations, bool target);
 static void append_member(StringInfo json, const char *name, const char *value);

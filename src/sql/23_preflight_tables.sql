@@ -231,6 +231,12 @@ CREATE FUNCTION migrate_tiers.preflight_target_triggers(m integer, source jsonb,
            format('Run ALTER TABLE %s DISABLE RULE %I there, or drop it.', g."table", g.name)
       FROM jsonb_to_recordset(target->'rules') AS g(id integer, "table" text, name text)
       JOIN migrate_tiers.relation r ON r.id = g.id AND r.tier = 'realtime'
+    UNION ALL
+    SELECT r.relation::regclass::text, 'warning',
+           format('subscription %I of the target writes table %s, which neither the fence nor capture there notices', g.name, g."table"),
+           format('Take the table out of the subscription: ALTER SUBSCRIPTION %I REFRESH PUBLICATION when it is not published any more.', g.name)
+      FROM jsonb_to_recordset(target->'subscriptions') AS g(id integer, "table" text, name text)
+      JOIN migrate_tiers.relation r ON r.id = g.id AND r.tier = 'realtime'
      ORDER BY 1, 3
 $$;
 
