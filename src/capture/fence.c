@@ -64,7 +64,7 @@ mt_fence(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("migrate_tiers.fence() is a trigger function"),
 				 errhint("Its triggers are made by migrate_tiers.advance(), never by hand.")));
-	if (!mt_capture_applying)
+	if (!mt_capture_applying && !mt_fence_pass)
 		pass_or_refuse(atoi(data->tg_trigger->tgargs[0]), data->tg_relation);
 	return PointerGetDatum(NULL);
 }

@@ -1,0 +1,151 @@
+# A person takes the row that lost after all: whatever either side had done to it (changed, deleted, moved to
+# another key), whichever side had won, and where the fence of the source is closed. Both sides end equal.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use MigrateTiers::Phases;
+use Test::More;
+
+my %other = (source => 'target', target => 'source');
+
+# What each side does to key %d, which was there before ("old") but for the insert; and what either has then.
+my @cases = (
+	{ name => 'update, update', source => "UPDATE item SET v = 's' WHERE id = %d", target => "UPDATE item SET v = 't' WHERE id = %d", has => { source => 's', target => 't' } },
+	{ name => 'update, delete', source => "UPDATE item SET v = 's' WHERE id = %d", target => 'DELETE FROM item WHERE id = %d', has => { source => 's', target => '' } },
+	{ name => 'delete, update', source => 'DELETE FROM item WHERE id = %d', target => "UPDATE item SET v = 't' WHERE id = %d", has => { source => '', target => 't' } },
+	{ name => 'insert, insert', new => 1, source => "INSERT INTO item VALUES (%d, 's')", target => "INSERT INTO item VALUES (%d, 't')", has => { source => 's', target => 't' } },
+	{ name => 'key update, update', source => 'UPDATE item SET id = id + 5 WHERE id = %d', target => "UPDATE item SET v = 't' WHERE id = %d", has => { source => '', target => 't' } },
+	{ name => 'update, key update', source => "UPDATE item SET v = 's' WHERE id = %d", target => 'UPDATE item SET id = id + 5 WHERE id = %d', has => { source => 's', target => '' } });
+
+my $pair = MigrateTiers::Pair->new('resolve');
+my $round = 0;
+
+$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text, u int UNIQUE, j json, w int GENERATED ALWAYS AS (id * 2) STORED); CREATE ROLE app LOGIN; GRANT ALL ON item TO app');
+$pair->declare;
+$pair->advance;
+$pair->sync;
+ready($pair, 'dual_write');
+$pair->advance('dual_write');
+for my $winner (qw(source target))
+{
+	for my $chosen (qw(source target)) { subtest "$winner wins, the row of the $chosen is taken" => sub { settle_all($winner, $chosen); }; }
+}
+subtest 'what cannot be' => \&refusals;
+ready($pair, $_), $pair->advance($_) for 'read_target';
+subtest 'while the fence of the source is closed' => \&behind_the_fence;
+$pair->finish;
+done_testing();
+
+# collide has both sides do what the cases say; keys of a round begin at its number times 1000.
+sub collide
+{
+	my ($winner) = @_;
+
+	$round++;
+	$pair->set_option('conflict_policy', $winner);
+	my @all = map { { %{ $cases[$_] }, id => $round * 1000 + $_ * 10 } } 0 .. $#cases;
+	$pair->source_sql(join '', map { "INSERT INTO item (id, v, j) VALUES ($_->{id}, 'old', '{\"a\":1, \"a\":2}');" } grep { !$_->{new} } @all);
+	settle($pair);
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	for my $side (qw(source target))
+	{
+		$pair->can("${side}_sql")->($pair, join '', map { my $do = $_->{$side}; $do =~ s/%d/$_->{id}/g; "$do;" } @all);
+	}
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	settle($pair);
+	return @all;
+}
+
+sub conflict_of { my ($id) = @_; return $pair->source_sql("SELECT id FROM migrate_tiers.conflicts WHERE resolved IS NULL AND key ->> 'id' = '$id'"); }
+sub value { my ($side, $id) = @_; return $pair->can("${side}_sql")->($pair, "SELECT v FROM item WHERE id = $id"); }
+
+sub settle_all
+{
+	my ($winner, $chosen) = @_;
+	my @all = collide($winner);
+
+	for my $case (@all)
+	{
+		is(value('source', $case->{id}), $case->{has}{$winner}, "$case->{name}: the $winner has won");
+		$pair->source_sql('SELECT migrate_tiers.resolve_conflict(' . conflict_of($case->{id}) . ", '$chosen')");
+	}
+	settle($pair);
+	for my $case (@all)
+	{
+		is(value($_, $case->{id}), $case->{has}{$chosen}, "$case->{name}: the $_ has the row of the $chosen") for qw(source target);
+	}
+	$pair->equal('both sides are equal');
+	is($pair->source_sql("SELECT count(*) FROM migrate_tiers.conflicts WHERE resolved IS NULL"), '0', 'none is open, and settling made none');
+	is($pair->source_sql("SELECT string_agg(DISTINCT resolution, ',') FROM (SELECT * FROM migrate_tiers.conflicts ORDER BY id DESC LIMIT 6) c"), $chosen, 'it is kept who was chosen');
+	return;
+}
+
+sub refused
+{
+	my ($sql, $state, $pattern, $name) = @_;
+	my ($went, $have, $error) = $pair->source_try($sql);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok(!$went && $have eq $state && $error =~ $pattern, $name) or diag("$have: $error");
+	return;
+}
+
+sub refusals
+{
+	my @all = collide('source');
+	my $id = conflict_of($all[0]{id});
+
+	refused("SELECT migrate_tiers.resolve_conflict($id, 'both')", '22023', qr/HINT:.*source and target/s, 'no such side');
+	refused("SELECT migrate_tiers.resolve_conflict(123456, 'source')", '42704', qr/HINT:.*migrate_tiers\.conflicts/s, 'no such conflict');
+	refused("SET ROLE app; SELECT migrate_tiers.resolve_conflict($id, 'source')", '42501', qr/HINT/, 'a role without the right');
+	$pair->source_sql("SELECT migrate_tiers.resolve_conflict($id, 'target')");
+	refused("SELECT migrate_tiers.resolve_conflict($id, 'source')", '55000', qr/HINT:.*UPDATE/s, 'settled before');
+	settle_conflicts($pair);
+
+	# The row that lost by another unique key still cannot stand beside the one that won.
+	$round++;
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	$pair->source_sql("INSERT INTO item VALUES ($round, 's', $round)");
+	$pair->target_sql("INSERT INTO item VALUES ($round + 500, 't', $round)");
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	settle($pair);
+	my $lost = conflict_of($round + 500);
+	refused("SELECT migrate_tiers.resolve_conflict($lost, 'target')", '23505', qr/item_u_key/, 'a row that another one excludes');
+	is($pair->source_sql("SELECT resolved IS NULL FROM migrate_tiers.conflicts WHERE id = $lost"), 't', '... and its conflict stays open');
+	$pair->source_sql("DELETE FROM item WHERE id = $round; SELECT migrate_tiers.resolve_conflict($lost, 'target')");
+	settle($pair);
+	is(value($_, $round + 500), 't', "... until that one is gone: the $_ has it") for qw(source target);
+	settle_conflicts($pair);
+	$pair->equal('both sides are equal');
+	return;
+}
+
+sub behind_the_fence
+{
+	my @all = collide('source');
+
+	ready_but_conflicts('target_only');
+	$pair->advance('target_only');
+	for my $case (@all)
+	{
+		$pair->source_sql('SELECT migrate_tiers.resolve_conflict(' . conflict_of($case->{id}) . ", 'target')");
+	}
+	settle($pair);
+	for my $case (@all)
+	{
+		is(value($_, $case->{id}), $case->{has}{target}, "$case->{name}: the $_ has the row of the target") for qw(source target);
+	}
+	$pair->equal('both sides are equal');
+	refused("INSERT INTO item VALUES (1, 'x')", 'MT005', qr/target_only/, 'and the fence is closed as before');
+	return;
+}
+
+# ready_but_conflicts waits for the gates of a phase; none of its gates asks for conflicts.
+sub ready_but_conflicts
+{
+	my ($to) = @_;
+	$pair->set_option('quiet_period', '0 s');
+	MigrateTiers::wait_for(sub { my %open = open_gates($pair, $to); return !%open; }, 60) or die "the gates to $to stay closed";
+	return;
+}
