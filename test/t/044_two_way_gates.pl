@@ -43,6 +43,15 @@ is(gate('dual_write', 'running'), 'f: sending is paused', 'running: paused');
 sql_fails($source, q(CALL migrate_tiers.advance('dual_write')), 'MT001', qr/Gate running:.*resume\(\).*Gate forward_lag:/s, 'both are named, with the call to make');
 sql($source, q(SELECT migrate_tiers.resume(), migrate_tiers.set_option('max_lag', NULL)));
 gate_becomes('dual_write', 'running', qr/^t$/, 'running: goes on');
+# A clock that is minutes off: the target's own function says so.
+sql($target, q(SET allow_system_table_mods = on; ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO right_clock;
+	CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT pg_catalog.right_clock() + interval '5 min' $$));
+like(gate('dual_write', 'clocks'), qr/^f: the clock of the target is (299|300)\.\d s ahead$/, 'clocks: minutes off');
+sql_fails($source, q(CALL migrate_tiers.advance('dual_write')), 'MT001', qr/Gate clocks: .*\n.*NTP/, 'advance names it, with what to do');
+is(query($source, 'SELECT phase, transition IS NULL FROM migrate_tiers.status'), 'syncing|t', 'the phase is the one it was');
+like(query($source, q(SELECT status || ': ' || detail FROM migrate_tiers.preflight() WHERE check_name = 'clock')), qr/^failure/, 'preflight sees it, too');
+sql($target, q(SET allow_system_table_mods = on; DROP FUNCTION pg_catalog.clock_timestamp(); ALTER FUNCTION pg_catalog.right_clock() RENAME TO clock_timestamp));
+is(gate('dual_write', 'clocks'), 't', 'clocks: right again');
 sql($source, q(SELECT migrate_tiers.set_option('quiet_period', '1 hour')));
 advance($source, 'dual_write');
 
@@ -67,7 +76,7 @@ is(gate('read_target', 'batch_fresh'), 't', 'batch_fresh: pushed');
 # Back to syncing.
 is(gate('syncing', 'target_quiet'), 't', 'target_quiet: nobody has written it');
 sql($target, q(SET application_name = 'web1'; UPDATE item SET name = 'by web1' WHERE id = 3), as => 'app');
-like(gate('syncing', 'target_quiet'), qr/^f: web1 wrote the target 00:00:0\d ago$/, 'target_quiet: who wrote when, at once');
+like(gate('syncing', 'target_quiet'), qr/^f: web1 wrote the target 00:0\d:\d\d ago$/, 'target_quiet: who wrote when, at once');
 sql_fails($source, q(CALL migrate_tiers.revert('syncing')), 'MT001', qr/Gate target_quiet: web1 wrote/, 'revert names it');
 is(query($source, 'SELECT phase, transition IS NULL FROM migrate_tiers.status'), 'dual_write|t', 'and nothing has changed');
 ok(wait_until($source, q(SELECT last_target_write > now() - interval '1 min' FROM migrate_tiers.instances WHERE name = 'web1')), 'the roster shows it');
