@@ -83,6 +83,7 @@ static const struct
 	{TRUNCATE_UNSEEN, "truncate_unseen", TRUNCATE, "a look does not count a TRUNCATE as a delete of every key"},
 	{NO_LINK, "no_link", UNIQUE, "a clash of the second unique key is tried again as it was"},
 	{NO_NOTE, "no_note", UNIQUE, "keys that lose by a clash are not noted on the receiver"},
+	{JOINED_UNREAD, "joined_unread", UNIQUE, "rows that a clash brings into the tick are deleted, and not set"},
 	{READ_LATER, "read_later", ONE_KEY, "rows are read after the snapshot that gave the keys"},
 };
 

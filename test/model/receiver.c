@@ -187,7 +187,7 @@ clash(const State *state, int way, int key, int other)
 		for (int k = 0; k < bound.keys; k++)
 			if (HAS(tick->linked & ~tick->keys, k))
 			{
-				tick->row[k] = state->side[way].row[k];
+				tick->row[k] = WITHOUT(JOINED_UNREAD) ? ABSENT : state->side[way].row[k];
 				tick->past[k] = state->side[way].past[k];
 			}
 	}
