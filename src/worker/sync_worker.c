@@ -149,6 +149,7 @@ reload_migration(MtWorker *worker)
 static long
 try_step(MtWorker *worker)
 {
+	static bool reload_due = false;
 	volatile long wait = 0;
 	volatile long reverse_wait = LONG_MAX;
 
@@ -157,8 +158,8 @@ try_step(MtWorker *worker)
 	PG_TRY();
 	{
 		/* Until that has come to its end: who waits for the acknowledgement does not say it twice. */
-		worker->reload_due |= mt_sync_declaration_changed();
-		if (worker->reload_due)
+		reload_due |= mt_sync_declaration_changed();
+		if (reload_due)
 		{
 			if (!reload_migration(worker))
 				wait = -1;
@@ -168,7 +169,7 @@ try_step(MtWorker *worker)
 			/* Somebody is at work who may have mended what stopped us. */
 			worker->retry = worker->reverse_retry = 0;
 			acknowledge(worker);
-			worker->reload_due = false;
+			reload_due = false;
 		}
 		/*
 		 * First: whoever waits for the target may use up what a writer here sets the latch for, so our

@@ -42,7 +42,6 @@ typedef struct MtWorker
 	int			contention;		/* forward ticks in a row that met a locked row */
 	HTAB	   *copy_retries;	/* tables for which preparing a copy failed */
 	bool		copy_failed;	/* there are such tables */
-	bool		reload_due;		/* the migration has changed, and was not read again yet */
 	bool		unjoined;		/* some captured table has not joined yet */
 	bool		foreign_keys_due;	/* maybe: asked of the target when all have joined */
 	uint64		tick_keys;
