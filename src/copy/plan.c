@@ -82,6 +82,7 @@ mt_copy_forget_target(const MtMigration *migration, MtRemote *remote, const MtRe
 					MT_PARAMS(migration->ident, id));
 	mt_remote_query(remote, "DELETE FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2",
 					MT_PARAMS(migration->ident, id));
+	mt_target_await_writers(remote, relation);
 	mt_target_empty(remote, list_make1((void *) relation));
 }
 

@@ -84,6 +84,17 @@ mt_target_publish_phase(MtRemote *remote, const MtMigration *migration, MtPhase 
 }
 
 /*
+ * mt_target_await_writers waits until nobody is writing a table: a copy worker that has ended may have left a
+ * chunk behind that commits in this moment, and whose rows are not seen yet.
+ */
+void
+mt_target_await_writers(MtRemote *remote, const MtRelation *relation)
+{
+	mt_target_locking(remote, psprintf("LOCK TABLE %s IN SHARE MODE", mt_relation_target_name(relation)),
+					  mt_lock_timeout_text());
+}
+
+/*
  * mt_target_empty empties tables that we filled, all in one transaction; where
  * every one is empty already, no lock is asked for.
  */

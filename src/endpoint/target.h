@@ -42,6 +42,9 @@ extern void mt_target_fence_close(MtRemote *remote, const MtMigration *migration
 /* Tells applications on the target the phase: for routing() and for the text of errors. */
 extern void mt_target_publish_phase(MtRemote *remote, const MtMigration *migration, MtPhase phase);
 
+/* Returns when no transaction is writing a table; waits no longer than lock_timeout. */
+extern void mt_target_await_writers(MtRemote *remote, const MtRelation *relation);
+
 /* Empties tables that we filled: TRUNCATE of all together, or DELETE where something else refers to them. */
 extern void mt_target_empty(MtRemote *remote, const List *relations);
 

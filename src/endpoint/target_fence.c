@@ -150,8 +150,8 @@ mt_target_has_fence(MtRemote *remote, const MtMigration *migration, const MtRela
 	MtRows	   *rows;
 
 	rows = mt_remote_query(remote,
-						   "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgname = $1"
-						   " AND g.tgfoid = pg_catalog.to_regprocedure('migrate_tiers.refuse_write()'))",
+						   "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc f ON f.oid = g.tgfoid"
+						   " WHERE g.tgname = $1 AND f.pronamespace = pg_catalog.to_regnamespace('migrate_tiers'))",
 						   MT_PARAMS(trigger_name(migration, relation)));
 	return rows->values[0][0][0] == 't';
 }

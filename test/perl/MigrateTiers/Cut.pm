@@ -179,7 +179,7 @@ sub gates
 		  if query($self->{source}, q(SELECT NOT passed FROM migrate_tiers.gates('dual_write') WHERE gate = 'verified')) eq 't';
 	}
 	wait_until($self->{source}, "SELECT bool_and(passed) IS NOT FALSE FROM migrate_tiers.gates('$to')")
-	  or die "the gates to $to stay closed";
+	  or die "the gates to $to stay closed: " . query($self->{source}, "SELECT gate, detail FROM migrate_tiers.gates('$to') WHERE NOT passed");
 	return;
 }
 
