@@ -192,15 +192,22 @@ mt_reverse_mark_param(const MtSync *sync)
 bool
 mt_look_target_unsent(MtSync *sync)
 {
-	if (!mt_remote_prepared(sync->remote, "mt_unsent"))
-		mt_remote_prepare(sync->remote, "mt_unsent", mt_sql_writer_unsent(sync->migration));
+	mt_look_prepare_unsent(sync);
 	mt_pipeline_begin(sync->remote);
 	mt_look_ask_unsent(sync);
 	(void) mt_pipeline_finish(sync->remote);
 	return sync->target_unsent;
 }
 
-/* mt_look_ask_unsent asks the same in a pipeline, once it was asked by itself; target_unsent is the answer. */
+/* mt_look_prepare_unsent prepares the question. */
+void
+mt_look_prepare_unsent(MtSync *sync)
+{
+	if (!mt_remote_prepared(sync->remote, "mt_unsent"))
+		mt_remote_prepare(sync->remote, "mt_unsent", mt_sql_writer_unsent(sync->migration));
+}
+
+/* mt_look_ask_unsent asks it in a pipeline, once it was prepared; target_unsent is the answer. */
 void
 mt_look_ask_unsent(MtSync *sync)
 {

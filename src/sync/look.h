@@ -14,6 +14,7 @@ extern bool mt_look_source(MtMerge *merge);
 
 /* Whether the target has anything unsent: one question, mostly with the answer no. */
 extern bool mt_look_target_unsent(MtSync *sync);
+extern void mt_look_prepare_unsent(MtSync *sync);
 extern void mt_look_ask_unsent(MtSync *sync);
 
 /* Fills sender_written of the decisions that are open. */

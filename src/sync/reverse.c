@@ -75,7 +75,7 @@ mt_reverse_run(MtSync *sync)
 	sync->reverse_oldest = 0;
 	sync->early = NULL;
 	sync->reverse_seen = GetCurrentTimestamp();
-	if (!sync->target_unsent && !mt_look_target_unsent(sync))
+	if (!sync->target_unsent && !sync->target_active && !mt_look_target_unsent(sync))
 	{
 		MemoryContextSwitchTo(previous);
 		return false;
@@ -86,6 +86,13 @@ mt_reverse_run(MtSync *sync)
 		mt_remote_run(sync->remote, "ROLLBACK");
 		mt_leaves_cover(sync, begun.leaves);
 		begin_target(sync, &begun);
+	}
+	if (begun.touched[0] == '\0' && sync->reverse_oldest == 0)
+	{
+		sync->target_unsent = false;
+		mt_remote_run(sync->remote, "COMMIT");
+		MemoryContextSwitchTo(previous);
+		return false;
 	}
 	StartTransactionCommand();
 	MemoryContextSwitchTo(sync->tick_context);
@@ -131,6 +138,7 @@ begin_target(MtSync *sync, MtBegun *begun)
 	char	   *limit = psprintf("%d", mt_small_tick + 1);
 	MtField		params[] = {mt_reverse_mark_param(sync), {.data = limit, .length = strlen(limit), .binary = false}};
 
+	mt_look_prepare_unsent(sync);
 	if (!mt_remote_prepared(sync->remote, "mt_queues"))
 		mt_remote_prepare(sync->remote, "mt_queues", mt_sql_queues_unsent(sync->migration, table_relations(sync)));
 	mt_pipeline_begin(sync->remote);

@@ -46,6 +46,7 @@ typedef struct MtSync
 	bool		target_flushed;	/* the target's log was seen to be on disk up to there */
 	char	   *leaves;			/* state of the target's leaf partitions up to which all is noted; NULL: unknown */
 	struct MtGathering *early;	/* rows of the reverse tick that came with its entries, or NULL */
+	bool		target_active;	/* the target is likely to have something: it is not asked before the tick begins */
 	bool		target_unsent;	/* the target was seen to have something unsent */
 	bool		target_small;	/* the reverse tick is read in pipelines */
 	bool		cancelled;		/* entries of our queue are void */
