@@ -30,7 +30,7 @@ extern void mt_gather_stream(MtSync *sync, MtTable *table, bool by_insert);
 /* Whether rows are inserted, their keys having been deleted, and not set. */
 extern bool mt_gather_by_insert(const MtTable *table, bool replace);
 
-/* Rows that were asked for before the tick is applied: as a tick's first attempt wants them; NULL where it has to ask. */
+/* Rows that were asked for early, as a tick's first attempt wants them; NULL where it has to ask. */
 extern MtGathering *mt_gather_early(MtSync *sync);
 
 /* Writes what is gathered. */

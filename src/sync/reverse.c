@@ -232,7 +232,11 @@ collect(MtSync *sync, List *tables)
 		sync->early = palloc0(sizeof(MtGathering));
 		sync->early->early = true;
 		foreach(cell, tables)
-			mt_gather_ask(sync->early, sync, (MtTable *) lfirst(cell), mt_gather_by_insert((MtTable *) lfirst(cell), false));
+		{
+			MtTable    *table = (MtTable *) lfirst(cell);
+
+			mt_gather_ask(sync->early, sync, table, mt_gather_by_insert(table, false));
+		}
 		mt_reverse_ask_flushed(sync);
 		(void) mt_pipeline_finish(sync->remote);
 	}

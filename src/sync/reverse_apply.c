@@ -4,8 +4,9 @@
  *
  * Order within a tick as forward: what was truncated, rows that are gone, rows
  * that are there.  The rows of a small tick come in one round trip, with its entries
- * (reverse.c) or by themselves, and are written when the connection is at rest; those of a large one come table by table, and
- * are written as soon as many are gathered, so that it needs no more memory.
+ * (reverse.c) or by themselves, and are written when the connection is at rest;
+ * those of a large one come table by table, and are written as soon as many are
+ * gathered, so that it needs no more memory.
  */
 #include "sync/merge.h"
 
@@ -64,7 +65,7 @@ mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, 
 	return done;
 }
 
-/* apply_small asks for the rows of all tables at once; the first attempt has them already, if they are not too large. */
+/* apply_small asks for the rows of all tables at once; the first attempt has them, if they are not too large. */
 static void
 apply_small(MtSync *sync, bool replace)
 {

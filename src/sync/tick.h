@@ -81,10 +81,8 @@ extern void mt_sync_watch_catalog(void);
 /* Runs one tick.  Tables that are joining join with it.  Returns whether anything was sent. */
 extern bool mt_tick_run(MtSync *sync);
 
-/* The mark of the way back, as a parameter. */
-extern MtField mt_reverse_mark_param(const MtSync *sync);
-
 /* One tick from the target to the source; returns whether anything was sent. */
 extern bool mt_reverse_run(MtSync *sync);
+extern MtField mt_reverse_mark_param(const MtSync *sync);	/* the mark of the way back */
 
 #endif							/* MT_TICK_H */

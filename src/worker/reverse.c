@@ -89,7 +89,8 @@ step(MtWorker *worker)
 	act_as_replica();
 	if (worker->sync == NULL)
 		mt_worker_open_sync(worker);
-	worker->sync->target_active = !TimestampDifferenceExceeds(worker->reverse_active, GetCurrentTimestamp(), ACTIVE_FOR);
+	worker->sync->target_active =
+		!TimestampDifferenceExceeds(worker->reverse_active, GetCurrentTimestamp(), ACTIVE_FOR);
 	sent = mt_reverse_run(worker->sync);
 	if (sent)
 		worker->reverse_active = GetCurrentTimestamp();
