@@ -1,12 +1,13 @@
 -- Proposing tiers.
 
--- A table is derived when it is defined so, when it cannot be captured, or when its
--- rows come and go in bulk; what realtime rows refer to is realtime whatever it looks like.
+-- A table is derived when it is defined so, when it cannot be captured, when its rows come and
+-- go in bulk, when one role fills it and others only read it, or when no row of it is ever looked
+-- for by itself; what realtime rows refer to is realtime whatever it looks like.
 CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid, migration integer)
     RETURNS TABLE (relation regclass, tier text, reason text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE candidate AS MATERIALIZED (
-        SELECT c.oid, c.relname, c.relkind, c.relpersistence, w.*,
+        SELECT c.oid, c.relname, c.relkind, c.relpersistence, w.*, g.writers, g.writer, g.readers,
                x.has_key, x.has_generated_key
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN LATERAL (
@@ -21,9 +22,18 @@ CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid, migration integer)
          CROSS JOIN LATERAL (
                SELECT sum(greatest(k.relpages, 0)) AS pages, sum(pg_stat_get_tuples_inserted(k.oid)) AS inserted,
                       sum(pg_stat_get_tuples_updated(k.oid)) AS updated, sum(pg_stat_get_tuples_deleted(k.oid)) AS deleted,
-                      sum(pg_stat_get_live_tuples(k.oid)) AS live
+                      sum(pg_stat_get_live_tuples(k.oid)) AS live, sum(pg_stat_get_numscans(k.oid)) AS whole,
+                      sum((SELECT sum(pg_stat_get_numscans(x.indexrelid)) FROM pg_index x WHERE x.indrelid = k.oid)) AS singly
                  FROM (SELECT c.oid UNION SELECT p.relid FROM pg_partition_tree(c.oid) p) t
                  JOIN pg_class k ON k.oid = t.oid) w
+         CROSS JOIN LATERAL (
+               -- Roles but the owner, PUBLIC among them: those that may write, and those that may only read.
+               SELECT count(*) FILTER (WHERE p.writes) AS writers,
+                      coalesce(max(p.grantee) FILTER (WHERE p.writes), c.relowner) AS writer,
+                      count(*) FILTER (WHERE NOT p.writes AND p.reads) AS readers
+                 FROM (SELECT a.grantee, bool_or(a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')) AS writes,
+                              bool_or(a.privilege_type = 'SELECT') AS reads
+                         FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner GROUP BY a.grantee) p) g
          WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't'
            AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'migrate_tiers')
            AND pg_has_role(caller, c.relowner, 'USAGE')
@@ -47,6 +57,12 @@ CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid, migration integer)
                CASE WHEN e.neighbours > 0 THEN NULL
                     WHEN c.updated = 0 AND c.inserted >= 100 AND c.inserted - c.deleted >= 2 * greatest(c.live, 1)
                     THEN format('it is emptied and filled in bulk: %s rows inserted, %s there, none updated', c.inserted, c.live)
+                    WHEN c.updated + c.deleted = 0 AND c.live >= 100 AND c.readers > 0
+                     AND (c.writers = 0 OR c.writers = 1 AND c.writer <> 0)
+                    THEN format('only role %s fills it, others may but read it: %s rows inserted, none updated or deleted',
+                                quote_ident(pg_get_userbyid(c.writer)), c.inserted)
+                    WHEN c.live >= 1000 AND c.updated > 0 AND c.singly = 0 AND c.whole > 0
+                    THEN format('its rows are never updated singly: %s updates, and no row was ever looked up by an index', c.updated)
                     WHEN c.relname ~* '(^|_)(agg|aggregates?|summary|summaries|rollups?|stats|statistics|reports?|cube|snapshots?|hourly|daily|weekly|monthly|yearly)(_|$)'
                     THEN 'its name is that of a summary, and no foreign key ties it to other tables'
                END AS derived
@@ -79,5 +95,5 @@ CREATE FUNCTION migrate_tiers.suggest_tiers(migration name DEFAULT NULL)
     RETURNS TABLE (relation regclass, tier text, reason text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_suggest_tiers';
 COMMENT ON FUNCTION migrate_tiers.suggest_tiers(name) IS
-'proposes a tier for each table that you own, with the reason: what it is, its key, its foreign keys, how it was written since statistics began, its size. With a migration, tables of others are left out. Changes nothing. Errors: 42704 no such migration, 42501 not its owner';
+'proposes a tier for each table that you own, with the reason: what it is, its key, its foreign keys, how it was written and read since statistics began, who may write it, its size. With a migration, tables of others are left out. Changes nothing. Errors: 42704 no such migration, 42501 not its owner';
 
