@@ -5,8 +5,12 @@
  * That a row is above it says nothing of when it was committed.  So the rows at or
  * below it are counted on both sides: where one came late, or went, the push fails
  * and says so, instead of losing it.
+ *
+ * All rows come in one transaction, since readers must not see half of them; so a push that
+ * was cut off begins anew.  What it would save by a stage is less than what a stage costs
+ * every time: each row would be written twice.
  */
-#include "batch/push.h"
+#include "batch/stage.h"
 
 #include "utils/builtins.h"
 
@@ -24,6 +28,7 @@ mt_push_append(MtPush *push)
 	char	   *above;
 
 	mt_side_begin(push->receiver);
+	mt_stage_forget(push);
 	receiver = mt_side_query(push->receiver, psprintf("SELECT count(*), max(%s)::text FROM %s", name, push->to));
 	mark = receiver->values[0][1];
 	if (mark == NULL)

@@ -197,25 +197,26 @@ compare(MtPush *push, MtImprint *imprint, MtRanges *ranges, const int *numbers, 
 	bool		known = imprint != NULL && imprint->valid;
 	const char *kept_there = known ? imprint->sender.known : "false";
 	const char *kept_here = known ? imprint->receiver.known : "false";
+	char	   *there = mt_ranges_digest_sql(push, ranges, numbers, count, push->from, kept_there);
+	char	   *here = mt_ranges_digest_sql(push, ranges, numbers, count, push->to, kept_here);
 
-	mt_side_query_both(push->sender, mt_ranges_digest_sql(push, ranges, numbers, count, push->from, kept_there), &sender,
-					   push->receiver, mt_ranges_digest_sql(push, ranges, numbers, count, push->to, kept_here), &receiver);
+	mt_side_query_both(push->sender, there, &sender, push->receiver, here, &receiver);
 	for (int i = 0; i < count; i++)
 	{
 		MtRange    *range = &ranges->ranges[numbers[i]];
-		char	  **here = sender->values[i];
-		char	  **there = receiver->values[i];
+		char	  **sent = sender->values[i];
+		char	  **had = receiver->values[i];
 
 		range->unknown = false;
 		range->compared = true;
-		range->sender_rows = strtoll(here[1], NULL, 10);
-		range->receiver_rows = strtoll(there[1], NULL, 10);
-		range->sender_kept = strtoll(here[3], NULL, 10);
-		range->receiver_kept = strtoll(there[3], NULL, 10);
-		range->differs = range->sender_rows != range->receiver_rows || strcmp(here[2], there[2]) != 0;
+		range->sender_rows = strtoll(sent[1], NULL, 10);
+		range->receiver_rows = strtoll(had[1], NULL, 10);
+		range->sender_kept = strtoll(sent[3], NULL, 10);
+		range->receiver_kept = strtoll(had[3], NULL, 10);
+		range->differs = range->sender_rows != range->receiver_rows || strcmp(sent[2], had[2]) != 0;
 		if (range->differs)
-			range->sender_digest = MemoryContextStrdup(keep, here[2]);
-		push->batch->bytes += strlen(there[1]) + strlen(there[2]);
+			range->sender_digest = MemoryContextStrdup(keep, sent[2]);
+		push->batch->bytes += strlen(had[1]) + strlen(had[2]);
 	}
 }
 

@@ -110,7 +110,8 @@ find_kept(MtPush *push, MtSide *side, const MtTrace *trace)
 {
 	return mt_side_query_ours(side,
 							  psprintf("SELECT token, (horizon & 4294967295)::text, (own & 4294967295)::text"
-									   " FROM migrate_tiers.imprint WHERE %s AND shape = %s AND horizon <= %s AND %s - horizon < " MAX_XID_AGE,
+									   " FROM migrate_tiers.imprint WHERE %s AND shape = %s"
+									   " AND horizon <= %s AND %s - horizon < " MAX_XID_AGE,
 									   where_ours(push), quote_literal_cstr(trace->shape), trace->horizon, trace->horizon));
 }
 

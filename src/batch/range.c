@@ -74,14 +74,15 @@ mt_ranges_sample_share(MtPush *push, int sample)
 static void
 measure(MtPush *push, double *rows, double *pages)
 {
-	MtRows	   *size = mt_side_query(push->sender,
-									 psprintf("SELECT sum(CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE s.pages * 100 END),"
-											  " sum(s.pages)"
-											  " FROM (SELECT %s::regclass UNION SELECT relid FROM pg_partition_tree(%s::regclass)) AS t(oid)"
-											  " JOIN pg_class AS c ON c.oid = t.oid AND c.relkind IN ('r', 'm') CROSS JOIN LATERAL"
-											  " (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS s",
-											  quote_literal_cstr(push->sender_name), quote_literal_cstr(push->sender_name)));
+	const char *name = quote_literal_cstr(push->sender_name);
+	MtRows	   *size;
 
+	size = mt_side_query(push->sender,
+						 psprintf("SELECT sum(CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE s.pages * 100 END), sum(s.pages)"
+								  " FROM (SELECT %s::regclass UNION SELECT relid FROM pg_partition_tree(%s::regclass)) AS t(oid)"
+								  " JOIN pg_class AS c ON c.oid = t.oid AND c.relkind IN ('r', 'm') CROSS JOIN LATERAL"
+								  " (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS s",
+								  name, name));
 	*rows = size->values[0][0] ? strtod(size->values[0][0], NULL) : 0;
 	*pages = size->values[0][1] ? strtod(size->values[0][1], NULL) : 0;
 }

@@ -12,7 +12,7 @@
  * a stage and only those that differ are changed: half the time, and a fraction of the WAL and
  * of the dead rows.
  */
-#include "batch/range.h"
+#include "batch/stage.h"
 
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
@@ -37,6 +37,7 @@ mt_push_replace(MtPush *push)
 		return;
 	}
 	mt_side_begin(push->receiver);
+	mt_stage_forget(push);
 	if (filled)
 		batch->deleted = mt_side_execute(push->receiver, psprintf("DELETE FROM %s", push->to));
 	batch->inserted = mt_side_transfer(push->sender,

@@ -29,6 +29,8 @@ typedef struct MtApply
 static int64 delete_absent(const MtApply *apply, const MtRange *range);
 static int64 change_different(const MtApply *apply, const MtRange *range);
 static int64 insert_missing(const MtApply *apply, const MtRange *range);
+static char *name_stage(const MtPush *push);
+static bool exists(MtPush *push, const char *table);
 static void index_stage(MtPush *push, const MtStage *stage);
 static bool has_signature(MtPush *push, MtStage *stage);
 static char *describe_stage(const MtStage *stage, const MtRows *bounds);
@@ -42,11 +44,10 @@ MtStage *
 mt_stage_find(MtPush *push)
 {
 	MtStage    *stage = palloc0(sizeof(MtStage));
-	char	   *name = psprintf("stage_%.8s_%d", push->migration->ident, push->relation->id);
 
-	stage->table = psprintf("migrate_tiers.%s", quote_identifier(name));
+	stage->table = name_stage(push);
 	stage->signature = psprintf("%s; %s", key_columns(push), push->digest);
-	stage->exists = mt_side_query(push->receiver, psprintf("SELECT 1 WHERE to_regclass(%s) IS NOT NULL", quote_literal_cstr(stage->table)))->count > 0;
+	stage->exists = exists(push, stage->table);
 	if (stage->exists && !has_signature(push, stage))
 	{
 		mt_side_begin(push->receiver);
@@ -62,6 +63,30 @@ mt_stage_find(MtPush *push)
 	stage->bounds = mt_ranges_read_bounds(push, push->receiver,
 										  psprintf("obj_description(%s::regclass, 'pg_class')::jsonb", quote_literal_cstr(stage->table)));
 	return stage;
+}
+
+static char *
+name_stage(const MtPush *push)
+{
+	return psprintf("migrate_tiers.%s",
+					quote_identifier(psprintf("stage_%.8s_%d", push->migration->ident, push->relation->id)));
+}
+
+static bool
+exists(MtPush *push, const char *table)
+{
+	return mt_side_query(push->receiver, psprintf("SELECT 1 WHERE to_regclass(%s) IS NOT NULL", quote_literal_cstr(table)))
+			   ->count > 0;
+}
+
+/* mt_stage_forget drops a stage that this push has no use for. */
+void
+mt_stage_forget(MtPush *push)
+{
+	MtStage		stage = {.table = name_stage(push)};
+
+	if (exists(push, stage.table))
+		mt_stage_drop(push, &stage);
 }
 
 /* mt_push_clean drops the stages of a migration that are here; those on the target go with what is ours there. */

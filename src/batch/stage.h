@@ -30,6 +30,9 @@ extern void mt_stage_create(MtPush *push, MtStage *stage, const MtRows *bounds);
 
 extern void mt_stage_drop(MtPush *push, MtStage *stage);
 
+/* Drops what a push of another kind has left, in the transaction that is open. */
+extern void mt_stage_forget(MtPush *push);
+
 /* Brings the rows of a range there, and returns how many; what the stage has of it goes. */
 extern int64 mt_stage_fill(MtPush *push, MtStage *stage, const MtRange *range);
 

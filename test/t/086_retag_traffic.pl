@@ -1,0 +1,103 @@
+# A table goes from batch to realtime and back, again and again, while it is written without a pause:
+# no change is lost at any of the turns.  Two pushes of one table never go on at a time.
+use strict;
+use warnings;
+
+use MigrateTiers;
+use Test::More;
+
+my ($source, $target) = pair();
+sql($_, 'CREATE TABLE item (id int PRIMARY KEY); CREATE TABLE tally (id int PRIMARY KEY, v bigint, note text)') for $source, $target;
+migration($source, 'item');
+sql($source, q{SELECT migrate_tiers.tag('tally', 'batch'); INSERT INTO tally SELECT i, 0, 'x' FROM generate_series(1, 3000) i});
+advance($source, 'syncing');
+wait_synced($source);
+sql($source, q{SELECT migrate_tiers.push_batch('tally')});
+
+my $writer = start_writer();
+for my $turn (1 .. 3)
+{
+	sql($source, q{SELECT migrate_tiers.tag('tally', 'realtime')});
+	my $marked = mark("realtime $turn");
+	wait_synced($source);
+	is(state_of(), 'syncing', "turn $turn: it became realtime");
+	is(sql($target, "SELECT note FROM tally WHERE id = -$marked"), "realtime $turn", 'what was written after the turn is there by sync');
+	sql($source, q{SELECT migrate_tiers.tag('tally', 'batch')});
+	$marked = mark("batch $turn");
+	sql($source, q{SELECT migrate_tiers.push_batch('tally')});
+	is(sql($target, "SELECT note FROM tally WHERE id = -$marked"), "batch $turn", 'and after the turn back, by a push');
+	is(sql($source, q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'tally'::regclass}), '0', 'nothing captures it');
+}
+sql($source, q{SELECT migrate_tiers.tag('tally', 'realtime')});
+my $written = stop_writer($writer);
+cmp_ok($written, '>', 100, "$written transactions wrote it meanwhile");
+wait_synced($source);
+tables_equal($source, $target, 'tally', 'realtime at last, it is equal on both sides');
+sql($source, q{SELECT migrate_tiers.tag('tally', 'batch')});
+sql($source, q{SELECT migrate_tiers.push_batch('tally')});
+tables_equal($source, $target, 'tally', 'and batch at last');
+
+# One push a table at a time: the first is made so slow that it is under way until it is ended.
+sql($source, q{UPDATE tally SET v = v + 1; SELECT migrate_tiers.set_option('copy_rate', '100')});
+my $first = session($source, on_error_stop => 0);
+$first->query_until(qr/pushing/, "\\echo pushing\nSELECT error IS NULL FROM migrate_tiers.push_batch('tally');\n");
+ok(wait_until($source, q{SELECT state FROM migrate_tiers.tables WHERE relation = 'tally'::regclass}, 'pushing'), 'a push is under way');
+sql_fails($source, q{SELECT migrate_tiers.push_batch('tally')}, '55006', qr/a push of table public.tally is under way/, 'another one is refused');
+sql_fails($source, q{SELECT migrate_tiers.tag('tally', 'realtime')}, '55006', qr/under way/, 'so is another tier');
+is(sql($source, q{SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers batch'}), '1', 'it is ended');
+ok(wait_until($source, q{SELECT state FROM migrate_tiers.tables WHERE relation = 'tally'::regclass}, 'fresh'), 'and under way no more');
+is(sql($source, q{SELECT migrate_tiers.set_option('copy_rate', NULL); SELECT updated FROM migrate_tiers.push_batch('tally')}) =~ s/^\n//r, sql($source, 'SELECT count(*) FROM tally'), 'the next one does it all');
+like(sql($source, q{SELECT error FROM migrate_tiers.batches ORDER BY id DESC OFFSET 1 LIMIT 1}), qr/57P01/, 'and says what became of that one');
+$first->quit;
+is(sql($source, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers batch' AND backend_xmin IS NOT NULL}), '0', 'no snapshot is held after it');
+
+finish($source, $target);
+done_testing();
+
+sub state_of { return sql($source, q{SELECT state FROM migrate_tiers.tables WHERE relation = 'tally'::regclass}); }
+
+# A row that tells what was written before and after a turn; its number.
+my $marks;
+
+sub mark
+{
+	my ($note) = @_;
+	$marks++;
+	sql($source, "INSERT INTO tally VALUES (-$marks, 0, '$note')");
+	return $marks;
+}
+
+# A session that writes one small transaction after the other until it is told to stop.
+sub start_writer
+{
+	my $session = session($source);
+	$session->query_safe(<<'SQL');
+CREATE PROCEDURE public.write_on(OUT written int) LANGUAGE plpgsql AS $$
+BEGIN
+	written := 0;
+	WHILE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 86 AND granted) LOOP
+		UPDATE tally SET v = v + 1 WHERE id = 1 + (random() * 2999)::int;
+		DELETE FROM tally WHERE id = 10000 + (random() * 100)::int;
+		INSERT INTO tally VALUES (10000 + (random() * 100)::int, written, 'w') ON CONFLICT (id) DO UPDATE SET v = excluded.v;
+		written := written + 1;
+		COMMIT;
+		PERFORM pg_sleep(0.005);
+		COMMIT;
+	END LOOP;
+END $$;
+SQL
+	$session->query_until(qr/writing/, "\\echo writing\nCALL public.write_on(0);\n");
+	return $session;
+}
+
+sub stop_writer
+{
+	my ($session) = @_;
+	my $stop = session($source);
+	$stop->query_safe('SELECT pg_advisory_lock(86)');
+	my $out = $session->query_safe('SELECT 1');
+	$stop->quit;
+	$session->quit;
+	sql($source, 'DROP PROCEDURE public.write_on');
+	return $out =~ /^(\d+)\n1$/ ? $1 : 0;
+}
