@@ -112,7 +112,8 @@ is_reached(MtShared *shared, const MtMark *token)
 
 /*
  * is_copied says whether every table is in sync.  The worker may publish a mark before it learns
- * that a table is to be copied again, which whoever asked for that knows already.
+ * that a table is to be copied again, which whoever asked for that knows already; one that was a batch table
+ * is not even captured by then.
  */
 static bool
 is_copied(const MtMigration *migration)
@@ -123,7 +124,7 @@ is_copied(const MtMigration *migration)
 	mt_spi_begin(&scope);
 	mt_spi_exec_latest(SPI_OK_SELECT,
 					   "SELECT NOT EXISTS (SELECT FROM migrate_tiers.relation"
-					   " WHERE migration = $1 AND captured AND state IN ('planned', 'copying', 'recopy'))",
+					   " WHERE migration = $1 AND (captured AND state IN ('planned', 'copying') OR state = 'recopy'))",
 					   MT_ARGS(MT_INT4(migration->id)));
 	copied = mt_spi_bool(0, 1);
 	mt_spi_end(&scope);
