@@ -14,6 +14,7 @@ CREATE TABLE item (id int PRIMARY KEY, v text);
 CREATE TABLE account (id int PRIMARY KEY, v int);
 CREATE TABLE summary (region text, day int, total numeric, at timestamptz, list int[], PRIMARY KEY (region, day));
 CREATE TABLE heap (v int, w text);
+CREATE TABLE keyed (id int PRIMARY KEY, v numeric, note varchar(20));
 CREATE TABLE journal (seq bigint, v text);
 CREATE TABLE fired (name text);
 CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.fired VALUES (TG_TABLE_NAME); RETURN NULL; END$$;
@@ -22,10 +23,11 @@ SQL
 }
 sql($source, 'CREATE MATERIALIZED VIEW totals AS SELECT day % 10 AS d, sum(total) AS total FROM summary GROUP BY 1; CREATE UNIQUE INDEX ON totals (d)');
 sql($target, 'CREATE TABLE totals (d int PRIMARY KEY, total numeric)');
+sql($_, 'CREATE MATERIALIZED VIEW counts AS SELECT v % 10 AS d, count(*) AS n FROM keyed GROUP BY 1; CREATE UNIQUE INDEX ON counts (d)') for $source, $target;
 migration($source, 'item', 'account');
-sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(summary heap journal totals);
+sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(summary heap journal totals keyed counts);
 sql($source, q{SELECT migrate_tiers.tag('fired', 'ignored')});
-sql($source, q{SELECT migrate_tiers.batch_policy('heap', mode => 'replace'), migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq')});
+sql($source, q{SELECT migrate_tiers.batch_policy('heap', mode => 'replace'), migrate_tiers.batch_policy('keyed', mode => 'replace'), migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq')});
 sql($source, q{INSERT INTO account SELECT i, i FROM generate_series(1, 1000) i});
 advance($source, 'syncing');
 wait_synced($source);
@@ -37,8 +39,16 @@ ANALYZE summary;
 INSERT INTO heap SELECT i, 'x' FROM generate_series(1, 100) i;
 INSERT INTO journal SELECT i, 'x' FROM generate_series(1, 100) i;
 REFRESH MATERIALIZED VIEW totals;
+INSERT INTO keyed SELECT i, i / 10.0, 'x' FROM generate_series(1, 2000) i;
+REFRESH MATERIALIZED VIEW counts;
 SQL
-check_push($_, 'forward', "forward: $_") for qw(summary heap journal totals);
+check_push($_, 'forward', "forward: $_") for qw(summary heap journal totals keyed counts);
+sql($source, 'UPDATE keyed SET v = -v, note = NULL WHERE id <= 20; DELETE FROM keyed WHERE id = 30; INSERT INTO keyed VALUES (-1)');
+check_push('keyed', 'forward', 'forward: most rows of keyed are right already');
+is(counts(), '1|20|1', 'only the others are written');
+sql($source, 'UPDATE keyed SET v = v + 1');
+check_push('keyed', 'forward', 'forward: all rows of keyed are others');
+is(counts(), '2000|0|2000', 'all are written');
 is(sql($target, 'SELECT count(*) FROM fired'), '0', 'triggers of the target do not act');
 
 # From batch to realtime, and back, under writes.
@@ -74,9 +84,18 @@ DELETE FROM heap WHERE v < 50;
 INSERT INTO journal SELECT i, 'y' FROM generate_series(101, 200) i;
 DELETE FROM fired;
 SQL
-check_push($_, 'reverse', "reverse: $_") for qw(summary heap journal);
+check_push($_, 'reverse', "reverse: $_") for qw(heap journal keyed summary);
 is(sql($source, q{SELECT inserted, updated, deleted FROM migrate_tiers.batches WHERE relation = 'summary'::regclass ORDER BY id DESC LIMIT 1}), '2|200|100', 'what differs is counted');
 is(sql($source, 'SELECT count(*) FROM fired'), '0', 'triggers of the source do not act');
+sql($target, 'UPDATE keyed SET v = v + 5 WHERE id <= 20; DELETE FROM keyed WHERE id = 40; INSERT INTO keyed VALUES (-2); REFRESH MATERIALIZED VIEW counts');
+check_push('keyed', 'reverse', 'reverse: most rows of keyed are right already');
+is(counts(), '1|20|1', 'only the others are written');
+sql($target, 'UPDATE keyed SET v = v + 1');
+check_push('keyed', 'reverse', 'reverse: all rows of keyed are others');
+sql($target, 'REFRESH MATERIALIZED VIEW counts');
+check_push('counts', 'reverse', 'reverse: a materialized view is refreshed');
+sql($target, "DELETE FROM totals; INSERT INTO totals SELECT day % 10, sum(total) FROM summary GROUP BY 1");
+check_push('totals', 'reverse', 'reverse: a table to a materialized view');
 check_push('summary', 'reverse', 'reverse, nothing changed');
 is(sql($source, q{SELECT ranges_sent FROM migrate_tiers.batches ORDER BY id DESC LIMIT 1}), '0', 'nothing is sent');
 sql($target, 'TRUNCATE heap');
@@ -98,6 +117,8 @@ is(sql($_, q{SELECT count(*) FROM pg_class WHERE relname LIKE 'stage%'}), '0', '
 sql($source, 'DROP EXTENSION migrate_tiers');
 finish($source, $target);
 done_testing();
+
+sub counts { return sql($source, q{SELECT inserted, updated, deleted FROM migrate_tiers.batches ORDER BY id DESC LIMIT 1}); }
 
 sub check_push
 {
