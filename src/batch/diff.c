@@ -20,7 +20,7 @@
 #define MOST_RANGE_ROWS (8 * MT_RANGE_ROWS)
 
 static MtRanges *cut(MtPush *push, MtStage *stage, MtImprint *imprint, MtRows **bounds);
-static bool is_coarse(const MtPush *push, const MtImprint *imprint);
+static bool is_coarse(MtPush *push, const MtImprint *imprint);
 static void send_different(MtPush *push, MtStage *stage, MtImprint *imprint, MtRanges *ranges, const MtRows *bounds);
 static int	next_unknown(const MtRanges *ranges, int *next, int *numbers);
 static void compare(MtPush *push, MtImprint *imprint, MtRanges *ranges, const int *numbers, int count);
@@ -131,12 +131,14 @@ cut(MtPush *push, MtStage *stage, MtImprint *imprint, MtRows **bounds)
 	return mt_ranges_make(*bounds);
 }
 
-/* is_coarse says whether some range has become too large to be compared by itself. */
+/* is_coarse says whether some range has become too large to be compared, and sent, by itself. */
 static bool
-is_coarse(const MtPush *push, const MtImprint *imprint)
+is_coarse(MtPush *push, const MtImprint *imprint)
 {
 	if (!push->key->ordered)
 		return false;
+	if (mt_ranges_estimate(push) > (double) MOST_RANGE_ROWS / 2 * imprint->rows->count)
+		return true;
 	for (int i = 0; i < imprint->rows->count; i++)
 		if (strtoll(imprint->rows->values[i][0], NULL, 10) > MOST_RANGE_ROWS)
 			return true;

@@ -112,7 +112,8 @@ find_kept(MtPush *push, MtSide *side, const MtTrace *trace)
 							  psprintf("SELECT token, (horizon & 4294967295)::text, (own & 4294967295)::text"
 									   " FROM migrate_tiers.imprint WHERE %s AND shape = %s"
 									   " AND horizon <= %s AND %s - horizon < " MAX_XID_AGE,
-									   where_ours(push), quote_literal_cstr(trace->shape), trace->horizon, trace->horizon));
+									   where_ours(push), quote_literal_cstr(trace->shape), trace->horizon,
+									   trace->horizon));
 }
 
 static void
@@ -171,7 +172,7 @@ is_same_shape(MtPush *push, MtImprint *imprint)
 		strcmp(receiver, imprint->receiver.shape) == 0;
 }
 
-/* look_sql asks for the rows of a side that were there, how many others there are, and in which ranges. */
+/* look_sql asks how many rows of a side were there, and in which ranges others are. */
 static char *
 look_sql(MtPush *push, MtSide *side, const MtTrace *trace, const MtRows *bounds)
 {
@@ -179,12 +180,15 @@ look_sql(MtPush *push, MtSide *side, const MtTrace *trace, const MtRows *bounds)
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT count(*) FILTER (WHERE %s), count(*) FILTER (WHERE NOT %s)", trace->known, trace->known);
-	/* Only rows that pass the filter are put into their range. */
+	/* Once for each row it is looked whether it is known, and only where not, in which range it is. */
+	appendStringInfo(&sql, "SELECT count(*) - count(b), array_agg(DISTINCT b) FILTER (WHERE b IS NOT NULL)"
+						   " FROM (SELECT CASE WHEN NOT %s THEN ",
+					 trace->known);
 	if (bounds != NULL)
-		appendStringInfo(&sql, ", array_agg(DISTINCT width_bucket(%s)) FILTER (WHERE NOT %s)", bucket(push, side, bounds),
-						 trace->known);
-	appendStringInfo(&sql, " FROM %s AS t", table);
+		appendStringInfo(&sql, "width_bucket(%s)", bucket(push, side, bounds));
+	else
+		appendStringInfoChar(&sql, '0');
+	appendStringInfo(&sql, " END AS b FROM %s AS t OFFSET 0) AS t", table);
 	return sql.data;
 }
 
@@ -238,11 +242,9 @@ key_collations(MtPush *push, MtSide *side)
 static void
 mark_touched(MtRows *answer, MtTrace *trace, int64 rows, MtRanges *ranges)
 {
-	char	   *number = answer->columns > 2 ? answer->values[0][2] : NULL;
+	char	   *number = answer->values[0][1];
 
 	trace->lost = rows - strtoll(answer->values[0][0], NULL, 10);
-	if (answer->columns == 2 && strcmp(answer->values[0][1], "0") != 0)
-		ranges->ranges[0].unknown = true;
 	/* An array of integers, as text. */
 	while (number != NULL && *number != '\0' && *number != '}')
 		ranges->ranges[strtol(number + 1, &number, 10)].unknown = true;

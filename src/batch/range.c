@@ -70,6 +70,17 @@ mt_ranges_sample_share(MtPush *push, int sample)
 	return Min(100.0 * Max(sample * Max(pages, 1) / Max(rows, 1), SAMPLE_PAGES * 8) / Max(pages, 1), 100.0);
 }
 
+/* mt_ranges_estimate says how many rows the statistics promise. */
+double
+mt_ranges_estimate(MtPush *push)
+{
+	double		rows;
+	double		pages;
+
+	measure(push, &rows, &pages);
+	return rows;
+}
+
 /* measure estimates the sender's table; one that was never analyzed has 100 rows a page, or so. */
 static void
 measure(MtPush *push, double *rows, double *pages)

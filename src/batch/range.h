@@ -40,6 +40,9 @@ extern MtRanges *mt_ranges_make(const MtRows *bounds);
 /* Finds bounds in the sender's table; NULL where one range is enough. */
 extern MtRows *mt_ranges_sample(MtPush *push);
 
+/* Rows of the sender's table, about. */
+extern double mt_ranges_estimate(MtPush *push);
+
 /* The share of the sender's pages, in percent, that has so many rows or more. */
 extern double mt_ranges_sample_share(MtPush *push, int rows);
 

@@ -204,7 +204,8 @@ void
 mt_stage_finish(MtPush *push, MtStage *stage)
 {
 	index_stage(push, stage);
-	mt_side_manage(push->receiver, psprintf("ANALYZE %s", stage->table));
+	/* What is to be known of it is its size, and that its key is one. */
+	mt_side_manage(push->receiver, psprintf("SET LOCAL default_statistics_target = 1; ANALYZE %s", stage->table));
 }
 
 /* mt_stage_compare compares each range with the receiver's rows. */
@@ -252,12 +253,27 @@ mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges)
 	MtBatch    *batch = push->batch;
 	MtApply		apply = {push, stage, can_update(push), key_match(push)};
 
+	int64	   *rows = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(int64) * ranges->count, MCXT_ALLOC_HUGE);
+
+	/* All deletions come first, so that no other unique index is in the way. */
 	for (int i = 0; i < ranges->count; i++)
-		batch->deleted += delete_absent(&apply, &ranges->ranges[i]);
+	{
+		int64		gone = delete_absent(&apply, &ranges->ranges[i]);
+
+		batch->deleted += gone;
+		rows[i] = ranges->ranges[i].receiver_rows - gone;
+	}
 	for (int i = 0; i < ranges->count; i++)
-		batch->updated += change_different(&apply, &ranges->ranges[i]);
+	{
+		int64		changed = change_different(&apply, &ranges->ranges[i]);
+
+		batch->updated += changed;
+		rows[i] -= apply.update ? 0 : changed;
+	}
+	/* What is left are rows of the sender's keys: where there are as many, none is missing. */
 	for (int i = 0; i < ranges->count; i++)
-		batch->inserted += insert_missing(&apply, &ranges->ranges[i]);
+		if (rows[i] != ranges->ranges[i].sender_rows)
+			batch->inserted += insert_missing(&apply, &ranges->ranges[i]);
 	/* Rows that were deleted to be changed came again among those that were missing. */
 	if (!apply.update)
 		batch->inserted -= batch->updated;

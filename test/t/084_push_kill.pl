@@ -69,6 +69,7 @@ while ((my $hits = sum0(values %done)) < $kills && $tries++ < 4 * $kills)
 	is(image($target, $table), image($source, $table), 'which brings all');
 }
 cmp_ok(sum0(values %done), '>=', $kills, 'kills: ' . join ', ', map { "$_ $done{$_}" } sort keys %done);
+sql($source, "SELECT migrate_tiers.push_batch('$_')") for qw(board journal);
 cmp_ok(sql($source, q{SELECT count(*) FROM migrate_tiers.batches WHERE error IS NOT NULL}), '>=', $kills / 2, 'pushes were cut off');
 is(sql($source, q{SELECT count(*) FROM migrate_tiers.batches WHERE finished IS NULL}), '0', 'each is noted to its end');
 is(sql($target, q{SELECT count(*) FROM pg_class WHERE relname LIKE 'stage%'}), '0', 'no stage is left');
@@ -77,7 +78,9 @@ is(sql($target, q{SELECT count(*) FROM pg_class WHERE relname LIKE 'stage%'}), '
 sql($source, q{INSERT INTO board SELECT i, 0 FROM generate_series(21001, 200000) i ON CONFLICT DO NOTHING; ANALYZE board});
 for my $mode (qw(diff replace))
 {
-	sql($source, qq{SELECT migrate_tiers.batch_policy('board', mode => 'diff'), migrate_tiers.push_batch('board'); SELECT migrate_tiers.batch_policy('board', mode => '$mode')});
+	sql($source, q{SELECT migrate_tiers.batch_policy('board', mode => 'diff')});
+	sql($source, q{SELECT migrate_tiers.push_batch('board')});
+	sql($source, qq{SELECT migrate_tiers.batch_policy('board', mode => '$mode')});
 	sql($source, 'UPDATE board SET v = v + 1 WHERE ' . ($mode eq 'diff' ? 'true' : 'id % 3 = 0'));
 	my $begun = sql($target, 'SELECT clock_timestamp()');
 	my $push = start_push('board');
