@@ -18,10 +18,11 @@ mt_sql_row_digest(const MtColumns *columns, const char *prefix)
 	StringInfoData text;
 
 	initStringInfo(&text);
-	appendStringInfoString(&text, "pg_catalog.hashint8extended(0");
+	/* As the seed all 64 bits count; as the value they would be folded into 32. */
+	appendStringInfoString(&text, "pg_catalog.hashint4extended(0, 0");
 	for (int i = 0; i < columns->count; i++)
 		appendStringInfo(&text, " # coalesce(%s, 0)", column_hash(&columns->columns[i], prefix, i + 1));
-	appendStringInfoString(&text, ", 0)");
+	appendStringInfoChar(&text, ')');
 	return text.data;
 }
 
@@ -55,12 +56,14 @@ column_hash(const MtColumn *column, const char *prefix, int seed)
 		case UUIDOID:
 			return psprintf("pg_catalog.uuid_hash_extended(%s, %d)", name, seed);
 		case TIMEOID:
-			return psprintf("pg_catalog.time_hash_extended(%s, %d)", name, seed);
 		case TIMESTAMPOID:
-			return psprintf("pg_catalog.timestamp_hash_extended(%s, %d)", name, seed);
-		case DATEOID:
 		case TIMESTAMPTZOID:
-			/* Their hash functions are those of other types, which SQL cannot call with these. */
+			/* Their hash folds as that of a bigint; as seconds they are exact for centuries around now. */
+			return psprintf("(pg_catalog.hashfloat8extended(pg_catalog.date_part('epoch', %s), %d)"
+							" # pg_catalog.hash_record_extended(ROW(%s), %d))",
+							name, seed, name, -seed);
+		case DATEOID:
+			/* Its hash function is that of another type, which SQL cannot call with it. */
 			return psprintf("CASE WHEN %s IS NOT NULL THEN pg_catalog.hash_record_extended(ROW(%s), %d) END",
 							name, name, seed);
 		case NUMERICOID:
