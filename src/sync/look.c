@@ -183,7 +183,7 @@ read_uint64(const MtField *field)
 MtField
 mt_reverse_mark_param(const MtSync *sync)
 {
-	const char *mark = sync->reverse_mark ? sync->reverse_mark : "0:0:";
+	const char *mark = sync->reverse_mark ? sync->reverse_mark : "1:1:";
 
 	return (MtField) {.data = mark, .length = strlen(mark), .binary = false};
 }

@@ -184,7 +184,8 @@ set_stopped(MtWorker *worker, const char *reason)
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.migration SET reverse_stopped = $2,"
 				" reverse_stopped_at = CASE WHEN $2 IS NULL THEN NULL ELSE coalesce(reverse_stopped_at, clock_timestamp()) END"
-				" WHERE id = $1 AND reverse_stopped IS DISTINCT FROM $2",
+				/* A tick may fail after the way back has ended: nobody would take back then what it says. */
+				" WHERE id = $1 AND reverse_stopped IS DISTINCT FROM $2 AND (reversing OR $2 IS NULL)",
 				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(reason)));
 	mt_spi_end(&scope);
 	mt_xact_commit();
