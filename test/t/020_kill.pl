@@ -180,8 +180,9 @@ sub kill_postmaster
 	my ($pid) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
 	my @children = split ' ', `ps -o pid= --ppid $pid`;
 	$node->kill9;
-	MigrateTiers::wait_for(sub { !grep { kill 0, $_ } @children }, 30);
-	MigrateTiers::wait_for(sub { $node->start(fail_ok => 1) }, 30) or BAIL_OUT('server does not start again: ' . $node->name);
+	MigrateTiers::wait_for(sub { !grep { kill 0, $_ } $pid, @children }, 30);
+	# A start that fails leaves behind the process that it took for the server.
+	MigrateTiers::wait_for(sub { $node->{_pid} = undef; return $node->start(fail_ok => 1) }, 30) or BAIL_OUT('server does not start again: ' . $node->name);
 	return;
 }
 

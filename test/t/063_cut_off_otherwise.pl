@@ -110,7 +110,13 @@ sub dropped
 	for my $when ('AFTER UPDATE ON migrate_tiers.relation', 'AFTER DELETE ON migrate_tiers.migration')
 	{
 		sql($source, qq(CREATE FUNCTION cut.kill() RETURNS trigger LANGUAGE plpgsql AS \$\$
-			BEGIN EXECUTE format('COPY (SELECT) TO PROGRAM %L', 'kill -9 ' || pg_backend_pid()); RETURN NULL; END \$\$;
+			BEGIN
+				-- A worker says there how far it is.
+				IF (SELECT a.backend_type FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()) = 'client backend' THEN
+					EXECUTE format('COPY (SELECT) TO PROGRAM %L', 'kill -9 ' || pg_backend_pid());
+				END IF;
+				RETURN NULL;
+			END \$\$;
 			CREATE TRIGGER kill $when FOR EACH ROW EXECUTE FUNCTION cut.kill()));
 		my $log = -s $source->logfile;
 		my ($status, $out, $err) = $source->psql('shop', 'SELECT migrate_tiers.drop_migration()');
