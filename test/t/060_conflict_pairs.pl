@@ -213,7 +213,8 @@ for my $policy (qw(source target last_write reading_side))
 ready($pair, 'read_target');
 $pair->advance('read_target');
 run_round('reading_side', $_, 'target') for qw(source target);
-stops();
+my @stopped = grep { $_->{conflicts} } @cases, @cuts;
+stops($stopped[$_], $_ % 2 ? 'source' : 'target', ('target', 'source')[ $_ / 2 % 2 ]) for 0 .. $#stopped;
 $pair->finish;
 done_testing();
 
@@ -409,20 +410,35 @@ sub is_rows
 	return is($json->encode($have), $json->encode($want), $name);
 }
 
-# stops: with policy "stop" the direction stops and says why, and goes on when another policy is set.
+# stops: with policy "stop" nothing is sent over a row that both sides changed: status says so, each side keeps what
+# it wrote; and when another policy is set, its side wins.
 sub stops
 {
+	my ($case, $policy, $writes_first) = @_;
+	my $name = "stop: $case->{name}, $writes_first writes first";
+	my $cut = ($case->{source} . $case->{target}) =~ /%s/;
+
+	$round++;
+	$case = { %$case, writes_first => $writes_first, table => $cut ? $truncated[0] : 'item', cut => $cut,
+		at => $cut ? 0 : $round * 10000, $cut ? (before => [ map { [ $_, 'old' ] } 1 .. 3 ]) : () };
+	prepare($case);
 	$pair->set_option('conflict_policy', 'stop');
-	$pair->source_sql("SELECT migrate_tiers.pause(); INSERT INTO item VALUES (1, 's')");
-	$pair->target_sql("INSERT INTO item VALUES (1, 't'); INSERT INTO item VALUES (2, 't')");
+	write_both($case);
+	my @written = map { rows_of($_, $case->{table}) } qw(source target);
 	$pair->source_sql('SELECT migrate_tiers.resume()');
-	ok($pair->wait_until(source => q{SELECT stopped ~ 'item' FROM migrate_tiers.status}), 'stop: status names the table');
-	is($pair->source_sql('SELECT v FROM item WHERE id = 1') . $pair->target_sql('SELECT v FROM item WHERE id = 1'), 'st',
-		'stop: each side keeps its row');
-	$pair->set_option('conflict_policy', 'target');
+	ok($pair->wait_until(source => "SELECT stopped ~ 'MT007.*$case->{table}' FROM migrate_tiers.status"), "$name: status says it, and names the table");
+	is_rows([ map { rows_of($_, $case->{table}) } qw(source target) ], \@written, "$name: each side keeps what it wrote");
+	is($pair->source_sql('SELECT count(*) FROM migrate_tiers.conflicts WHERE resolved IS NULL'), '0', "$name: nothing is decided");
+	$pair->set_option('conflict_policy', $policy);
 	settle($pair);
-	is($pair->source_sql('SELECT v FROM item WHERE id = 1'), 't', 'another policy: the target has won');
-	ok($pair->wait_until(source => q{SELECT stopped IS NULL FROM migrate_tiers.status}), '... and nothing is stopped');
-	$pair->equal('equal after a stop');
+	check_round("$name, then $policy", $policy, 'target', $case);
+	ok($pair->wait_until(source => q{SELECT stopped IS NULL FROM migrate_tiers.status}), "$name: and nothing is stopped");
 	return;
+}
+
+sub rows_of
+{
+	my ($side, $table) = @_;
+	my $rows = $pair->can("${side}_sql")->($pair, "SELECT to_jsonb(t) FROM $table AS t ORDER BY id");
+	return [ map { $json->decode($_) } split /\n/, $rows ];
 }
