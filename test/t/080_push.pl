@@ -75,6 +75,12 @@ sql($source, q{UPDATE report SET number = 1 WHERE region = 'region 1' AND day = 
 is(push_table('report', 'and back'), '0|2|0', 'are pushed');
 sql($source, q{UPDATE report SET total = '-Infinity', number = 4294967295 WHERE region = 'region 1' AND day = '2020-01-16'; UPDATE report SET total = -total WHERE region = 'region 1' AND day = '2020-01-09'});
 is(push_table('report', 'infinities'), '0|2|0', 'are pushed, too');
+sql($source, q{UPDATE report SET at = '2000-01-01 00:00:00+00' WHERE region = 'region 1' AND day = '2020-01-09'});
+push_table('report', 'a moment');
+is(sql($source, q{SELECT hash_record_extended(ROW('2000-01-01 00:00:00+00'::timestamptz), 1) = hash_record_extended(ROW('2000-01-01 01:11:34.967297+00'::timestamptz), 1)}),
+	't', 'and another of the same hash');
+sql($source, q{UPDATE report SET at = '2000-01-01 01:11:34.967297+00' WHERE region = 'region 1' AND day = '2020-01-09'});
+is(push_table('report', 'another moment'), '0|1|0', 'is pushed');
 sql($target, q{DELETE FROM report WHERE region = 'region 2'; INSERT INTO report (region, day) VALUES ('stranger', '2000-01-01'), ('', '2000-01-01'); UPDATE report SET note = 'x' WHERE region = 'region 6'});
 push_table('report', 'what somebody wrote on the receiver is undone');
 is(sql($target, 'SELECT count(*) > 0 FROM touched'), 't', 'the receiver has its triggers');
