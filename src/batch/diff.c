@@ -27,6 +27,7 @@ static void compare(MtPush *push, MtImprint *imprint, MtRanges *ranges, const in
 static void send_all(MtPush *push, MtStage *stage, MtRanges *ranges);
 static void apply(MtPush *push, MtStage *stage, MtImprint *imprint, MtRanges *ranges, const MtRows *bounds, bool whole);
 static void check_applied(MtPush *push, MtRanges *ranges);
+static bool has_different(const MtRanges *ranges);
 static void count_rows(MtPush *push, const MtRanges *ranges, bool whole);
 
 /* mt_push_diff compares, sends and applies. */
@@ -161,15 +162,19 @@ send_different(MtPush *push, MtStage *stage, MtImprint *imprint, MtRanges *range
 		compare(push, imprint, ranges, numbers, count);
 		for (int i = 0; i < count; i++)
 		{
+			bool		staged;
+
 			CHECK_FOR_INTERRUPTS();
 			if (!ranges->ranges[numbers[i]].differs)
 				continue;
-			push->batch->ranges_sent++;
 			MemoryContextSwitchTo(outer);
 			mt_stage_create(push, stage, bounds);
 			MemoryContextSwitchTo(step);
-			if (!mt_stage_has(push, stage, ranges, numbers[i]))
+			staged = mt_stage_has(push, stage, ranges, numbers[i]);
+			if (!staged)
 				(void) mt_stage_fill(push, stage, &ranges->ranges[numbers[i]]);
+			/* What an earlier push has sent is not sent again. */
+			push->batch->ranges_sent += staged && stage->reused ? 0 : 1;
 		}
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(step);
@@ -226,13 +231,15 @@ compare(MtPush *push, MtImprint *imprint, MtRanges *ranges, const int *numbers, 
 static void
 apply(MtPush *push, MtStage *stage, MtImprint *imprint, MtRanges *ranges, const MtRows *bounds, bool whole)
 {
+	bool		changing = whole || has_different(ranges);
+
 	mt_side_begin(push->receiver);
-	if (whole || push->batch->ranges_sent > 0)
+	if (changing)
 		mt_stage_finish(push, stage);
 	if (whole)
 		mt_stage_compare(push, stage, ranges);
 	count_rows(push, ranges, whole);
-	if (whole || push->batch->ranges_sent > 0)
+	if (changing)
 	{
 		mt_stage_apply(push, stage, ranges);
 		check_applied(push, ranges);
@@ -241,6 +248,15 @@ apply(MtPush *push, MtStage *stage, MtImprint *imprint, MtRanges *ranges, const 
 	}
 	mt_stage_drop(push, stage);
 	mt_side_commit(push->receiver);
+}
+
+static bool
+has_different(const MtRanges *ranges)
+{
+	for (int i = 0; i < ranges->count; i++)
+		if (ranges->ranges[i].differs)
+			return true;
+	return false;
 }
 
 /* count_rows adds the ranges up. */

@@ -279,6 +279,10 @@ mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges)
 		batch->inserted -= batch->updated;
 }
 
+/*
+ * In each of these three the range is said of both tables: a planner that is told of one alone may read the
+ * other from its beginning.
+ */
 static int64
 delete_absent(const MtApply *apply, const MtRange *range)
 {
@@ -287,8 +291,9 @@ delete_absent(const MtApply *apply, const MtRange *range)
 	if (!range->differs || range->receiver_rows == 0)
 		return 0;
 	return mt_side_execute(push->receiver,
-						   psprintf("DELETE FROM %s AS t WHERE %s AND NOT EXISTS (SELECT FROM %s AS s WHERE %s)",
-									push->to, mt_range_condition(push, range, "t."), apply->stage->table, apply->match));
+						   psprintf("DELETE FROM %s AS t WHERE %s AND NOT EXISTS (SELECT FROM %s AS s WHERE %s AND %s)",
+									push->to, mt_range_condition(push, range, "t."), apply->stage->table, apply->match,
+									mt_range_condition(push, range, "s.")));
 }
 
 static int64
@@ -299,8 +304,9 @@ change_different(const MtApply *apply, const MtRange *range)
 
 	if (!range->differs || range->receiver_rows == 0 || range->sender_rows == 0)
 		return 0;
-	which = psprintf("%s AS s WHERE %s AND %s AND (%s)", apply->stage->table, mt_range_condition(push, range, "s."),
-					 apply->match, mt_sql_differs(NULL, push->columns, "t.", "s."));
+	which = psprintf("%s AS s WHERE %s AND %s AND %s AND (%s)", apply->stage->table,
+					 mt_range_condition(push, range, "s."), mt_range_condition(push, range, "t."), apply->match,
+					 mt_sql_differs(NULL, push->columns, "t.", "s."));
 	return mt_side_execute(push->receiver,
 						   apply->update ? psprintf("UPDATE %s AS t SET %s FROM %s", push->to, set_list(push), which) :
 							   psprintf("DELETE FROM %s AS t USING %s", push->to, which));
@@ -315,9 +321,10 @@ insert_missing(const MtApply *apply, const MtRange *range)
 		return 0;
 	return mt_side_execute(push->receiver,
 						   psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s AS s"
-									" WHERE %s AND NOT EXISTS (SELECT FROM %s AS t WHERE %s)",
+									" WHERE %s AND NOT EXISTS (SELECT FROM %s AS t WHERE %s AND %s)",
 									push->into, mt_push_columns(push, ""), mt_push_columns(push, "s."),
-									apply->stage->table, mt_range_condition(push, range, "s."), push->to, apply->match));
+									apply->stage->table, mt_range_condition(push, range, "s."), push->to, apply->match,
+									mt_range_condition(push, range, "t.")));
 }
 
 /* can_update says whether no other unique index, and no column, could refuse an UPDATE. */
