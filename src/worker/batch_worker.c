@@ -8,6 +8,10 @@
  */
 #include "worker/worker.h"
 
+#ifndef WIN32
+#include <sys/resource.h>
+#endif
+
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -19,9 +23,13 @@
 #include "batch/push.h"
 #include "catalog/worker.h"
 
+/* What is added to the nice value of the server. */
+#define BATCH_NICE 5
+
 static bool take_slot(int32 migration_id, int slot);
 static MtMigration *find_migration(int32 migration_id, int slot);
 static MtMigration *read_wanted(int32 migration_id);
+static void step_back(void);
 static void push_due(int32 migration_id);
 static int32 take_due(int32 migration_id);
 static void try_push(const MtMigration *migration, MtRemote **remote, int32 relation);
@@ -40,6 +48,7 @@ mt_batch_worker_main(Datum arg)
 	memcpy(&slot, extra + sizeof(Oid), sizeof(int));
 	memcpy(&order, extra + sizeof(Oid) + sizeof(int), sizeof(MtPushOrder));
 	mt_worker_begin(database);
+	step_back();
 	/* Whole tables are read, and nothing that is applied is to act twice. */
 	SetConfigOption("enable_seqscan", "on", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION);
@@ -51,6 +60,21 @@ mt_batch_worker_main(Datum arg)
 	else
 		push_one(DatumGetInt32(arg), slot, &order);
 	proc_exit(0);
+}
+
+/*
+ * step_back lets applications and the sync worker go first where processors are few: a push keeps one busy for as
+ * long as it takes.  Only a little, since whoever waits for a lock of this process waits for its turn, too.
+ */
+static void
+step_back(void)
+{
+#ifndef WIN32
+	int			priority = getpriority(PRIO_PROCESS, 0);
+
+	if (setpriority(PRIO_PROCESS, 0, priority + BATCH_NICE) != 0)
+		ereport(DEBUG1, (errmsg_internal("could not lower the priority of a batch worker: %m")));
+#endif
 }
 
 /* push_due pushes one table after the other until none is due. */
