@@ -227,6 +227,7 @@ judge_end(EventTriggerData *event)
 
 	if (is_harmless(event->parsetree))
 		return;
+	mt_ddl_check_sequences(event->parsetree);
 	/* Types and schemas are in the structure of tables that the command does not name. */
 	if (event->tag == CMDTAG_ALTER_TYPE || event->tag == CMDTAG_ALTER_DOMAIN || event->tag == CMDTAG_ALTER_SCHEMA)
 		ids = query_ids(&holding, holding_query, MT_NO_ARGS);

@@ -7,6 +7,7 @@
 #define MT_DDL_GUARD_H
 
 #include "catalog/relation.h"
+#include "nodes/nodes.h"
 #include "nodes/pg_list.h"
 
 /* Prepares caches and hooks; called once, when the library is loaded. */
@@ -20,6 +21,7 @@ extern void mt_ddl_check(int32 relation_id, bool creating);
 extern void mt_ddl_refuse(const MtRelation *relation, const char *name, const char *what, bool recopy);
 extern void mt_ddl_recopy(int32 relation_id, const char *what);
 extern void mt_ddl_forget(Oid relid, const char *name);
+extern void mt_ddl_check_sequences(Node *command);
 extern void mt_ddl_keep_init(void);
 extern void mt_ddl_keep_extension(void);
 

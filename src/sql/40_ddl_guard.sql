@@ -26,7 +26,7 @@ CREATE EVENT TRIGGER migrate_tiers_guard_command_start ON ddl_command_start
     WHEN TAG IN ('ALTER TABLE', 'DROP INDEX', 'DROP EXTENSION', 'DROP OWNED')
     EXECUTE FUNCTION migrate_tiers.guard_command_start();
 CREATE EVENT TRIGGER migrate_tiers_guard_command_end ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'ALTER INDEX', 'ALTER TRIGGER', 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER SCHEMA',
+    WHEN TAG IN ('ALTER TABLE', 'ALTER INDEX', 'ALTER TRIGGER', 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER SCHEMA', 'ALTER SEQUENCE',
                  'CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA')
     EXECUTE FUNCTION migrate_tiers.guard_command_end();
 CREATE EVENT TRIGGER migrate_tiers_guard_drop ON sql_drop

@@ -162,6 +162,18 @@ for my $sequence (@sequences)
 is(join(',', sort { $a <=> $b } map { $_ + 0 } keys %{ { map { $_ => 1 } @{ $here{round} }, @{ $there{round} } } }), join(',', 2 .. 41),
 	'cycling, the two sides share all values');
 
+# Who would have both sides give out the same numbers is refused, in each way to say it; not who changes no number.
+for my $change ('ALTER SEQUENCE item_id_seq INCREMENT 1', 'ALTER SEQUENCE "Common ""1""" RESTART', 'ALTER SEQUENCE round NO CYCLE',
+	'ALTER SEQUENCE item_big_seq SET UNLOGGED', 'ALTER TABLE item ALTER small RESTART WITH 1', 'ALTER TABLE item ALTER down SET INCREMENT BY -1')
+{
+	my $was = image($source, 1);
+	my ($status, $out, $err) = $source->psql('shop', "\\set VERBOSITY verbose\nSET ROLE keeper;\n$change;");
+	like($err, qr/MT004.*cannot alter sequence/s, "refused: $change");
+	is(image($source, 1), $was, '... and it is what it was');
+}
+$source->safe_psql('shop', 'SET ROLE keeper; ALTER SEQUENCE item_id_seq RENAME TO other; ALTER SEQUENCE other RENAME TO item_id_seq; ALTER SEQUENCE round OWNED BY ring.id; ALTER SEQUENCE round OWNED BY NONE;'
+	. ' BEGIN; SET LOCAL migrate_tiers.allow_ddl = on; ALTER SEQUENCE item_id_seq CACHE 5; ROLLBACK');
+
 # TRUNCATE ... RESTART IDENTITY leads back to a value of the same side.
 $pair->source_sql('TRUNCATE item RESTART IDENTITY');
 my $again = draw($source, 50);
