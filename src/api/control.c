@@ -11,6 +11,7 @@
 #include "base/errors.h"
 #include "base/mark.h"
 #include "base/spi.h"
+#include "catalog/shared.h"
 #include "catalog/worker.h"
 #include "phase/declare.h"
 #include "phase/wait.h"
@@ -28,6 +29,7 @@ PGDLLEXPORT Datum mt_sync_token(PG_FUNCTION_ARGS);
 PGDLLEXPORT Datum mt_wait_for_sync(PG_FUNCTION_ARGS);
 
 static void set_paused(const MtMigration *migration, bool paused);
+static void keep_mark(const MtMigration *migration, MtShared *shared);
 static void raise_timeout(const MtMigration *migration);
 
 /* mt_pause is migrate_tiers.pause(migration). */
@@ -35,10 +37,13 @@ Datum
 mt_pause(PG_FUNCTION_ARGS)
 {
 	MtMigration *migration = mt_declare_open(mt_arg_name_or_null(fcinfo, 0));
+	MtShared   *shared = mt_shared_attach(migration->worker_shared);
 
 	set_paused(migration, true);
 	/* A worker that a writer starts before this commits finds itself unwanted afterwards. */
 	mt_worker_stop(migration->id);
+	if (shared != NULL)
+		keep_mark(migration, shared);
 	PG_RETURN_VOID();
 }
 
@@ -114,6 +119,26 @@ set_paused(const MtMigration *migration, bool paused)
 				MT_ARGS(MT_INT4(migration->id), MT_BOOL(paused)));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
+}
+
+/* keep_mark keeps what the worker that has ended said last, for who waits while none runs. */
+static void
+keep_mark(const MtMigration *migration, MtShared *shared)
+{
+	char	   *mark;
+	TimestampTz time;
+	MtSpiScope	scope;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	mark = pstrdup(shared->mark);
+	time = shared->mark_time;
+	LWLockRelease(&shared->lock);
+	if (mark[0] == '\0')
+		return;
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3 WHERE id = $1",
+				MT_ARGS(MT_INT4(migration->id), MT_TEXT(mark), {TIMESTAMPTZOID, TimestampTzGetDatum(time), false}));
+	mt_spi_end(&scope);
 }
 
 static void

@@ -21,7 +21,7 @@
 #define START_INTERVAL_MS 5000
 
 static void start_wanted(const MtMigration *migration, TimestampTz *started);
-static bool is_reached(MtShared *shared, const MtMark *token);
+static bool is_reached(MtShared *shared, const MtMigration *migration, const MtMark *token);
 static bool is_copied(const MtMigration *migration);
 
 /* mt_wait_token returns everything that is committed now, whatever the transaction's snapshot. */
@@ -61,7 +61,7 @@ mt_wait_forward(const MtMigration *migration, const MtMark *token, TimestampTz d
 			if (shared != NULL)
 				ConditionVariablePrepareToSleep(&shared->progressed);
 		}
-		if (shared != NULL && is_reached(shared, token) && is_copied(migration))
+		if (is_reached(shared, now, token) && is_copied(migration))
 			break;
 		if (GetCurrentTimestamp() >= deadline)
 		{
@@ -97,12 +97,14 @@ start_wanted(const MtMigration *migration, TimestampTz *started)
 		(void) mt_worker_launch(migration->id, MT_WORKER_SYNC, false);
 }
 
-/* is_reached says whether the worker's mark covers the token. */
+/* is_reached says whether the worker's mark covers the token; where none runs, the last that one has left. */
 static bool
-is_reached(MtShared *shared, const MtMark *token)
+is_reached(MtShared *shared, const MtMigration *migration, const MtMark *token)
 {
 	char	   *mark = NULL;
 
+	if (shared == NULL)
+		return migration->mark != NULL && mt_mark_covers(mt_mark_parse(migration->mark), token);
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	if (shared->complete && shared->mark[0] != '\0')
 		mark = pstrdup(shared->mark);

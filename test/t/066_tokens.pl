@@ -54,6 +54,8 @@ sub exact
 
 	# Nothing is sent now: who waits for the older transaction waits in vain.
 	$pair->source_sql('SELECT migrate_tiers.pause()');
+	on($side, "SELECT migrate_tiers.wait_for_sync('$token', '30 s')");
+	pass('while paused, what has arrived is not waited for');
 	$open->query_safe('COMMIT');
 	my $later = on($side, 'SELECT migrate_tiers.sync_token()');
 	my ($state, $error) = try_on($side, "SELECT migrate_tiers.wait_for_sync('$later', '300 ms')");
