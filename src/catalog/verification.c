@@ -78,23 +78,27 @@ mt_verification_refuse(int32 migration, int32 relation, int64 run, bool schedule
 	mt_spi_end(&scope);
 }
 
-/* mt_verification_store stores a comparison that was made in one go; how many rows differ is known if none does. */
+/* mt_verification_store stores a comparison made in one go, with the rows that differ, where these were sought. */
 void
 mt_verification_store(int32 migration, int32 relation, int64 run, bool scheduled, const char *verdict,
 					  const MtOutcome *outcome, const char *detail)
 {
-	MtArg		different = {INT8OID, Int64GetDatum(0), strcmp(verdict, "equal") != 0};
+	bool		known = strcmp(verdict, "equal") == 0 || outcome->different_rows > 0;
+	MtArg		different = {INT8OID, Int64GetDatum(outcome->different_rows), !known};
+	MtRange		range = {.nkeys = outcome->nkeys};
 	MtArg		at = {TIMESTAMPTZOID, TimestampTzGetDatum(outcome->point), false};
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_INSERT,
+	mt_spi_exec(SPI_OK_INSERT_RETURNING,
 				"INSERT INTO migrate_tiers.verification (migration, relation, run, scheduled, state, verdict, source_rows,"
 				" target_rows, different_rows, oldest, started, finished, detail)"
-				" VALUES ($1, $2, $3, $4, 'done', $5, $6, $7, $8, $9, $9, clock_timestamp(), $10)",
+				" VALUES ($1, $2, $3, $4, 'done', $5, $6, $7, $8, $9, $9, clock_timestamp(), $10) RETURNING id",
 				MT_ARGS(MT_INT4(migration), MT_INT4(relation), MT_INT8(run), MT_BOOL(scheduled), MT_TEXT(verdict),
 						MT_INT8(outcome->source_rows), MT_INT8(outcome->target_rows), different, at, MT_TEXT(detail)));
+	range.verification = mt_spi_int8(0, 1);
 	mt_spi_end(&scope);
+	mt_discrepancy_store(&range, outcome);
 }
 
 /* mt_verification_cut ends a run before its end; the next one goes on with what is there. */

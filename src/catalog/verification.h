@@ -47,6 +47,7 @@ typedef struct MtOutcome
 	int64		target_rows;
 	int64		different_rows;
 	List	   *discrepancies;
+	int			nkeys;			/* of a comparison in one go: columns of their keys */
 	List	   *suspects;		/* keys (char **) of rows that differ, and are not counted yet */
 	char	   *mark;			/* of the source's snapshot */
 	TimestampTz point;			/* when that was taken */
@@ -65,7 +66,6 @@ extern void mt_verification_store(int32 migration, int32 relation, int64 run, bo
 								  const MtOutcome *outcome, const char *detail);
 extern void mt_verification_cut(int64 run, const char *detail);
 extern void mt_verification_fail(int64 id, const char *detail);
-
 /* What went wrong last, kept while it is tried again. */
 extern void mt_verification_note(int64 id, const char *detail);
 extern char *mt_verification_noted(int64 run);

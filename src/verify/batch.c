@@ -7,6 +7,8 @@
  * (option batch_digest).  Both tables are read, since it is to be known, too, whether the sender has
  * moved on; and where both are the same now, no digest is needed.  Each is read in one snapshot, as a push does.
  *
+ * Which rows differ can be told only while the sender still has what it sent, of a table with a key.
+ *
  * A push that begins meanwhile makes what was read worthless: it is read again.
  */
 #include "verify/batch.h"
@@ -20,10 +22,11 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/batch.h"
+#include "catalog/identity.h"
 #include "catalog/verification.h"
 #include "endpoint/digest.h"
 #include "endpoint/side.h"
-#include "verify/table.h"
+#include "verify/compare.h"
 
 /* How often it is read again. */
 #define ATTEMPTS 3
@@ -35,15 +38,20 @@ typedef struct MtContents
 	char	   *why;			/* the two sides cannot be compared, or NULL */
 	char	  **source;			/* count and digest */
 	char	  **target;
+	MtOutcome	outcome;		/* with the rows that differ */
 } MtContents;
 
 static MtBatchRecord *read_record(int32 relation);
-static void read_both(const MtMigration *migration, MtRelation *relation, MtContents *contents);
+static void read_both(const MtMigration *migration, MtRelation *relation, const MtBatchRecord *record,
+					  MtContents *contents);
+static void find_rows(const MtMigration *migration, const MtRelation *relation, MtRemote *remote,
+					  const MtBatchRecord *record, MtContents *contents);
 static char *describe(const MtRelation *relation, MtContents *contents);
 static char *target_rows(MtRemote *remote, const MtRelation *relation);
 static char *hash_alike(MtRemote *remote);
 static void judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOrder *order,
-				  const MtBatchRecord *record, const MtContents *contents);
+				  const MtBatchRecord *record, MtContents *contents);
+static char *which_rows(const MtOutcome *outcome);
 static bool is_same(char *const *contents, int64 rows, const char *digest);
 
 /* mt_verify_batch compares one table. */
@@ -58,7 +66,7 @@ mt_verify_batch(const MtMigration *migration, MtRelation *relation, const MtVeri
 		MtContents	contents = {0};
 		MtBatchRecord *later;
 
-		read_both(migration, relation, &contents);
+		read_both(migration, relation, record, &contents);
 		later = read_record(relation->id);
 		if (contents.why == NULL && record->digest != NULL && strcmp(contents.shape, record->shape) != 0)
 			contents.why = pstrdup("its columns have changed since it was pushed");
@@ -89,7 +97,7 @@ read_record(int32 relation)
 
 /* read_both reads count and digest of the table on both sides at once. */
 static void
-read_both(const MtMigration *migration, MtRelation *relation, MtContents *contents)
+read_both(const MtMigration *migration, MtRelation *relation, const MtBatchRecord *record, MtContents *contents)
 {
 	MtSide		here = {.role = migration->owner};
 	MtSide		there = {NULL};
@@ -110,11 +118,40 @@ read_both(const MtMigration *migration, MtRelation *relation, MtContents *conten
 	mt_side_begin_reading(&there, InvalidOid, mt_relation_target_name(relation));
 	mt_side_query_both(&here, mt_sql_table_digest(digest, mt_relation_source_name(relation)), &source,
 					   &there, mt_sql_table_digest(digest, rows), &target);
-	mt_side_commit(&there);
-	mt_side_commit(&here);
 	contents->source = source->values[0];
 	contents->target = target->values[0];
+	find_rows(migration, relation, there.remote, record, contents);
+	mt_side_commit(&there);
+	mt_side_commit(&here);
 	mt_remote_close(there.remote);
+}
+
+/* find_rows lists the rows that differ, in the same two snapshots, where that says which rows of the push do. */
+static void
+find_rows(const MtMigration *migration, const MtRelation *relation, MtRemote *remote, const MtBatchRecord *record,
+		  MtContents *contents)
+{
+	char	  **sender = record->reverse ? contents->target : contents->source;
+	char	  **receiver = record->reverse ? contents->source : contents->target;
+	int64		rows = strtoll(sender[0], NULL, 10);
+	MtIdentity *key = mt_identity_find(relation->relid);
+	MtRelation *keyed;
+	MtVerifyTable *table;
+	MtKeyRange	all = {NULL, NULL};
+
+	if (key == NULL || record->digest == NULL || contents->why != NULL ||
+		!is_same(sender, record->rows, record->digest) || is_same(receiver, rows, sender[1]))
+		return;
+	/* A batch table has none on record. */
+	keyed = palloc(sizeof(MtRelation));
+	*keyed = *relation;
+	keyed->nkeys = key->ncolumns;
+	keyed->key_columns = key->columns;
+	keyed->key_operators = key->operators;
+	table = mt_verify_describe(keyed, migration->owner);
+	table->same_hash = true;
+	mt_compare_range(table, remote, &all, rows, &contents->outcome);
+	contents->outcome.nkeys = key->ncolumns;
 }
 
 /* describe gives the expression that stands for a row, and its hash. */
@@ -172,11 +209,11 @@ hash_alike(MtRemote *remote)
  */
 static void
 judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOrder *order,
-	  const MtBatchRecord *record, const MtContents *contents)
+	  const MtBatchRecord *record, MtContents *contents)
 {
+	MtOutcome  *outcome = &contents->outcome;
 	char *const *sender = record->reverse ? contents->target : contents->source;
 	char *const *receiver = record->reverse ? contents->source : contents->target;
-	MtOutcome	outcome = {.point = contents->read};
 	bool		kept = record->digest != NULL;
 	bool		as_sent = kept && is_same(receiver, record->rows, record->digest);
 	bool		as_now = is_same(receiver, strtoll(sender[0], NULL, 10), sender[1]);
@@ -191,18 +228,32 @@ judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOr
 	else if (as_now)
 		detail = psprintf("%sas the %s is now", kept ? psprintf("not as the push of %s sent it, but ", record->taken) : "", side);
 	else if (kept)
-		detail = psprintf("not as the push of %s sent it; since then the %s has %schanged."
+		detail = psprintf("not as the push of %s sent it; since then the %s has %schanged%s"
 						  " Call migrate_tiers.push_batch to send it again",
-						  record->taken, side, moved);
+						  record->taken, side, moved, which_rows(outcome));
 	else
 		detail = psprintf("not as the %s is now, and the push of %s kept no digest to compare with."
 						  " Set option batch_digest to on, and push it again",
 						  side, record->taken);
-	outcome.source_rows = strtoll(contents->source[0], NULL, 10);
-	outcome.target_rows = strtoll(contents->target[0], NULL, 10);
+	outcome->point = contents->read;
+	outcome->source_rows = strtoll(contents->source[0], NULL, 10);
+	outcome->target_rows = strtoll(contents->target[0], NULL, 10);
 	mt_xact_begin();
-	mt_verification_store(migration->id, relation->id, order->run, order->scheduled, verdict, &outcome, detail);
+	mt_verification_store(migration->id, relation->id, order->run, order->scheduled, verdict, outcome, detail);
 	mt_xact_commit();
+}
+
+/* which_rows says where the rows that differ are, if they are known. */
+static char *
+which_rows(const MtOutcome *outcome)
+{
+	int			kept = list_length(outcome->discrepancies);
+
+	if (outcome->different_rows == 0)
+		return pstrdup("; which rows differ cannot be told.");
+	if (kept < outcome->different_rows)
+		return psprintf("; %d of the rows that differ are in discrepancies.", kept);
+	return pstrdup("; the rows that differ are in discrepancies.");
 }
 
 static bool
