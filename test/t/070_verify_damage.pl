@@ -15,6 +15,7 @@ CREATE TABLE "Odd ""one""" ("k y" text, n int, r text, "N" numeric(20, 5), PRIMA
 CREATE TABLE part (id bigint, at date, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
 CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
 CREATE TABLE part_2 PARTITION OF part DEFAULT;
+CREATE TABLE many (id int PRIMARY KEY, v int);
 CREATE TABLE amount (n numeric PRIMARY KEY, v int);
 CREATE TYPE mood AS ENUM ('sad', 'ok');
 CREATE TYPE pair AS (a int, b text);
@@ -27,6 +28,7 @@ $pair->both_sql($types);
 $pair->source_sql(<<'SQL');
 INSERT INTO item SELECT i, 'name ' || i, CASE WHEN i % 7 > 0 THEN '' END, CASE WHEN i % 5000 = 0 THEN repeat(md5(i::text), 2000) END
   FROM generate_series(1, 100000) i;
+INSERT INTO many SELECT i, i FROM generate_series(1, 1000000) i;
 INSERT INTO "Odd ""one""" SELECT 'key "' || i % 50, i, 'r', i / 3.0 FROM generate_series(1, 3000) i;
 INSERT INTO part SELECT i, date '2019-01-01' + i, 'v' FROM generate_series(1, 1000) i;
 INSERT INTO amount SELECT i + 0.5, i FROM generate_series(1, 1000) i;
@@ -72,7 +74,7 @@ sub damage
 	return;
 }
 
-my %rows = (item => 100000, '"Odd ""one"""' => 3000, part => 1000, amount => 1000, kind => 20);
+my %rows = (item => 100000, many => 1000000, '"Odd ""one"""' => 3000, part => 1000, amount => 1000, kind => 20);
 is($pair->source_sql(q{SELECT string_agg(concat_ws(' ', relation, verdict, source_rows, target_rows, different_rows), ', ' ORDER BY relation::text COLLATE "C") FROM migrate_tiers.verify()}),
 	join(', ', map { "$_ equal $rows{$_} $rows{$_} 0" } sort keys %rows), 'all tables are equal after the copy');
 is($pair->source_sql('SELECT count(*) FROM migrate_tiers.discrepancies'), '0', 'and there is no discrepancy');
@@ -83,6 +85,7 @@ my @kinds = (
 	[ 'an extra row', 'item', q{INSERT INTO item VALUES (200000, 'x')}, 1, 'extra {200000}' ],
 	[ 'an extra row before all others', 'item', q{INSERT INTO item VALUES (-1)}, 1, 'extra {-1}' ],
 	[ 'one changed column', 'item', q{UPDATE item SET name = name || ' ' WHERE id = 50000}, 0, 'changed {50000} {name}' ],
+	[ 'one row in a million', 'many', 'UPDATE many SET v = v + 1 WHERE id = 777777', 0, 'changed {777777} {v}' ],
 	[ 'empty instead of NULL', 'item', q{UPDATE item SET other = '' WHERE id = 14}, 0, 'changed {14} {other}' ],
 	[ 'NULL instead of empty', 'item', q{UPDATE item SET other = NULL WHERE id = 15}, 0, 'changed {15} {other}' ],
 	[ 'a value in another column', 'item', q{UPDATE item SET other = name, name = other WHERE id = 15}, 0, 'changed {15} {name,other}' ],

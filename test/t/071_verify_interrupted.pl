@@ -76,6 +76,27 @@ like($pair->source_sql("$row('big')"), qr/^equal 60000 60000 0 compared at 2 com
 is($pair->source_sql("SELECT max(id) || ' ' || (max(oldest) = '$first') FROM migrate_tiers.verifications"), "$id true", 'with the same verification, whose age counts from its first point');
 is($pair->source_sql("SELECT min(finished) FROM migrate_tiers.verification_range WHERE verification = $id"), $done, 'and does not read again what was read');
 
+# What has found a difference and was ended then: the gate does not go by the verdict before.
+my $gate = q{SELECT coalesce(substring(detail FROM 'public.big[^;]*'), 'nothing') FROM migrate_tiers.gates('dual_write') WHERE gate = 'verified'};
+is($pair->source_sql($gate), 'nothing', 'the gate has nothing against a table that is equal');
+my $token = $pair->source_sql('SELECT token FROM migrate_tiers.migration');
+$pair->target_sql("SET migrate_tiers.session = '$token'; UPDATE big SET v = 'damaged' WHERE id = (SELECT min(id) FROM big)");
+$pair->set_option('verify_rate', '20000');
+$session = begin_big();
+ok($pair->wait_until(source => q{SELECT different_rows = 1 FROM migrate_tiers.verifications ORDER BY id DESC LIMIT 1}), 'a difference is found');
+$pair->source_sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers verify'});
+ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type IN ('migrate_tiers verify', 'migrate_tiers reader')}), 'its keeper is ended');
+$session->quit;
+is($pair->source_sql('SELECT verdict FROM migrate_tiers.verifications ORDER BY id DESC LIMIT 1'), 'different', 'it has said different already');
+is($pair->source_sql($gate), 'public.big is not equal on both sides', 'and the gate goes by that');
+$pair->set_option('verify_rate', '0');
+like($pair->source_sql("$row('big')"), qr/^different 60000 60000 1\b/, 'gone on with, it says different');
+is($pair->source_sql($gate), 'public.big is not equal on both sides (1 rows)', 'and the gate');
+is($pair->source_sql(q{SELECT migrate_tiers.repair('big')}), '1', 'it is repaired');
+$pair->sync;
+like($pair->source_sql("$row('big')"), qr/^equal 60000 60000 0/, 'and equal');
+is($pair->source_sql($gate), 'nothing', 'and the gate has nothing against it');
+
 # The caller is cancelled.
 $pair->set_option('verify_rate', '20000');
 $session = begin_big();
