@@ -118,6 +118,41 @@ sub start
 	return;
 }
 
+# start_counted starts it under valgrind's callgrind, which counts the instructions of each process.
+sub start_counted
+{
+	my ($self) = @_;
+	my $counts = $self->{counts} = "$self->{dir}.counts";
+	run(undef, as_owner('mkdir', '-p', $counts));
+	spawn("$self->{name}-counted", as_owner('valgrind', '--tool=callgrind', '--trace-children=no', '--callgrind-out-file=/dev/null',
+			"--log-file=$counts/%p", "$bindir/postgres", '-D', $self->{dir}));
+	my $end = time + 60;
+	until (eval { $self->psql('postgres', 'SELECT 1') })
+	{
+		die "$self->{name} does not start under valgrind\n" if time > $end;
+		sleep 0.2;
+	}
+	return;
+}
+
+# counted_pgbench runs transactions of one client of pgbench: the instructions of its backend.
+sub counted_pgbench
+{
+	my ($self, $db, $transactions) = @_;
+	my %before = map { $_ => 1 } glob "$self->{counts}/*";
+	run(undef, "$bindir/pgbench", '-n', '-M', 'prepared', '-c', 1, '-t', $transactions, '--random-seed=1',
+		'-h', '127.0.0.1', '-p', $self->{port}, '-U', 'postgres', $db);
+	my $end = time + 60;
+	while (1)
+	{
+		my @new = grep { !$before{$_} } glob "$self->{counts}/*";
+		my @counts = sort { $b <=> $a } map { slurp($_) =~ /Collected : (\d+)/ ? $1 : () } @new;
+		return $counts[0] if @counts && @counts == @new;
+		die "no count of pgbench's backend\n" if time > $end;
+		sleep 0.2;
+	}
+}
+
 sub stop
 {
 	my ($self, $mode) = @_;

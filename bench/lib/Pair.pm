@@ -195,7 +195,7 @@ sub catch_up
 	my $watch = $self->{target}->session($self->{db});
 	my $begin = time;
 	wait_until("catching up of $self->{kind}", setting('DEADLINE', 1800),
-		sub { $watch->query('SELECT n FROM sentinel') == $n }, 0.005);
+		sub { $watch->query('SELECT n FROM sentinel') eq $n }, 0.005);
 	$watch->close;
 	return time - $begin;
 }
