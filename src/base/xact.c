@@ -30,6 +30,20 @@ mt_xact_commit(void)
 	MemoryContextSwitchTo(caller);
 }
 
+/* mt_xact_abort ends whatever was begun and has failed; its error is in the context, which becomes the current one. */
+ErrorData *
+mt_xact_abort(MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(context);
+	return error;
+}
+
 /* mt_xact_try runs an action in a subtransaction; the subtransaction ends with what it locked if that fails. */
 ErrorData *
 mt_xact_try(void (*action)(void *arg), void *arg)

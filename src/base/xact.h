@@ -11,6 +11,9 @@
 extern void mt_xact_begin(void);
 extern void mt_xact_commit(void);
 
+/* In PG_CATCH: ends the transaction that failed, and returns its error in a memory context, the current one from here. */
+extern ErrorData *mt_xact_abort(MemoryContext context);
+
 /*
  * Runs an action in a subtransaction and returns its error, or NULL.  What it
  * allocates, and the error, are in the caller's memory context.

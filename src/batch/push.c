@@ -10,7 +10,6 @@
 #include "batch/push.h"
 
 #include "access/table.h"
-#include "access/xact.h"
 #include "catalog/pg_class_d.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -57,13 +56,7 @@ mt_push_run(const MtMigration *migration, MtRemote **remote, int32 relation, int
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(context);
+		ErrorData  *error = mt_xact_abort(context);
 		if (*remote != NULL)
 			mt_remote_close(*remote);
 		*remote = NULL;

@@ -9,7 +9,6 @@
  */
 #include "verify/verify.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
@@ -117,11 +116,7 @@ take_range(MtReader *reader, MtRange *range)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(reader->context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(reader->context);
+		error = mt_xact_abort(reader->context);
 	}
 	PG_END_TRY();
 	if (error == NULL)
@@ -191,11 +186,7 @@ try_range(MtReader *reader, MtRange *range)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(reader->context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(reader->context);
+		error = mt_xact_abort(reader->context);
 	}
 	PG_END_TRY();
 	mt_xact_begin();

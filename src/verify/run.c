@@ -14,7 +14,6 @@
  */
 #include "verify/verify.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -191,11 +190,7 @@ try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool p
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(context);
+		error = mt_xact_abort(context);
 	}
 	PG_END_TRY();
 	if (error == NULL)
@@ -261,13 +256,7 @@ attempt(int32 migration_id, const MtVerifyOrder *order, bool back, MtAttempt *at
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(context);
+		ErrorData  *error = mt_xact_abort(context);
 		attempt->why = mt_error_text(error);
 		ereport(LOG, (errcode(error->sqlerrcode),
 					  errmsg("verification of migration %d waits for another common point", migration_id),

@@ -9,7 +9,6 @@
  */
 #include "worker/copies.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -132,10 +131,7 @@ handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry)
 	ErrorData  *error;
 	long		wait = FIRST_BACKOFF_MS;
 
-	MemoryContextSwitchTo(worker->round_context);
-	error = CopyErrorData();
-	FlushErrorState();
-	AbortOutOfAnyTransaction();
+	error = mt_xact_abort(worker->round_context);
 	mt_remote_run(worker->sync->remote, "ROLLBACK");
 	for (int i = 1; i < retry->failures && wait < LAST_BACKOFF_MS; i++)
 		wait *= 2;

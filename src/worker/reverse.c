@@ -10,7 +10,6 @@
  */
 #include "worker/reverse.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -66,13 +65,7 @@ mt_worker_reverse(MtWorker *worker)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(worker->round_context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(worker->round_context);
+		ErrorData  *error = mt_xact_abort(worker->round_context);
 		wait = handle_error(worker, error);
 	}
 	PG_END_TRY();

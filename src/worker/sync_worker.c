@@ -9,7 +9,6 @@
  */
 #include "worker/worker.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -194,13 +193,7 @@ try_step(MtWorker *worker)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(worker->round_context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(worker->round_context);
+		ErrorData  *error = mt_xact_abort(worker->round_context);
 		wait = handle_error(worker, error);
 	}
 	PG_END_TRY();
