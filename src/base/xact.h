@@ -11,7 +11,7 @@
 extern void mt_xact_begin(void);
 extern void mt_xact_commit(void);
 
-/* In PG_CATCH: ends the transaction that failed, and returns its error in a memory context, the current one from here. */
+/* In PG_CATCH: ends the transaction that failed; returns its error in a memory context, the current one from here. */
 extern ErrorData *mt_xact_abort(MemoryContext context);
 
 /*
