@@ -5,6 +5,7 @@
 #include "base/xact.h"
 
 #include "access/xact.h"
+#include "utils/hsearch.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
@@ -40,6 +41,8 @@ mt_xact_abort(MemoryContext context)
 	error = CopyErrorData();
 	FlushErrorState();
 	AbortOutOfAnyTransaction();
+	/* Where there was no transaction, nobody else forgets the scans that were not gone through to their end. */
+	AtEOXact_HashTables(false);
 	MemoryContextSwitchTo(context);
 	return error;
 }
