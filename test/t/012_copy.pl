@@ -120,7 +120,7 @@ subtest 'throttle, and life during the copy' => sub {
 		sleep 0.1;
 	}
 	my $took = time - $start;
-	cmp_ok($rounds, '>', 5, "rows changed in $rounds rounds during the copy");
+	cmp_ok($rounds, '>', 2, "rows changed in $rounds rounds during the copy");
 	cmp_ok($took, '>', 0.7 * 0.6 * $bytes / $rate, sprintf('%d bytes at %d bytes a second took %.1f s: not faster', $bytes, $rate, $took));
 	cmp_ok($took, '<', 4 * $bytes / $rate + 5, 'nor much slower');
 	$pair->sync;
@@ -193,8 +193,9 @@ subtest 'revert in mid-copy, and again' => sub {
 subtest 'an autovacuum gives way' => sub {
 	my $pair = MigrateTiers::Pair->new('vacuum', source_conf => "autovacuum_naptime = 1s\n");
 	$pair->both_sql('CREATE TABLE slow (id int PRIMARY KEY, v text)');
-	$pair->source_sql("INSERT INTO slow SELECT i, repeat('v', 500) FROM generate_series(1, 20000) i; DELETE FROM slow WHERE id % 2 = 0");
+	# Slow from the first: one that was at full speed would leave nothing to do.
 	$pair->source_sql('ALTER TABLE slow SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0)');
+	$pair->source_sql("INSERT INTO slow SELECT i, repeat('v', 500) FROM generate_series(1, 20000) i; DELETE FROM slow WHERE id % 2 = 0");
 	$pair->declare;
 	ok($pair->wait_until(source => q{SELECT EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE relid = 'slow'::regclass)}), 'a slow autovacuum is under way');
 	my $start = time;

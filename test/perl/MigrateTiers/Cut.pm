@@ -94,8 +94,10 @@ sub cut
 
 	$self->gates($to);
 	$kind = 'caller' if $kind eq 'worker' && !$worker;
-	# A worker that the transition itself has ended by then cannot be killed any more.
-	my %victim = (caller => 'BACKEND', worker => ($worker // '') . ' || kill -9 BACKEND', map { $_ => $self->postmaster($_) } qw(source target));
+	# A worker that the transition itself has ended by then, or that is at its very end, cannot be killed any more.  Where its
+	# death ends nobody else, the session is still our parent a while later.
+	my $instead = 'kill -9 BACKEND';
+	my %victim = (caller => 'BACKEND', worker => ($worker // '') . " || $instead; sleep 2; test \$(cut -d \" \" -f 4 /proc/\$\$/stat) -ne BACKEND || $instead", map { $_ => $self->postmaster($_) } qw(source target));
 	$journal_to //= $to;
 	# The session does not notice at once that a postmaster is gone: it could come to the end, which is never undone.
 	my $certain = $to eq 'finished' && $kind =~ /^(?:source|target)$/;
