@@ -327,12 +327,29 @@ sub wait_until
 	my $matches = ref $expected ? sub { $_[0] =~ $expected } : sub { $_[0] eq $expected };
 	my $came = wait_for(
 		sub {
-			($status, $out, $err) = $node->psql($options{dbname} || $DATABASE, $sql);
+			($status, $out, $err) = psql_if_up($node, $options{dbname} || $DATABASE, $sql);
 			return $status == 0 && $matches->($out);
 		},
 		$seconds);
 	diag("waited in vain for \"$expected\" of: $sql\nlast output: $out\nlast error: $err") if !$came;
 	return $came;
+}
+
+=item psql_if_up($node, $dbname, $sql, %params)
+
+The node's psql; where no server is up, psql may be gone before it is given the statement, which is a failure to
+connect like any other.
+
+=cut
+
+sub psql_if_up
+{
+	my ($node, $dbname, $sql, %params) = @_;
+	my @result = eval { $node->psql($dbname, $sql, %params) };
+
+	return @result if $@ eq '';
+	die $@ if $@ !~ /Broken pipe/;
+	return (2, '', 'psql could not connect');
 }
 
 =item wait_for($condition, $seconds)

@@ -272,7 +272,7 @@ sub wait_until
 	{
 		my ($out, $err) = ('', '');
 		local $ENV{PGOPTIONS} = $self->pinned;
-		$self->{$side}->psql($o{db} // $self->{db}, $query, stdout => \$out, stderr => \$err, timeout => 60);
+		MigrateTiers::psql_if_up($self->{$side}, $o{db} // $self->{db}, $query, stdout => \$out, stderr => \$err, timeout => 60);
 		return 1 if $out eq $expected;
 		$last = $out . $err;
 		sleep 0.05;
