@@ -133,7 +133,7 @@ subtest 'a copy that is cut off goes on where it was' => sub {
 	$pair->both_sql('CREATE TABLE big (id int PRIMARY KEY, v text)');
 	$pair->source_sql("INSERT INTO big SELECT i, repeat('v', 200) FROM generate_series(1, 20000) i");
 	$pair->declare;
-	$pair->set_option('copy_rate', 1_500_000);
+	$pair->set_option('copy_rate', 500_000);
 	$pair->set_option('chunk_size', '128kB');
 	$pair->advance;
 	my $last = 0;
