@@ -57,6 +57,7 @@ mt_push_run(const MtMigration *migration, MtRemote **remote, int32 relation, int
 	PG_CATCH();
 	{
 		ErrorData  *error = mt_xact_abort(context);
+
 		if (*remote != NULL)
 			mt_remote_close(*remote);
 		*remote = NULL;
@@ -110,8 +111,6 @@ connect_target(const MtMigration *migration)
 	remote = mt_remote_open(migration);
 	mt_xact_commit();
 	mt_remote_run(remote, "SET session_replication_role = replica; SET max_parallel_workers_per_gather = 0; SET jit = off");
-	/* A planner that takes tables which nobody has analyzed for small goes through one for each row of the other. */
-	mt_remote_run(remote, "SET enable_nestloop = off");
 	/* A whole table would be sorted for an aggregate that takes few of its rows. */
 	mt_remote_run(remote, "SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'enable_presorted_aggregate'");
 	return remote;

@@ -255,6 +255,8 @@ mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges)
 
 	int64	   *rows = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(int64) * ranges->count, MCXT_ALLOC_HUGE);
 
+	/* A planner that takes tables which nobody has analyzed for small goes through one for each row of the other. */
+	mt_side_manage(push->receiver, "SET enable_nestloop = off");
 	/* All deletions come first, so that no other unique index is in the way. */
 	for (int i = 0; i < ranges->count; i++)
 	{
@@ -274,6 +276,7 @@ mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges)
 	for (int i = 0; i < ranges->count; i++)
 		if (rows[i] != ranges->ranges[i].sender_rows)
 			batch->inserted += insert_missing(&apply, &ranges->ranges[i]);
+	mt_side_manage(push->receiver, "RESET enable_nestloop");
 	/* Rows that were deleted to be changed came again among those that were missing. */
 	if (!apply.update)
 		batch->inserted -= batch->updated;

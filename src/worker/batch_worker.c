@@ -51,7 +51,6 @@ mt_batch_worker_main(Datum arg)
 	step_back();
 	/* Whole tables are read, and nothing that is applied is to act twice. */
 	SetConfigOption("enable_seqscan", "on", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION);
 	if (GetConfigOption("enable_presorted_aggregate", true, false) != NULL)
 		SetConfigOption("enable_presorted_aggregate", "off", PGC_USERSET, PGC_S_SESSION);
