@@ -127,18 +127,13 @@ keep_mark(const MtMigration *migration, MtShared *shared)
 {
 	char	   *mark;
 	TimestampTz time;
-	MtSpiScope	scope;
 
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	mark = pstrdup(shared->mark);
 	time = shared->mark_time;
 	LWLockRelease(&shared->lock);
-	if (mark[0] == '\0')
-		return;
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3 WHERE id = $1",
-				MT_ARGS(MT_INT4(migration->id), MT_TEXT(mark), {TIMESTAMPTZOID, TimestampTzGetDatum(time), false}));
-	mt_spi_end(&scope);
+	if (mark[0] != '\0')
+		mt_migration_keep_mark(migration->id, mark, time);
 }
 
 static void

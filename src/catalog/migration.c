@@ -288,3 +288,15 @@ report_several(void)
 			 errmsg("there is more than one migration in this database"),
 			 errhint("Name the one that is meant in the last argument, migration.")));
 }
+
+/* mt_migration_keep_mark keeps a copy of the target's mark for times when no worker runs. */
+void
+mt_migration_keep_mark(int32 id, const char *mark, TimestampTz time)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3 WHERE id = $1",
+				MT_ARGS(MT_INT4(id), MT_TEXT(mark), {TIMESTAMPTZOID, TimestampTzGetDatum(time), false}));
+	mt_spi_end(&scope);
+}

@@ -8,6 +8,7 @@
 
 #include "base/compat.h"
 
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
 /* Segments of a queue; a segment is written for one retention period. */
@@ -71,5 +72,8 @@ extern void mt_migration_unlock_session(int32 id);
 
 /* Tells every backend's caches that migrations have changed (at commit). */
 extern void mt_migration_invalidate(void);
+
+/* Keeps a copy of the target's mark for times when no worker runs. */
+extern void mt_migration_keep_mark(int32 id, const char *mark, TimestampTz time);
 
 #endif							/* MT_MIGRATION_H */

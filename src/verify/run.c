@@ -257,6 +257,7 @@ attempt(int32 migration_id, const MtVerifyOrder *order, bool back, MtAttempt *at
 	PG_CATCH();
 	{
 		ErrorData  *error = mt_xact_abort(context);
+
 		attempt->why = mt_error_text(error);
 		ereport(LOG, (errcode(error->sqlerrcode),
 					  errmsg("verification of migration %d waits for another common point", migration_id),

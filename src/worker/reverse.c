@@ -66,6 +66,7 @@ mt_worker_reverse(MtWorker *worker)
 	PG_CATCH();
 	{
 		ErrorData  *error = mt_xact_abort(worker->round_context);
+
 		wait = handle_error(worker, error);
 	}
 	PG_END_TRY();

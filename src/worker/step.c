@@ -165,7 +165,6 @@ static void
 persist_mark(MtWorker *worker)
 {
 	MtSync	   *sync = worker->sync;
-	MtSpiScope	scope;
 	char	   *mark;
 
 	worker->persisted = GetCurrentTimestamp();
@@ -173,12 +172,7 @@ persist_mark(MtWorker *worker)
 	if (worker->persisted_mark != NULL && strcmp(worker->persisted_mark, mark) == 0)
 		return;
 	mt_xact_begin();
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3 WHERE id = $1",
-				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(mark),
-						{TIMESTAMPTZOID, TimestampTzGetDatum(sync->mark_time), false}));
-	mt_spi_end(&scope);
+	mt_migration_keep_mark(worker->migration_id, mark, sync->mark_time);
 	mt_xact_commit();
 	if (worker->persisted_mark)
 		pfree(worker->persisted_mark);

@@ -194,6 +194,7 @@ try_step(MtWorker *worker)
 	PG_CATCH();
 	{
 		ErrorData  *error = mt_xact_abort(worker->round_context);
+
 		wait = handle_error(worker, error);
 	}
 	PG_END_TRY();
