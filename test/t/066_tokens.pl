@@ -45,6 +45,9 @@ sub exact
 	my ($late, $early, $prepared) = map { ++$row } 1 .. 3;
 	my $open = MigrateTiers::session($pair->can($side)->($pair));
 
+	# A worker that has just come will not write down for some seconds how far it is.
+	$pair->source_sql("SELECT migrate_tiers.pause(); SELECT migrate_tiers.resume()");
+	$pair->source_sql("SELECT migrate_tiers.wait_for_sync(timeout => '30 s')");
 	$open->query_safe("BEGIN; INSERT INTO item VALUES ($late, 'late')");
 	on($side, "INSERT INTO item VALUES ($early, 'early')");
 	my $token = on($side, 'SELECT migrate_tiers.sync_token()');
