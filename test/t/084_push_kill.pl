@@ -83,11 +83,14 @@ for my $mode (qw(diff replace))
 	sql($source, q{SELECT migrate_tiers.push_batch('board')});
 	sql($source, qq{SELECT migrate_tiers.batch_policy('board', mode => '$mode')});
 	sql($source, 'UPDATE board SET v = v + 1 WHERE ' . ($mode eq 'diff' ? 'true' : 'id % 3 = 0'));
+	# Slow enough to be met in the middle.
+	sql($source, q{SELECT migrate_tiers.set_option('copy_rate', '2000000')});
 	my $begun = sql($target, 'SELECT clock_timestamp()');
 	my $push = start_push('board');
 	ok(catch_one($target, new_backend($begun), q{(SELECT pg_relation_size(c.oid) > 3000000 FROM pg_class AS c WHERE relkind = 'r' AND relname LIKE 'stage%')}, 0, 1), "$mode: it is cut off when some ranges are there");
 	waitpid $push, 0;
 	isnt($?, 0, "$mode: who asked for it is told");
+	sql($source, q{SELECT migrate_tiers.set_option('copy_rate', '0')});
 	sql($source, q{SELECT migrate_tiers.push_batch('board')});
 	my $whole = 200000 * 22;
 	cmp_ok(sql($source, q{SELECT bytes FROM migrate_tiers.batches ORDER BY id DESC LIMIT 1}), '<', 0.8 * $whole, "$mode: the next push sends the others");
