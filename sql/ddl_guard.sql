@@ -11,9 +11,9 @@ LANGUAGE sql AS $$
          (SELECT string_agg(p.oid::regclass::text, ', ' ORDER BY p.oid::regclass::text) FROM unnest(r.partitions) p(oid))
     FROM migrate_tiers.relation r ORDER BY r.id
 $$;
-CREATE FUNCTION triggers(of regclass) RETURNS TABLE (tgname name, tgenabled "char", arguments text)
+CREATE FUNCTION triggers(of regclass) RETURNS TABLE (tgname name, tgenabled "char")
 LANGUAGE sql AS $$
-  SELECT t.tgname, t.tgenabled, regexp_replace(encode(t.tgargs, 'escape'), '^\d+\\000\d+\\000', '')
+  SELECT t.tgname, t.tgenabled
     FROM pg_trigger t WHERE t.tgrelid = of ORDER BY 1
 $$;
 -- How it ends while rows move is a matter of other tests: here nothing is sent.
@@ -130,7 +130,7 @@ SET ROLE regress_mt_app;
 CREATE TABLE ddl_guard.log_3 PARTITION OF ddl_guard."Log" FOR VALUES FROM (30) TO (40);
 CREATE TABLE ddl_guard.log_22 PARTITION OF ddl_guard.log_2 FOR VALUES FROM (20) TO (30);
 CREATE TABLE ddl_guard.own (id int);
-CREATE TRIGGER forged AFTER INSERT ON ddl_guard.own FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture('1', '1', 'id');
+CREATE TRIGGER forged AFTER INSERT ON ddl_guard.own FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture('1');
 INSERT INTO ddl_guard.own VALUES (1);
 DROP TABLE ddl_guard.own;
 RESET ROLE;

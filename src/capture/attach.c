@@ -28,7 +28,6 @@ static List *lock_tables(const MtRelation *relation, LOCKMODE mode);
 static void drop_triggers(const MtRelation *relation, const List *tables);
 static void create_row_trigger(const MtRelation *relation);
 static void create_truncate_trigger(Oid relid, const MtRelation *relation);
-static char *trigger_arguments(const MtRelation *relation);
 static char *qualified_name(Oid relid);
 static bool has_trigger(Oid relid, const char *name);
 
@@ -150,13 +149,14 @@ create_row_trigger(const MtRelation *relation)
 
 	mt_spi_exec(SPI_OK_UTILITY,
 				psprintf("CREATE TRIGGER " ROW_TRIGGER " AFTER INSERT OR UPDATE OR DELETE ON %s"
-						 " FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture(%s)",
-						 table, trigger_arguments(relation)),
+						 " FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture()",
+						 table),
 				MT_NO_ARGS);
 	mt_spi_exec(SPI_OK_UTILITY,
 				psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " ROW_TRIGGER, table), MT_NO_ARGS);
 }
 
+/* create_truncate_trigger says which table it belongs to, for the time when the partition has left it (ddl_check.c). */
 static void
 create_truncate_trigger(Oid relid, const MtRelation *relation)
 {
@@ -166,24 +166,11 @@ create_truncate_trigger(Oid relid, const MtRelation *relation)
 		return;
 	mt_spi_exec(SPI_OK_UTILITY,
 				psprintf("CREATE TRIGGER " TRUNCATE_TRIGGER " BEFORE TRUNCATE ON %s"
-						 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.capture(%s)",
-						 table, trigger_arguments(relation)),
+						 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.capture('%d')",
+						 table, relation->id),
 				MT_NO_ARGS);
 	mt_spi_exec(SPI_OK_UTILITY,
 				psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " TRUNCATE_TRIGGER, table), MT_NO_ARGS);
-}
-
-/* trigger_arguments lists migration, relation and key columns as string literals. */
-static char *
-trigger_arguments(const MtRelation *relation)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	appendStringInfo(&text, "'%d', '%d'", relation->migration, relation->id);
-	for (int i = 0; i < relation->nkeys; i++)
-		appendStringInfo(&text, ", %s", quote_literal_cstr(relation->key_columns[i]));
-	return text.data;
 }
 
 static char *

@@ -27,8 +27,9 @@ static const char stray_query[] =
 	"WITH RECURSIVE tree(oid) AS (SELECT relation FROM migrate_tiers.relation WHERE id = $1"
 	" UNION ALL SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending)"
 	" SELECT format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass) FROM pg_trigger g, migrate_tiers.relation r"
-	" WHERE r.id = $1 AND g.tgfoid IN ('migrate_tiers.capture()'::regprocedure, 'migrate_tiers.fence()'::regprocedure) AND g.tgparentid = 0"
-	" AND position(format('%s\\000%s\\000', r.migration, r.id)::bytea IN g.tgargs) = 1"
+	" WHERE r.id = $1 AND g.tgparentid = 0 AND (g.tgfoid, g.tgargs) IN"
+	" (('migrate_tiers.capture()'::regprocedure, format('%s\\000', r.id)::bytea),"
+	"  ('migrate_tiers.fence()'::regprocedure, format('%s\\000%s\\000', r.migration, r.id)::bytea))"
 	" AND g.tgrelid NOT IN (SELECT oid FROM tree)";
 
 static bool is_let_pass(const MtDdlChange *change, bool creating);

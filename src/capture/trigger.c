@@ -3,9 +3,10 @@
  *	  The capture trigger: runs inside the transactions of applications.
  *
  * It notes which key changed, not what it became: memory and, seldom, the local
- * queue are all that it touches, never the network.  Everything that it has to
- * know of a table comes with the trigger's arguments (migration, relation, key
- * columns), so it asks no catalog of ours.
+ * queue are all that it touches, never the network.  What it has to know of a
+ * table it reads from our catalog once in a session, and again when the table
+ * was altered; the trigger has no arguments, since the server copies these for
+ * every statement.
  *
  * TRUNCATE is captured BEFORE, since a partition whose bound says nothing
  * portable (hash) is captured key by key, which needs the rows.
@@ -58,14 +59,13 @@ static const char *const pinned_settings[][2] = {
 
 static HTAB *captured_tables = NULL;
 static MtCaptured *last_captured = NULL;
-static StringInfoData new_key;
-static StringInfoData old_key;
+static StringInfoData key_bytes;
 
 PG_FUNCTION_INFO_V1(mt_capture);
 PGDLLEXPORT Datum mt_capture(PG_FUNCTION_ARGS);
 
 static MtCaptured *get_captured(Relation relation, Trigger *trigger);
-static void note_key(const MtCaptured *captured, TupleTableSlot *slot, StringInfo key);
+static void note_key(const MtCaptured *captured, TupleTableSlot *slot);
 static void note_truncate(const MtCaptured *captured, Relation relation);
 static bool has_hash_bound(Oid relid);
 static void note_every_key(const MtCaptured *captured, Relation relation);
@@ -79,8 +79,7 @@ mt_capture_init(void)
 	MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
 
 	captured_tables = hash_create("migrate_tiers captured tables", 64, &control, HASH_ELEM | HASH_BLOBS);
-	initStringInfo(&new_key);
-	initStringInfo(&old_key);
+	initStringInfo(&key_bytes);
 	MemoryContextSwitchTo(previous);
 	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);
 	mt_buffer_init();
@@ -104,14 +103,12 @@ mt_capture(PG_FUNCTION_ARGS)
 		note_truncate(captured, data->tg_relation);
 	else if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
 	{
-		note_key(captured, data->tg_newslot, &new_key);
-		resetStringInfo(&old_key);
-		mt_key_encode(&captured->key, data->tg_trigslot, &old_key);
-		if (old_key.len != new_key.len || memcmp(old_key.data, new_key.data, new_key.len) != 0)
-			mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_KEY, old_key.data, old_key.len);
+		note_key(captured, data->tg_newslot);
+		if (!mt_key_is_same(&captured->key, data->tg_trigslot, data->tg_newslot))
+			note_key(captured, data->tg_trigslot);
 	}
 	else
-		note_key(captured, data->tg_trigslot, &new_key);
+		note_key(captured, data->tg_trigslot);
 	return PointerGetDatum(NULL);
 }
 
@@ -128,22 +125,21 @@ get_captured(Relation relation, Trigger *trigger)
 	captured = hash_search(captured_tables, &relid, HASH_FIND, NULL);
 	if (captured == NULL || !captured->valid || captured->trigger != trigger->tgoid)
 	{
+		MtRelationKey tagged;
 		MtKeyDesc	key;
 		bool		found;
 
 		/* Anyone may make a trigger with the function, as a partition of a captured table does. */
-		if (trigger->tgnargs < 3 || trigger->tgnargs > 2 + INDEX_MAX_KEYS ||
-			!mt_relation_covers(atoi(trigger->tgargs[1]), atoi(trigger->tgargs[0]), relid,
-								trigger->tgnargs - 2, trigger->tgargs + 2))
+		if (!mt_relation_find_key(relid, &tagged))
 			ereport(ERROR,
 					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 					 errmsg("trigger \"%s\" on table \"%s\" was not made by migrate_tiers",
 							trigger->tgname, RelationGetRelationName(relation))));
-		mt_key_describe(&key, RelationGetDescr(relation), trigger->tgnargs - 2, trigger->tgargs + 2);
+		mt_key_describe(&key, RelationGetDescr(relation), tagged.nkeys, tagged.key_columns);
 		captured = hash_search(captured_tables, &relid, HASH_ENTER, &found);
 		captured->trigger = trigger->tgoid;
-		captured->migration = atoi(trigger->tgargs[0]);
-		captured->relation = atoi(trigger->tgargs[1]);
+		captured->migration = tagged.migration;
+		captured->relation = tagged.id;
 		captured->key = key;
 		captured->valid = true;
 	}
@@ -152,11 +148,11 @@ get_captured(Relation relation, Trigger *trigger)
 }
 
 static void
-note_key(const MtCaptured *captured, TupleTableSlot *slot, StringInfo key)
+note_key(const MtCaptured *captured, TupleTableSlot *slot)
 {
-	resetStringInfo(key);
-	mt_key_encode(&captured->key, slot, key);
-	mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_KEY, key->data, key->len);
+	resetStringInfo(&key_bytes);
+	mt_key_encode(&captured->key, slot, &key_bytes);
+	mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_KEY, key_bytes.data, key_bytes.len);
 }
 
 /* note_truncate notes that a table, or the part of it that a partition holds, is emptied. */
@@ -229,7 +225,7 @@ note_every_key(const MtCaptured *captured, Relation relation)
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		note_key(captured, slot, &new_key);
+		note_key(captured, slot);
 		CHECK_FOR_INTERRUPTS();
 	}
 	ExecDropSingleTupleTableSlot(slot);

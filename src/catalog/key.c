@@ -5,6 +5,7 @@
 #include "catalog/key.h"
 
 #include "access/tupmacs.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 
 #include "base/varint.h"
@@ -59,6 +60,23 @@ mt_key_encode(const MtKeyDesc *desc, TupleTableSlot *slot, StringInfo to)
 					 errmsg("a key column of a migrated table is null")));
 		append_value(column, value, to);
 	}
+}
+
+/* mt_key_is_same says whether two rows have a key of the same bytes. */
+bool
+mt_key_is_same(const MtKeyDesc *desc, TupleTableSlot *one, TupleTableSlot *other)
+{
+	for (int i = 0; i < desc->count; i++)
+	{
+		const MtKeyColumn *column = &desc->columns[i];
+		bool		isnull[2];
+		Datum		value = slot_getattr(one, column->attnum, &isnull[0]);
+		Datum		another = slot_getattr(other, column->attnum, &isnull[1]);
+
+		if (isnull[0] || isnull[1] || !datum_image_eq(value, another, column->by_value, column->length))
+			return false;
+	}
+	return true;
 }
 
 /* mt_key_encode_values appends a key that is given by its values. */

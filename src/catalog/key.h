@@ -39,7 +39,10 @@ extern void mt_key_describe(MtKeyDesc *desc, TupleDesc tupdesc, int count, char 
 /* Appends the key of a row. */
 extern void mt_key_encode(const MtKeyDesc *desc, TupleTableSlot *slot, StringInfo to);
 
-/* The same of values, in the order of the key. */
+/* Whether two rows would have the same bytes. */
+extern bool mt_key_is_same(const MtKeyDesc *desc, TupleTableSlot *one, TupleTableSlot *other);
+
+/* Appends the same of values, in the order of the key. */
 extern void mt_key_encode_values(const MtKeyDesc *desc, const Datum *values, StringInfo to);
 
 /* Turns bytes into values, which are allocated in the current memory context. */

@@ -26,7 +26,7 @@
 	" LEFT JOIN pg_namespace n ON n.oid = c.relnamespace "
 
 static Datum get_value(Relation relation, HeapTuple tuple, const char *column);
-static bool has_names(Datum array, int count, char **names);
+static void get_names(Datum array, int *count, char ***names);
 static MtRelation *get_one(const char *sql, int nargs, const MtArg *args);
 static MtRelation *read_row(MtSpiScope *scope, uint64 row);
 
@@ -75,11 +75,11 @@ mt_relation_by_relid(Oid relid)
 }
 
 /*
- * mt_relation_covers reads the catalog without a query, since it is asked in
+ * mt_relation_find_key reads the catalog without a query, since it is asked in
  * the transactions of applications.
  */
 bool
-mt_relation_covers(int32 id, int32 migration, Oid relid, int nkeys, char **key_columns)
+mt_relation_find_key(Oid relid, MtRelationKey *found)
 {
 	List	   *ancestors = get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL;
 	Oid			root = ancestors ? llast_oid(ancestors) : relid;
@@ -87,19 +87,21 @@ mt_relation_covers(int32 id, int32 migration, Oid relid, int nkeys, char **key_c
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		covers = false;
 
-	ScanKeyInit(&key, get_attnum(RelationGetRelid(relation), "id"), BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(id));
-	scan = systable_beginscan(relation, mt_extension_table("relation_pkey"), true, NULL, 1, &key);
+	memset(found, 0, sizeof(*found));
+	ScanKeyInit(&key, get_attnum(RelationGetRelid(relation), "relation"), BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(root));
+	scan = systable_beginscan(relation, mt_extension_table("relation_relation_key"), true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
-		covers = DatumGetInt32(get_value(relation, tuple, "migration")) == migration &&
-			DatumGetObjectId(get_value(relation, tuple, "relation")) == root &&
-			has_names(get_value(relation, tuple, "key_columns"), nkeys, key_columns);
+	{
+		found->id = DatumGetInt32(get_value(relation, tuple, "id"));
+		found->migration = DatumGetInt32(get_value(relation, tuple, "migration"));
+		get_names(get_value(relation, tuple, "key_columns"), &found->nkeys, &found->key_columns);
+	}
 	systable_endscan(scan);
 	table_close(relation, AccessShareLock);
-	return covers;
+	return found->nkeys > 0;
 }
 
 static Datum
@@ -111,20 +113,16 @@ get_value(Relation relation, HeapTuple tuple, const char *column)
 						&isnull);
 }
 
-static bool
-has_names(Datum array, int count, char **names)
+/* get_names copies the items of a name[]. */
+static void
+get_names(Datum array, int *count, char ***names)
 {
 	Datum	   *items;
-	int			nitems;
 
-	deconstruct_array(DatumGetArrayTypeP(array), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &items, NULL,
-					  &nitems);
-	if (nitems != count)
-		return false;
-	for (int i = 0; i < count; i++)
-		if (strcmp(NameStr(*DatumGetName(items[i])), names[i]) != 0)
-			return false;
-	return true;
+	deconstruct_array(DatumGetArrayTypePCopy(array), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &items, NULL, count);
+	*names = palloc(sizeof(char *) * *count);
+	for (int i = 0; i < *count; i++)
+		(*names)[i] = NameStr(*DatumGetName(items[i]));
 }
 
 /* mt_relation_set_state notes how far a table has come. */

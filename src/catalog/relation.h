@@ -29,13 +29,22 @@ typedef struct MtRelation
 	bool		target_partitioned;	/* known only after somebody asked the target */
 } MtRelation;
 
+/* What the capture trigger has to know of a table. */
+typedef struct MtRelationKey
+{
+	int32		id;
+	int32		migration;
+	int			nkeys;
+	char	  **key_columns;
+} MtRelationKey;
+
 extern List *mt_relation_list(int32 migration, const char *tier);	/* of MtRelation; tier NULL: all */
 extern MtRelation *mt_relation_by_id(int32 id, bool missing_ok);
 extern MtRelation *mt_relation_by_relid(Oid relid);	/* NULL when it is not tagged */
 extern void mt_relation_set_state(int32 id, const char *state);
 
-/* Whether a table, or what it is a partition of, is the one of that number and key; whatever the snapshot. */
-extern bool mt_relation_covers(int32 id, int32 migration, Oid relid, int nkeys, char **key_columns);
+/* Which tagged table with a key one is, or is a partition of, whatever the snapshot; false when of none. */
+extern bool mt_relation_find_key(Oid relid, MtRelationKey *found);
 
 /* The same table as what goes the other way sees it: source and target exchanged. */
 extern MtRelation *mt_relation_mirror(const MtRelation *relation);
