@@ -36,6 +36,8 @@
 #include "catalog/applying.h"
 #include "catalog/key.h"
 
+#define RECENT_TABLES 64
+
 /* A table or partition as captured by this backend. */
 typedef struct MtCaptured
 {
@@ -58,7 +60,7 @@ static const char *const pinned_settings[][2] = {
 };
 
 static HTAB *captured_tables = NULL;
-static MtCaptured *last_captured = NULL;
+static MtCaptured *recent[RECENT_TABLES];	/* by the OID, which is cheaper than the hash table */
 static StringInfoData key_bytes;
 
 PG_FUNCTION_INFO_V1(mt_capture);
@@ -117,7 +119,8 @@ static MtCaptured *
 get_captured(Relation relation, Trigger *trigger)
 {
 	Oid			relid = RelationGetRelid(relation);
-	MtCaptured *captured = last_captured;
+	MtCaptured **slot = &recent[relid % RECENT_TABLES];
+	MtCaptured *captured = *slot;
 
 	if (captured != NULL && captured->relid == relid && captured->valid &&
 		captured->trigger == trigger->tgoid)
@@ -143,7 +146,7 @@ get_captured(Relation relation, Trigger *trigger)
 		captured->key = key;
 		captured->valid = true;
 	}
-	last_captured = captured;
+	*slot = captured;
 	return captured;
 }
 
