@@ -91,7 +91,7 @@ mt_buffer_note(int32 migration, int32 relation, MtEntryKind kind, const char *by
 	int			before;
 
 	if (buffer->data.len > level->start &&
-		buffer->data.len - level->start + length > MT_QUEUE_ROW_BYTES)
+		buffer->data.len - level->start + MT_ENTRY_HEAD_MAX + length > MT_QUEUE_ROW_BYTES)
 		write_from(buffer, level->start);
 	before = buffer->data.len;
 	mt_entry_append(&buffer->data, relation, kind, bytes, length);
@@ -267,7 +267,7 @@ write_from(MtBuffer *buffer, int start)
 	MtEntry		entry;
 
 	end = from + mt_limit_drop(&buffer->limit, &buffer->queue, buffer->data.data + start, end - from);
-	while (mt_entry_next(&at, end, &entry))
+	while (end - from > MT_QUEUE_ROW_BYTES && mt_entry_next(&at, end, &entry))
 	{
 		if (at - from > MT_QUEUE_ROW_BYTES && last > from)
 		{

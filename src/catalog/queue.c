@@ -24,7 +24,6 @@
 #include "utils/xid8.h"
 
 #include "base/spi.h"
-#include "base/varint.h"
 
 #define ENTRY_KIND_BITS 2
 
@@ -213,7 +212,7 @@ mt_queue_bytes(const Oid *segments)
 void
 mt_entry_append(StringInfo to, int32 relation, MtEntryKind kind, const char *bytes, int length)
 {
-	enlargeStringInfo(to, 2 * MT_VARINT_MAX + length);
+	enlargeStringInfo(to, MT_ENTRY_HEAD_MAX + length);
 	to->len += mt_varint_write(to->data + to->len, ((uint32) relation << ENTRY_KIND_BITS) | kind);
 	to->len += mt_varint_write(to->data + to->len, length);
 	memcpy(to->data + to->len, bytes, length);

@@ -23,8 +23,13 @@
 #include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
 
+#include "base/varint.h"
+
 /* A row's entries stay below this, so that the row fits a page; one huge key may exceed it. */
 #define MT_QUEUE_ROW_BYTES 7900
+
+/* What an entry takes at most beside its bytes. */
+#define MT_ENTRY_HEAD_MAX (2 * MT_VARINT_MAX)
 
 typedef enum MtEntryKind
 {
