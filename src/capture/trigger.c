@@ -66,6 +66,7 @@ static StringInfoData key_bytes;
 PG_FUNCTION_INFO_V1(mt_capture);
 PGDLLEXPORT Datum mt_capture(PG_FUNCTION_ARGS);
 
+static void check_event(const TriggerData *data);
 static MtCaptured *get_captured(Relation relation, Trigger *trigger);
 static void note_key(const MtCaptured *captured, TupleTableSlot *slot);
 static void note_truncate(const MtCaptured *captured, Relation relation);
@@ -98,6 +99,7 @@ mt_capture(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("migrate_tiers.capture() is a trigger function")));
+	check_event(data);
 	if (mt_capture_applying)
 		return PointerGetDatum(NULL);
 	captured = get_captured(data->tg_relation, data->tg_trigger);
@@ -112,6 +114,24 @@ mt_capture(PG_FUNCTION_ARGS)
 	else
 		note_key(captured, data->tg_trigslot);
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * check_event refuses what no trigger of ours fires for: anyone with the privilege TRIGGER may make others, also on
+ * tables that are captured, and only AFTER ROW brings the rows that are to be noted.
+ */
+static void
+check_event(const TriggerData *data)
+{
+	if (TRIGGER_FIRED_BY_TRUNCATE(data->tg_event) ? TRIGGER_FIRED_BEFORE(data->tg_event) :
+		TRIGGER_FIRED_FOR_ROW(data->tg_event) && TRIGGER_FIRED_AFTER(data->tg_event))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+			 errmsg("trigger \"%s\" on table \"%s\" was not made by migrate_tiers",
+					data->tg_trigger->tgname, RelationGetRelationName(data->tg_relation)),
+			 errdetail("migrate_tiers.capture() notes rows after they were changed, and TRUNCATE before."),
+			 errhint("Drop the trigger.")));
 }
 
 /* get_captured returns what is known of a table, from the cache or the trigger's arguments. */

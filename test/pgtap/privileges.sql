@@ -89,6 +89,15 @@ CREATE TEMP TABLE mine (id int PRIMARY KEY);
 CREATE TRIGGER forged AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture('1');
 SELECT throws_ok($$INSERT INTO mine VALUES (1)$$, '39P01', NULL, 'bert cannot use the capture trigger');
 
+-- Nor is one on a table of the migration to crash the server, which brings the rows to AFTER ROW only.
+RESET ROLE;
+GRANT ALL ON annas TO bert;
+SET LOCAL ROLE bert;
+SELECT throws_ok(format('CREATE TRIGGER a_forged %s ON annas FOR EACH %s EXECUTE FUNCTION migrate_tiers.capture();', event, level)
+    || ' INSERT INTO annas VALUES (1) ON CONFLICT (id) DO UPDATE SET id = excluded.id; TRUNCATE annas', '39P01', NULL, format('nor as %s %s', event, level))
+  FROM (VALUES ('AFTER INSERT', 'STATEMENT'), ('AFTER UPDATE', 'STATEMENT'), ('BEFORE INSERT OR UPDATE', 'STATEMENT'),
+               ('BEFORE INSERT', 'ROW'), ('AFTER TRUNCATE', 'STATEMENT')) AS v(event, level);
+
 RESET ROLE;
 SELECT is((SELECT count(*) FROM migrate_tiers.status), 1::bigint, 'a superuser sees all');
 SELECT unalike(coalesce((SELECT string_agg(s::text, '') FROM migrate_tiers.status s), '') || coalesce((SELECT string_agg(s::text, '') FROM migrate_tiers.options s), '')
