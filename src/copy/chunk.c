@@ -3,8 +3,8 @@
  *	  Copies one chunk: see copy.h for which rows belong to it.
  *
  * A frozen row version keeps its transaction's id, of 32 bits.  If that is one of
- * those that were given out since S0, the version may be new, or any number of
- * times around the counter old: it is in doubt.  It is left out, as a new one
+ * those that S0 does not see, the version may be new, or any number of times
+ * around the counter old: it is in doubt.  It is left out, as a new one
  * would be, and its key is noted in the queue, as a new one's is: sync brings it.
  * The notes must be there before the chunk counts as copied, so a chunk in which
  * there was doubt is read again: ids below task->noted are then not doubted.
@@ -161,7 +161,8 @@ row_age(const MtChunk *chunk, HeapTupleHeader header)
 
 	if (!HeapTupleHeaderXminFrozen(header))
 		return mt_mark_sees_tuple_xid(chunk->captured_from, xmin) ? MT_ROW_OLD : MT_ROW_NEW;
-	if (after_first >= (uint32) (chunk->next - chunk->first))
+	/* What S0 sees is old, be it of now or of a round before; at an earlier reading it may not have been frozen yet. */
+	if (after_first >= (uint32) (chunk->next - chunk->first) || mt_mark_sees_tuple_xid(chunk->captured_from, xmin))
 		return MT_ROW_OLD;
 	if (TransactionIdIsValid(chunk->task->noted) && after_first < (uint32) (chunk->task->noted - chunk->first))
 		return MT_ROW_NEW;

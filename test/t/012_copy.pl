@@ -272,4 +272,36 @@ subtest 'rotation under a long transaction' => sub {
 	$pair->finish;
 };
 
+# A transaction elsewhere was open when capture began: S0 sees rows that were written since it began, and these may
+# be frozen between two readings of their chunk.
+subtest 'rows that are frozen in the middle' => sub {
+	my $pair = MigrateTiers::Pair->new('frozen');
+	my $source = $pair->source;
+	$pair->both_sql('CREATE TABLE held (id int PRIMARY KEY, v text); CREATE TABLE slow (id int PRIMARY KEY, v text)');
+	$source->safe_psql('postgres', q{BEGIN; CREATE TABLE open_one (id int); PREPARE TRANSACTION 'open one'});
+	$pair->source_sql(q{INSERT INTO held SELECT i, 'frozen' FROM generate_series(1, 1000) i});
+	$pair->source_sql('VACUUM (FREEZE) held');
+	$pair->source_sql(q{INSERT INTO held SELECT i, 'not yet' FROM generate_series(1001, 3000) i});
+	$pair->source_sql(q{INSERT INTO slow SELECT i, repeat('s', 1000) FROM generate_series(1, 1500) i});
+	$pair->declare;
+	$pair->set_option('copy_workers', 1);
+	$pair->set_option('copy_rate', 100_000);
+	$pair->set_option('chunk_size', '256kB');
+	$pair->advance;
+	ok($pair->wait_until(source => q{SELECT count(*) > 0 FROM migrate_tiers.copy_task WHERE source_table = 'held'::regclass AND (noted > 0 OR state = 'done')}), 'a chunk was read');
+	# Any snapshot here, the worker's too, goes back to the transaction that is open: then nothing is frozen.
+	my $frozen = MigrateTiers::wait_for(
+		sub {
+			$pair->source_sql('VACUUM (FREEZE) held');
+			return $pair->source_sql(q{SELECT age(relfrozenxid) < (SELECT min(age(xmin)) FROM held) FROM pg_class WHERE oid = 'held'::regclass}) eq 't';
+		},
+		60);
+	ok($frozen, 'its rows were frozen');
+	$pair->set_option('copy_rate', 0);
+	$pair->sync;
+	$pair->equal('none is lost');
+	$source->safe_psql('postgres', q{ROLLBACK PREPARED 'open one'});
+	$pair->finish;
+};
+
 done_testing();
