@@ -79,7 +79,12 @@ ALTER TABLE ddl_guard.parent ADD COLUMN from_above int;
 ALTER TABLE ddl_guard.item NO INHERIT ddl_guard.parent;
 DROP TABLE ddl_guard.parent;
 
--- The key.
+-- The key; REINDEX gives its index another OID.
+REINDEX INDEX CONCURRENTLY ddl_guard.marked_id;
+REINDEX TABLE CONCURRENTLY ddl_guard.item;
+SELECT check_name, object, status FROM migrate_tiers.preflight() WHERE check_name = 'source_key';
+CREATE UNIQUE INDEX unmarked_id ON ddl_guard.marked (id);
+DROP INDEX ddl_guard.unmarked_id;
 ALTER TABLE ddl_guard.item DROP CONSTRAINT item_pkey;
 ALTER TABLE ddl_guard.item DROP CONSTRAINT item_pkey, ADD PRIMARY KEY (n);
 DROP INDEX ddl_guard.marked_id;
@@ -192,6 +197,14 @@ DROP TABLE ddl_guard.marked;
 SELECT relation, state FROM guarded();
 RESET migrate_tiers.allow_ddl;
 
+-- However a table came to be without its key, there is a way back.
+BEGIN;
+ALTER EVENT TRIGGER migrate_tiers_guard_drop DISABLE;
+ALTER EVENT TRIGGER migrate_tiers_guard_command_end DISABLE;
+ALTER TABLE ddl_guard.item DROP CONSTRAINT item_pkey;
+ALTER EVENT TRIGGER migrate_tiers_guard_drop ENABLE ALWAYS;
+ALTER EVENT TRIGGER migrate_tiers_guard_command_end ENABLE ALWAYS;
+COMMIT;
 SET client_min_messages = warning;
 CALL migrate_tiers.revert('planned');
 -- Not captured any more: everything may change.

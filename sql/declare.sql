@@ -17,7 +17,7 @@ CREATE TABLE declare.coded (code declare.code PRIMARY KEY);
 CREATE FUNCTION declare.tags() RETURNS TABLE (relation regclass, tier text, state text, target text, key name[], operators text[], index regclass)
 LANGUAGE sql AS $$
   SELECT r.relation::regclass, r.tier, r.state, format('%I.%I', r.target_schema, r.target_name),
-         r.key_columns, r.key_operators, nullif(r.key_index, 0)::regclass
+         r.key_columns, r.key_operators, CASE WHEN r.key_columns <> '{}' THEN migrate_tiers.key_index(r.relation)::regclass END
     FROM migrate_tiers.relation r ORDER BY r.relation::regclass::text
 $$;
 

@@ -18,6 +18,7 @@
 #include "base/mark.h"
 #include "base/spi.h"
 #include "capture/ddl_fingerprint.h"
+#include "capture/ddl_own.h"
 #include "capture/fence.h"
 #include "catalog/disarmed.h"
 
@@ -133,13 +134,10 @@ drop_triggers(const MtRelation *relation, const List *tables)
 	ListCell   *cell;
 
 	if (has_trigger(relation->relid, ROW_TRIGGER))
-		mt_spi_exec(SPI_OK_UTILITY,
-					psprintf("DROP TRIGGER " ROW_TRIGGER " ON %s", qualified_name(relation->relid)), MT_NO_ARGS);
+		mt_ddl_own_exec(psprintf("DROP TRIGGER " ROW_TRIGGER " ON %s", qualified_name(relation->relid)));
 	foreach(cell, tables)
 		if (has_trigger(lfirst_oid(cell), TRUNCATE_TRIGGER))
-			mt_spi_exec(SPI_OK_UTILITY,
-						psprintf("DROP TRIGGER " TRUNCATE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))),
-						MT_NO_ARGS);
+			mt_ddl_own_exec(psprintf("DROP TRIGGER " TRUNCATE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))));
 }
 
 static void
@@ -147,13 +145,10 @@ create_row_trigger(const MtRelation *relation)
 {
 	char	   *table = qualified_name(relation->relid);
 
-	mt_spi_exec(SPI_OK_UTILITY,
-				psprintf("CREATE TRIGGER " ROW_TRIGGER " AFTER INSERT OR UPDATE OR DELETE ON %s"
-						 " FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture()",
-						 table),
-				MT_NO_ARGS);
-	mt_spi_exec(SPI_OK_UTILITY,
-				psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " ROW_TRIGGER, table), MT_NO_ARGS);
+	mt_ddl_own_exec(psprintf("CREATE TRIGGER " ROW_TRIGGER " AFTER INSERT OR UPDATE OR DELETE ON %s"
+							 " FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture()",
+							 table));
+	mt_ddl_own_exec(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " ROW_TRIGGER, table));
 }
 
 /* create_truncate_trigger says which table it belongs to, for the time when the partition has left it (ddl_check.c). */
@@ -164,13 +159,10 @@ create_truncate_trigger(Oid relid, const MtRelation *relation)
 
 	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE || has_trigger(relid, TRUNCATE_TRIGGER))
 		return;
-	mt_spi_exec(SPI_OK_UTILITY,
-				psprintf("CREATE TRIGGER " TRUNCATE_TRIGGER " BEFORE TRUNCATE ON %s"
-						 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.capture('%d')",
-						 table, relation->id),
-				MT_NO_ARGS);
-	mt_spi_exec(SPI_OK_UTILITY,
-				psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " TRUNCATE_TRIGGER, table), MT_NO_ARGS);
+	mt_ddl_own_exec(psprintf("CREATE TRIGGER " TRUNCATE_TRIGGER " BEFORE TRUNCATE ON %s"
+							 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.capture('%d')",
+							 table, relation->id));
+	mt_ddl_own_exec(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " TRUNCATE_TRIGGER, table));
 }
 
 static char *

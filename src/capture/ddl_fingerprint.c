@@ -34,22 +34,19 @@
 	"   FROM r JOIN pg_class c ON c.oid = r.relation JOIN pg_namespace n ON n.oid = c.relnamespace" \
 	"  UNION ALL SELECT 'persistence', to_jsonb(c.relpersistence) FROM r JOIN pg_class c ON c.oid = r.relation" \
 	"  UNION ALL SELECT 'security', to_jsonb(c.relrowsecurity) FROM r JOIN pg_class c ON c.oid = r.relation" \
-	"  UNION ALL SELECT 'key', to_jsonb((SELECT x.indkey::text FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid" \
-	"   WHERE x.indrelid = r.relation AND x.indisunique AND x.indisvalid" \
-	"   AND (x.indisprimary OR c.relreplident = 'i' AND x.indisreplident)" \
-	"   ORDER BY x.indisprimary DESC LIMIT 1)) FROM r" \
-	"  UNION ALL SELECT 'column ' || attnum, jsonb_build_object('name', attname, 'type', format_type(atttypid, atttypmod)," \
-	"   'layout', format('%s %s %s %s', atttypid, atttypmod, attcollation, attgenerated), 'identity', attidentity) FROM columns" \
-	"  UNION ALL SELECT 'type ' || t.oid, jsonb_build_object('name', format_type(t.oid, NULL)," \
-	"   'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)," \
-	"   'attributes', (SELECT jsonb_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)" \
-	"    FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)," \
-	"   'base', format_type(nullif(t.typbasetype, 0), t.typtypmod))" \
-	"   FROM used u JOIN pg_type t USING (oid) WHERE t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0" \
-	"  UNION ALL SELECT 'capture ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
-	"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.capture()'::regprocedure), '[]') FROM tree t" \
-	"  UNION ALL SELECT 'fence ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
-	"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.fence()'::regprocedure), '[]') FROM tree t, r WHERE r.fenced)"
+	"  UNION ALL SELECT 'key', to_jsonb(" MT_DDL_KEY("r.relation") ") FROM r" \
+																   "  UNION ALL SELECT 'column ' || attnum, jsonb_build_object('name', attname, 'type', format_type(atttypid, atttypmod)," \
+																   "   'layout', format('%s %s %s %s', atttypid, atttypmod, attcollation, attgenerated), 'identity', attidentity) FROM columns" \
+																   "  UNION ALL SELECT 'type ' || t.oid, jsonb_build_object('name', format_type(t.oid, NULL)," \
+																   "   'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)," \
+																   "   'attributes', (SELECT jsonb_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)" \
+																   "    FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)," \
+																   "   'base', format_type(nullif(t.typbasetype, 0), t.typtypmod))" \
+																   "   FROM used u JOIN pg_type t USING (oid) WHERE t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0" \
+																   "  UNION ALL SELECT 'capture ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
+																   "   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.capture()'::regprocedure), '[]') FROM tree t" \
+																   "  UNION ALL SELECT 'fence ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
+																   "   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.fence()'::regprocedure), '[]') FROM tree t, r WHERE r.fenced)"
 
 /*
  * The differences between recorded and present facets.  What is captured of a

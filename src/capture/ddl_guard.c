@@ -24,6 +24,8 @@
 #include "base/errors.h"
 #include "base/settings.h"
 #include "base/spi.h"
+#include "capture/ddl_fingerprint.h"
+#include "capture/ddl_own.h"
 
 /* The captured tables that table $1 belongs to, and those that inherit from it. */
 #define FAMILY \
@@ -48,7 +50,10 @@ static const char holding_query[] =
 	" OR EXISTS (SELECT FROM c WHERE c.classid = 'pg_namespace'::regclass"
 	"  AND (c.objid = p.relnamespace OR strpos(r.fingerprint, '\"type ') > 0))) ORDER BY r.id";
 
-/* What a command that drops means to us: the way to a target, a captured table, or a part of one. */
+/*
+ * What a command that drops means to us: the way to a target, a captured table, or a part of one.  Of an index that
+ * is gone only the name is known: it was in its table's schema, and if it was the key's, the table has another key now.
+ */
 static const char dropped_query[] =
 	"WITH d AS (SELECT * FROM pg_event_trigger_dropped_objects())"
 	" SELECT 1, m.id::oid, m.name::text, d.object_identity FROM migrate_tiers.migration m JOIN d ON d.objid = m.server"
@@ -56,9 +61,11 @@ static const char dropped_query[] =
 	" UNION ALL SELECT 2, r.relation, NULL, d.object_identity FROM migrate_tiers.relation r JOIN d ON d.objid = r.relation"
 	"  WHERE r.captured AND d.classid = 'pg_class'::regclass AND d.objsubid = 0"
 	" UNION ALL SELECT 3, r.id::oid, NULL, NULL FROM migrate_tiers.relation r WHERE r.captured AND EXISTS (SELECT FROM d"
-	"  WHERE d.classid = 'pg_class'::regclass AND (d.objid IN (r.relation, r.key_index) OR d.objid = ANY (r.partitions))"
-	"  OR d.object_type = 'trigger' AND d.address_names[array_upper(d.address_names, 1)] ~ '^migrate_tiers_(capture|fence)')"
-	" ORDER BY 1, 2";
+	"  WHERE d.classid = 'pg_class'::regclass AND (d.objid = r.relation OR d.objid = ANY (r.partitions))"
+	"  OR d.object_type = 'index' AND d.schema_name = (SELECT n.nspname FROM pg_class c"
+	"   JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = r.relation)"
+	"   AND r.fingerprint::jsonb ->> 'key' IS DISTINCT FROM " MT_DDL_KEY("r.relation") "  OR d.object_type = 'trigger' AND d.address_names[array_upper(d.address_names, 1)] ~ '^migrate_tiers_(capture|fence)')"
+																					   " ORDER BY 1, 2";
 
 typedef enum MtDroppedKind
 {
@@ -100,9 +107,6 @@ static void on_invalidation(Datum arg, Oid relid);
 static bool tagged_known = false;
 static bool tagged = false;
 static Oid	migration_table = InvalidOid;
-
-/* Our own DDL, made while a command is judged, is not judged. */
-static bool judging = false;
 
 /* mt_ddl_init prepares the flag and the hook; called once, when the library is loaded. */
 void
@@ -152,16 +156,17 @@ run_guarded(FunctionCallInfo fcinfo, void (*judge)(EventTriggerData *))
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("the guard of migrated tables is a set of event triggers"),
 				 errhint("It is not called by hand.")));
-	if (judging || !has_tagged_tables())
+	if (mt_ddl_own || !has_tagged_tables())
 		return;
-	judging = true;
+	/* What is done while a command is judged, is ours. */
+	mt_ddl_own = true;
 	PG_TRY();
 	{
 		judge((EventTriggerData *) fcinfo->context);
 	}
 	PG_FINALLY();
 	{
-		judging = false;
+		mt_ddl_own = false;
 	}
 	PG_END_TRY();
 }
@@ -210,7 +215,7 @@ judge_concurrent(Oid relid, const char *what)
 	if (mt_allow_ddl || !OidIsValid(relid))
 		return;
 	ids = query_ids(&plan, "SELECT id FROM migrate_tiers.relation WHERE captured AND"
-						   " (key_index = $1 OR relation = COALESCE(pg_partition_root($1), $1))",
+						   " (migrate_tiers.key_index(relation) = $1 OR relation = COALESCE(pg_partition_root($1), $1))",
 					MT_ARGS(MT_OID(relid)));
 	if (ids != NIL)
 		mt_ddl_refuse(mt_relation_by_id(linitial_int(ids), false), NULL, what, true);

@@ -16,6 +16,7 @@
 #include "base/spi.h"
 #include "capture/attach.h"
 #include "capture/ddl_fingerprint.h"
+#include "capture/ddl_own.h"
 
 #define FENCE_TRIGGER "migrate_tiers_fence"
 
@@ -59,8 +60,7 @@ mt_fence_detach(const MtRelation *relation)
 			tables = foreach_delete_current(tables, cell);
 	mt_lock_tables(tables, AccessExclusiveLock);
 	foreach(cell, tables)
-		mt_spi_exec(SPI_OK_UTILITY,
-					psprintf("DROP TRIGGER " FENCE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))), MT_NO_ARGS);
+		mt_ddl_own_exec(psprintf("DROP TRIGGER " FENCE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))));
 	if (get_rel_name(relation->relid) != NULL)
 		mt_ddl_record(relation->id);
 	mt_spi_end(&scope);
@@ -93,13 +93,10 @@ create_trigger(Oid relid, const MtRelation *relation)
 
 	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE || has_trigger(relid))
 		return;
-	mt_spi_exec(SPI_OK_UTILITY,
-				psprintf("CREATE TRIGGER " FENCE_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
-						 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.fence('%d', '%d')",
-						 table, relation->migration, relation->id),
-				MT_NO_ARGS);
-	mt_spi_exec(SPI_OK_UTILITY,
-				psprintf("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER " FENCE_TRIGGER, table), MT_NO_ARGS);
+	mt_ddl_own_exec(psprintf("CREATE TRIGGER " FENCE_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
+							 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.fence('%d', '%d')",
+							 table, relation->migration, relation->id));
+	mt_ddl_own_exec(psprintf("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER " FENCE_TRIGGER, table));
 }
 
 static bool

@@ -2,35 +2,25 @@
  * identity.c
  *	  Finds the key of a table in the system catalogs.
  *
- * Only a valid, whole btree index over columns that cannot be null will do:
- * a key with a null or with an expression identifies no row, and one that
- * compares by overlap (WITHOUT OVERLAPS) identifies many.  Nor will one with a
- * generated column, which is not sent: the target makes its own value.
+ * Which index it is says migrate_tiers.key_index(), whenever it is asked: REINDEX
+ * CONCURRENTLY puts another in its place.
  */
 #include "catalog/identity.h"
 
 #include "base/spi.h"
 
 #include "access/stratnum.h"
-#include "catalog/pg_am_d.h"
 #include "utils/array.h"
 
 static const char key_query[] =
 	"SELECT i.indexrelid, a.attname,"
 	" pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname)"
-	" FROM (SELECT x.* FROM pg_index x JOIN pg_class t ON t.oid = x.indrelid"
-	"  JOIN pg_class c ON c.oid = x.indexrelid"
-	"  WHERE x.indrelid = $1 AND x.indisunique AND x.indisvalid AND c.relam = $2"
-	"  AND x.indpred IS NULL AND x.indexprs IS NULL"
-	"  AND NOT EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = x.indrelid"
-	"   AND b.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) AND (NOT b.attnotnull OR b.attgenerated <> ''))"
-	"  AND (x.indisprimary OR t.relreplident = 'i' AND x.indisreplident)"
-	"  ORDER BY x.indisprimary DESC LIMIT 1) i"
+	" FROM (SELECT * FROM pg_index WHERE indexrelid = migrate_tiers.key_index($1)) i"
 	" CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[])"
 	"  WITH ORDINALITY k(attnum, opclass, position)"
 	" JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum"
 	" JOIN pg_opclass c ON c.oid = k.opclass"
-	" JOIN pg_amop s ON s.amopfamily = c.opcfamily AND s.amopstrategy = $3"
+	" JOIN pg_amop s ON s.amopfamily = c.opcfamily AND s.amopstrategy = $2"
 	"  AND s.amoplefttype = c.opcintype AND s.amoprighttype = c.opcintype"
 	" JOIN pg_operator o ON o.oid = s.amopopr"
 	" JOIN pg_namespace n ON n.oid = o.oprnamespace"
@@ -47,7 +37,7 @@ mt_identity_find(Oid relid)
 
 	mt_spi_begin(&scope);
 	count = (int) mt_spi_exec(SPI_OK_SELECT, key_query,
-							  MT_ARGS(MT_OID(relid), MT_OID(BTREE_AM_OID), MT_INT4(BTEqualStrategyNumber)));
+							  MT_ARGS(MT_OID(relid), MT_INT4(BTEqualStrategyNumber)));
 	if (count > 0)
 	{
 		key = MemoryContextAllocZero(scope.caller, sizeof(MtIdentity));
@@ -105,9 +95,8 @@ mt_identity_store(int32 relation_id, const MtIdentity *key)
 	operator_array = construct_array(operators, key->ncolumns, TEXTOID, -1, false, TYPALIGN_INT);
 	mt_spi_begin(&scope);
 	mt_spi_exec_latest(SPI_OK_UPDATE,
-					   "UPDATE migrate_tiers.relation SET key_columns = $2::name[], key_operators = $3, key_index = $4"
-					   " WHERE id = $1",
+					   "UPDATE migrate_tiers.relation SET key_columns = $2::name[], key_operators = $3 WHERE id = $1",
 					   MT_ARGS(MT_INT4(relation_id), {TEXTARRAYOID, PointerGetDatum(column_array), false},
-							   {TEXTARRAYOID, PointerGetDatum(operator_array), false}, MT_OID(key->index)));
+							   {TEXTARRAYOID, PointerGetDatum(operator_array), false}));
 	mt_spi_end(&scope);
 }

@@ -20,7 +20,7 @@
 #define COLUMNS \
 	"SELECT r.id, r.migration, r.relation, coalesce(n.nspname::text, ''), coalesce(c.relname::text, '')," \
 	" r.target_schema, r.target_name, r.tier, r.state, r.key_columns::text[], r.key_operators," \
-	" r.key_index, r.captured, r.captured_from, coalesce(c.relkind = 'p', false), r.fenced" \
+	" r.captured, r.captured_from, coalesce(c.relkind = 'p', false), r.fenced" \
 	" FROM migrate_tiers.relation r" \
 	" LEFT JOIN pg_class c ON c.oid = r.relation" \
 	" LEFT JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -208,10 +208,9 @@ read_row(MtSpiScope *scope, uint64 row)
 	if (operators != relation->nkeys)
 		elog(ERROR, "table %d has %d key columns but %d operators", relation->id,
 			 relation->nkeys, operators);
-	relation->key_index = (Oid) mt_spi_int8(row, 12);
-	relation->captured = mt_spi_bool(row, 13);
-	relation->captured_from = mt_spi_text(scope, row, 14);
-	relation->partitioned = mt_spi_bool(row, 15);
-	relation->fenced = mt_spi_bool(row, 16);
+	relation->captured = mt_spi_bool(row, 12);
+	relation->captured_from = mt_spi_text(scope, row, 13);
+	relation->partitioned = mt_spi_bool(row, 14);
+	relation->fenced = mt_spi_bool(row, 15);
 	return relation;
 }

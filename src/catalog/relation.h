@@ -21,7 +21,6 @@ typedef struct MtRelation
 	int			nkeys;
 	char	  **key_columns;
 	char	  **key_operators;	/* OPERATOR(schema.=), one a column */
-	Oid			key_index;
 	bool		captured;
 	char	   *captured_from;	/* S0 as text, or NULL */
 	bool		fenced;			/* has the source's fence */

@@ -230,16 +230,14 @@ store_tag(const MtMigration *migration, const MtCandidate *candidate, const char
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_INSERT,
 				"INSERT INTO migrate_tiers.relation"
-				" (migration, relation, tier, state, target_schema, target_name, key_columns, key_operators, key_index)"
-				" VALUES ($1, $2, $3, CASE WHEN $3 = 'batch' THEN 'waiting' ELSE 'planned' END, $4, $5, $6::name[], $7, $8)"
+				" (migration, relation, tier, state, target_schema, target_name, key_columns, key_operators)"
+				" VALUES ($1, $2, $3, CASE WHEN $3 = 'batch' THEN 'waiting' ELSE 'planned' END, $4, $5, $6::name[], $7)"
 				" ON CONFLICT (relation) DO UPDATE SET tier = excluded.tier, state = excluded.state,"
 				"  target_schema = excluded.target_schema, target_name = excluded.target_name,"
-				"  key_columns = excluded.key_columns, key_operators = excluded.key_operators,"
-				"  key_index = excluded.key_index",
+				"  key_columns = excluded.key_columns, key_operators = excluded.key_operators",
 				MT_ARGS(MT_INT4(migration->id), MT_OID(candidate->relid), MT_TEXT(tier),
 						MT_TEXT(target_schema), MT_TEXT(target_name),
-						{TEXTARRAYOID, columns, false}, {TEXTARRAYOID, operators, false},
-						MT_OID(key ? key->index : InvalidOid)));
+						{TEXTARRAYOID, columns, false}, {TEXTARRAYOID, operators, false}));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
 }

@@ -42,7 +42,6 @@ CREATE TABLE migrate_tiers.relation (
         CHECK (state IN ('planned', 'copying', 'syncing', 'stopped', 'recopy', 'waiting', 'pushing', 'fresh', 'stale')),
     key_columns name[] NOT NULL DEFAULT '{}',                  -- of realtime tables, in the key's order
     key_operators text[] NOT NULL DEFAULT '{}',                -- equality of each, schema-qualified: OPERATOR(pg_catalog.=)
-    key_index oid NOT NULL DEFAULT 0,
     captured boolean NOT NULL DEFAULT false,                   -- the triggers are there
     captured_from pg_snapshot,                                 -- S0: every later change of the table is in the queue
     fingerprint text,                                          -- structure as it was when capture began (ddl guard)

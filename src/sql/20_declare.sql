@@ -54,3 +54,24 @@ COMMENT ON COLUMN migrate_tiers.options.type IS 'boolean, integer, interval or e
 COMMENT ON COLUMN migrate_tiers.options.unit IS 'what an integer counts; sizes may be written with kB, MB, GB';
 COMMENT ON COLUMN migrate_tiers.options.meaning IS 'what it does';
 
+-- The index of a table's key: the primary key, or else the replica identity.
+-- Only a valid, whole btree index over columns that cannot be null will do: a
+-- key with a null or with an expression identifies no row, and one that compares
+-- by overlap (WITHOUT OVERLAPS) identifies many.  Nor will one with a generated
+-- column, which is not sent: the target makes its own value.
+CREATE FUNCTION migrate_tiers.key_index(relation oid) RETURNS oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT x.indexrelid
+      FROM pg_index x
+      JOIN pg_class t ON t.oid = x.indrelid
+      JOIN pg_class c ON c.oid = x.indexrelid
+      JOIN pg_am m ON m.oid = c.relam
+     WHERE x.indrelid = $1 AND x.indisunique AND x.indisvalid AND m.amname = 'btree'
+       AND x.indpred IS NULL AND x.indexprs IS NULL
+       AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.indrelid
+                          AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) AND (NOT a.attnotnull OR a.attgenerated <> ''))
+       AND (x.indisprimary OR t.relreplident = 'i' AND x.indisreplident)
+     ORDER BY x.indisprimary DESC
+     LIMIT 1
+$$;
+REVOKE ALL ON FUNCTION migrate_tiers.key_index(oid) FROM PUBLIC;

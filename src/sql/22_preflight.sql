@@ -72,11 +72,10 @@ CREATE FUNCTION migrate_tiers.preflight_source_key(m integer, source jsonb, targ
      WHERE r.migration = m AND r.tier = 'realtime'
        AND NOT EXISTS (
            SELECT FROM pg_index x
-            WHERE x.indexrelid = r.key_index AND x.indrelid = r.relation AND x.indisunique AND x.indisvalid
-              AND (x.indisprimary OR x.indisreplident AND c.relreplident = 'i')
+            WHERE x.indexrelid = migrate_tiers.key_index(r.relation)
               AND r.key_columns = ARRAY(SELECT a.attname
                       FROM unnest((x.indkey::int2[])[0:x.indnkeyatts - 1]) WITH ORDINALITY k(attnum, position)
-                      JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.attnum AND a.attnotnull AND a.attgenerated = ''
+                      JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.attnum
                      ORDER BY k.position))
      ORDER BY 1
 $$;

@@ -15,6 +15,7 @@
 #include "utils/syscache.h"
 
 #include "base/spi.h"
+#include "catalog/identity.h"
 #include "endpoint/statements.h"
 
 /* How many bytes of a value of a key an error shows. */
@@ -29,14 +30,16 @@ void
 mt_table_open(MtTable *table, MtRelation *relation)
 {
 	Relation	opened = table_open(relation->relid, AccessShareLock);
+	MtIdentity *key = mt_identity_find(relation->relid);
+	Oid			key_index = key ? key->index : InvalidOid;
 
 	table->relation = relation;
 	table->columns = mt_columns_describe(RelationGetDescr(opened));
 	mt_key_describe(&table->key, RelationGetDescr(opened), relation->nkeys, relation->key_columns);
 	table->captured_from = relation->captured_from ? mt_mark_parse(relation->captured_from) : NULL;
 	table->can_update = mt_sql_can_update(relation, table->columns);
-	table->distinct_keys = has_distinct_keys(relation->key_index);
-	table->other_unique = has_other_unique(opened, relation->key_index);
+	table->distinct_keys = has_distinct_keys(key_index);
+	table->other_unique = has_other_unique(opened, key_index);
 	for (int batch = 0; batch < 2; batch++)
 	{
 		table->upsert[batch] = psprintf("mt_upsert_%d_%d", relation->id, batch);
