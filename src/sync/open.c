@@ -26,7 +26,7 @@ static HTAB *open_relids = NULL;
 static bool declaration_changed = false;
 
 static void on_invalidation(Datum arg, Oid relid);
-static void reload_migration(MtSync *sync);
+static void reload_migration(MtSync *sync, int32 id, bool was_reversing);
 static void take_reverse_mark(MtSync *sync);
 static void close_tables(MtSync *sync);
 static void claim_target(MtSync *sync);
@@ -67,31 +67,32 @@ mt_sync_open(MtMigration *migration, MemoryContext parent)
 	return sync;
 }
 
-/* mt_sync_reload reads the tables again, over the same connection. */
+/* mt_sync_reload reads the tables again, over the same connection; where it fails, whoever catches that closes it. */
 void
 mt_sync_reload(MtSync *sync)
 {
 	MemoryContext previous = CurrentMemoryContext;
+	int32		id = sync->migration->id;
+	bool		was_reversing = sync->migration->reversing;
 
+	sync->whole = false;
 	mt_remote_unprepare(sync->remote);
 	sync->leaves = NULL;
 	sync->target_unsent = false;
 	mt_xact_begin();
 	close_tables(sync);
-	reload_migration(sync);
+	reload_migration(sync, id, was_reversing);
 	open_tables(sync);
 	mt_xact_commit();
 	MemoryContextSwitchTo(previous);
 }
 
-/* reload_migration reads the migration again: its phase and its way may have changed. */
+/* reload_migration reads the migration again, which went with the tables: its phase and its way may have changed. */
 static void
-reload_migration(MtSync *sync)
+reload_migration(MtSync *sync, int32 id, bool was_reversing)
 {
-	bool		was_reversing = sync->migration->reversing;
-
 	MemoryContextSwitchTo(sync->tables_context);
-	sync->migration = mt_migration_by_id(sync->migration->id, false);
+	sync->migration = mt_migration_by_id(id, false);
 	if (!was_reversing)
 		take_reverse_mark(sync);
 }
@@ -148,6 +149,7 @@ close_tables(MtSync *sync)
 	MtTable    *table;
 
 	open_relids = NULL;
+	sync->whole = false;
 	if (sync->tables == NULL)
 		return;
 	hash_seq_init(&status, sync->tables);
@@ -253,6 +255,7 @@ open_tables(MtSync *sync)
 	read_joined(sync);
 	read_partitioned(sync);
 	open_relids = relids;
+	sync->whole = true;
 }
 
 /*

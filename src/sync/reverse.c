@@ -67,6 +67,8 @@ mt_reverse_run(MtSync *sync)
 	MemoryContext previous;
 	MtBegun		begun = {.sync = sync};
 
+	if (!sync->whole)
+		elog(ERROR, "a tick begins with tables that are not open");
 	MemoryContextReset(sync->tick_context);
 	previous = MemoryContextSwitchTo(sync->tick_context);
 	reset_tables(sync);

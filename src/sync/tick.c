@@ -45,6 +45,8 @@ mt_tick_run(MtSync *sync)
 	bool		send;
 	char	   *new_mark;
 
+	if (!sync->whole)
+		elog(ERROR, "a tick begins with tables that are not open");
 	StartTransactionCommand();
 	XactIsoLevel = XACT_REPEATABLE_READ;
 	XactReadOnly = true;

@@ -23,6 +23,7 @@ typedef struct MtSync
 	MtRemote   *remote;
 	HTAB	   *tables;			/* of MtTable, by relation id */
 	MemoryContext tables_context;
+	bool		whole;			/* all of them are open: a tick would pass over others' changes for good */
 	MtQueueReader *reader;
 	MtMark	   *mark;			/* everything up to here is on the target, for joined tables */
 	char	   *stored_mark;	/* as the target has it: may be older, where nothing had to be sent */
@@ -56,7 +57,6 @@ typedef struct MtSync
 	int64		reverse_rows;
 	TimestampTz reverse_oldest;	/* commit time of the oldest change of the target that is not here, or 0 */
 	TimestampTz reverse_seen;	/* when the target was last asked */
-
 	bool		disarmed;		/* a table was found disarmed that is not marked for a new copy yet */
 
 	/* of the tick under way, or the last one */
@@ -71,7 +71,7 @@ typedef struct MtSync
 extern MtSync *mt_sync_open(MtMigration *migration, MemoryContext parent);
 extern void mt_sync_close(MtSync *sync);
 
-/* Reads the tables again, over the same connection: tables came or went, or changed their state. */
+/* Reads the tables again, over the same connection: tables came or went, or changed.  What it leaves may not be whole. */
 extern void mt_sync_reload(MtSync *sync);
 
 /* Whether the declaration of migrations, or a table that is open, changed since this was asked last. */

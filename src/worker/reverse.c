@@ -112,7 +112,8 @@ handle_error(MtWorker *worker, ErrorData *error)
 		worker->sync->merge = NULL;
 		publish(worker, true);
 		/* A statement whose columns have changed is refused for as long as the session lives. */
-		if (mt_remote_usable(worker->sync->remote) && error->sqlerrcode != ERRCODE_FEATURE_NOT_SUPPORTED)
+		if (worker->sync->whole && mt_remote_usable(worker->sync->remote) &&
+			error->sqlerrcode != ERRCODE_FEATURE_NOT_SUPPORTED)
 			mt_remote_run(worker->sync->remote, "ROLLBACK");
 		else
 		{

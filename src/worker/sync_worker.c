@@ -211,7 +211,7 @@ handle_error(MtWorker *worker, ErrorData *error)
 	char	   *text = mt_error_text(error);
 
 	if (worker->migration != NULL && worker->migration->reversing && worker->sync != NULL &&
-		mt_error_is_lock(error) && mt_remote_usable(worker->sync->remote) &&
+		worker->sync->whole && mt_error_is_lock(error) && mt_remote_usable(worker->sync->remote) &&
 		worker->contention++ < LOCK_FAILURES)
 	{
 		/* An application has a row that the tick is about to set: it goes first. */
