@@ -65,7 +65,7 @@ mt_link_find(MtMerge *merge)
 	MtTable    *table;
 	bool		found = false;
 
-	if (merge->forward ? mt_look_target(merge) : mt_look_source(merge))
+	if (merge->forward ? mt_look_target(merge, true) : mt_look_source(merge, true))
 	{
 		hash_seq_init(&status, merge->sync->tables);
 		while ((table = hash_seq_search(&status)) != NULL)

@@ -26,6 +26,7 @@ static void read_entry(void *arg, const MtField *fields, int count);
 static uint64 read_uint64(const MtField *field);
 static char *entries_name(const MtTable *table);
 static void take_any(void *arg, const MtField *fields, int count);
+static bool concerns_tick(const MtMerge *merge, const MtTable *table, const char *bytes, int length);
 static void take_target_entry(void *arg, MtTable *table, const MtTargetEntry *entry);
 static void take_source_row(void *arg, const MtQueueRow *row);
 static void take_source_time(void *arg, const MtQueueRow *row);
@@ -35,12 +36,13 @@ static void note_time_of_all(MtMerge *merge, const MtTable *table, TimestampTz w
 
 /* mt_look_target reads what the target's queues hold of the tables of the tick. */
 bool
-mt_look_target(MtMerge *merge)
+mt_look_target(MtMerge *merge, bool every_key)
 {
 	MtSync	   *sync = merge->sync;
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
 
+	merge->every_key = every_key;
 	if (!mt_look_target_unsent(sync))
 		return false;
 	/* To the end of the tick: nothing but looks comes after it, and they are to go by the index. */
@@ -52,14 +54,14 @@ mt_look_target(MtMerge *merge)
 		if (!mt_table_touched(table))
 			continue;
 		table->both.unsent = mt_unsent_create(table, merge->context);
-		mt_look_entries(sync, table, true, take_target_entry, NULL);
+		mt_look_entries(sync, table, true, take_target_entry, merge);
 	}
 	return true;
 }
 
 /* mt_look_source reads what our queue holds of all tables, as it is now. */
 bool
-mt_look_source(MtMerge *merge)
+mt_look_source(MtMerge *merge, bool every_key)
 {
 	MtSync	   *sync = merge->sync;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -69,6 +71,7 @@ mt_look_source(MtMerge *merge)
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		table->both.unsent = NULL;
+	merge->every_key = every_key;
 	merge->look = mt_mark_format(mt_mark_from_snapshot(snapshot));
 	mt_queue_read(sync->reader, snapshot, sync->mark, false, take_source_row, merge);
 	UnregisterSnapshot(snapshot);
@@ -223,13 +226,26 @@ take_any(void *arg, const MtField *fields, int count)
 	*(bool *) arg = true;
 }
 
+/*
+ * concerns_tick says whether a key of the receiver has to be kept: the backlog may be long, and few of it meet the tick.
+ *
+ * Where keys can be equal though their bytes are not, all are.
+ */
+static bool
+concerns_tick(const MtMerge *merge, const MtTable *table, const char *bytes, int length)
+{
+	return merge->every_key || !table->distinct_keys || table->truncated || table->truncated_where != NIL ||
+		(table->keys != NULL && mt_keys_has(table->keys, bytes, length));
+}
+
 static void
 take_target_entry(void *arg, MtTable *table, const MtTargetEntry *entry)
 {
 	switch (entry->kind)
 	{
 		case MT_ENTRY_KEY:
-			mt_unsent_add_key(table->both.unsent, entry->key, entry->length, entry->xid, entry->written);
+			if (concerns_tick((MtMerge *) arg, table, entry->key, entry->length))
+				mt_unsent_add_key(table->both.unsent, entry->key, entry->length, entry->xid, entry->written);
 			break;
 		case MT_ENTRY_TRUNCATE:
 		case MT_ENTRY_TRUNCATE_WHERE:
@@ -258,7 +274,8 @@ take_source_row(void *arg, const MtQueueRow *row)
 			table->both.unsent = mt_unsent_create(table, merge->context);
 		if (entry.kind == MT_ENTRY_KEY)
 		{
-			if (!mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
+			if (concerns_tick(merge, table, entry.bytes, entry.length) &&
+				!mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
 				mt_unsent_add_key(table->both.unsent, entry.bytes, entry.length, row->xid, row->committed);
 		}
 		else if (MT_ENTRY_IS_TRUNCATE(entry.kind))

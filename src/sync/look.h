@@ -8,9 +8,12 @@
 
 #include "sync/merge.h"
 
-/* Fill "unsent" of the tables of the tick; false when the receiver has nothing unsent at all. */
-extern bool mt_look_target(MtMerge *merge);
-extern bool mt_look_source(MtMerge *merge);
+/*
+ * Fill "unsent" of the tables of the tick, with the keys that it concerns or with every key; false when the
+ * receiver has nothing unsent at all.
+ */
+extern bool mt_look_target(MtMerge *merge, bool every_key);
+extern bool mt_look_source(MtMerge *merge, bool every_key);
 
 /* Whether the target has anything unsent: one question, mostly with the answer no. */
 extern bool mt_look_target_unsent(MtSync *sync);

@@ -47,7 +47,7 @@ mt_merge_look(MtMerge *merge)
 	MtTable    *table;
 
 	merge->undecided = false;
-	if (merge->forward ? mt_look_target(merge) : mt_look_source(merge))
+	if (merge->forward ? mt_look_target(merge, false) : mt_look_source(merge, false))
 	{
 		hash_seq_init(&status, merge->sync->tables);
 		while ((table = hash_seq_search(&status)) != NULL)
@@ -132,10 +132,9 @@ mt_merge_decision(MtMerge *merge, MtTable *table, const char *bytes, int length,
 	MtUnsentKey *known;
 	MtDecision *decision;
 
-	for (int i = 0; writers != NULL && i < writers->count; i++)
-		mt_writers_add(&all, writers->xids[i], writers->newest, merge->context);
-	for (int i = 0; i < truncates->count; i++)
-		mt_writers_add(&all, truncates->xids[i], truncates->newest, merge->context);
+	if (writers != NULL)
+		mt_writers_add_all(&all, writers, merge->context);
+	mt_writers_add_all(&all, truncates, merge->context);
 	if (table->both.known == NULL)
 		table->both.known = mt_unsent_create(table, merge->context);
 	known = mt_unsent_enter(table->both.known, bytes, length);

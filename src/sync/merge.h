@@ -55,6 +55,7 @@ typedef struct MtMerge
 	int			groups;
 	const char *policy;
 	char	   *look;			/* snapshot of the last look, of the receiver (where that is the source) */
+	bool		every_key;		/* the last look kept all that the receiver has, not only keys of the tick */
 	Snapshot	snapshot;		/* of the tick, where the source sends */
 } MtMerge;
 

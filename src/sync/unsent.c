@@ -9,6 +9,7 @@
 #include "sync/unsent.h"
 
 #include "common/hashfn.h"
+#include "lib/qunique.h"
 #include "utils/memutils.h"
 #include "utils/typcache.h"
 
@@ -23,6 +24,8 @@ typedef struct MtUnsentSlot
 
 static uint32 hash_key(const MtTable *table, const char *bytes, int length);
 static bool equal_keys(const MtTable *table, const MtUnsentKey *key, const char *bytes, int length);
+static void make_room(MtWriters *writers, int more, MemoryContext context);
+static void tidy(MtWriters *writers);
 static int	compare_xids(const void *a, const void *b);
 
 /* mt_unsent_create makes an empty set. */
@@ -98,51 +101,83 @@ mt_unsent_find(const MtUnsent *unsent, const char *bytes, int length)
 	return NULL;
 }
 
-/* mt_writers_add adds a transaction, once. */
+/* mt_writers_add adds a transaction. */
 void
 mt_writers_add(MtWriters *writers, uint64 xid, TimestampTz written, MemoryContext context)
 {
 	writers->newest = Max(writers->newest, written);
-	if (mt_writers_has(writers, xid))
+	if (writers->count > 0 && writers->xids[writers->count - 1] == xid)
 		return;
-	if (writers->count == writers->room)
-	{
-		writers->room = Max(4, writers->room * 2);
-		writers->xids = writers->xids ? repalloc(writers->xids, sizeof(uint64) * writers->room) :
-			MemoryContextAlloc(context, sizeof(uint64) * writers->room);
-	}
+	make_room(writers, 1, context);
+	writers->tidy = writers->count == 0 || (writers->tidy && writers->xids[writers->count - 1] < xid);
 	writers->xids[writers->count++] = xid;
 }
 
-/* mt_writers_has says whether a transaction is among them; mostly it is the last. */
-bool
-mt_writers_has(const MtWriters *writers, uint64 xid)
+/* mt_writers_add_all adds the transactions of another set. */
+void
+mt_writers_add_all(MtWriters *writers, const MtWriters *others, MemoryContext context)
 {
-	for (int i = writers->count - 1; i >= 0; i--)
-		if (writers->xids[i] == xid)
-			return true;
-	return false;
+	writers->newest = Max(writers->newest, others->newest);
+	if (others->count == 0)
+		return;
+	make_room(writers, others->count, context);
+	writers->tidy = writers->count == 0 && others->tidy;
+	memcpy(writers->xids + writers->count, others->xids, sizeof(uint64) * others->count);
+	writers->count += others->count;
 }
 
-/* mt_writers_equal says whether two sets are the same; it sorts both. */
+/* make_room makes room for more; what is there more than once is dropped first. */
+static void
+make_room(MtWriters *writers, int more, MemoryContext context)
+{
+	if (writers->count + more <= writers->room)
+		return;
+	tidy(writers);
+	if (writers->count + more <= writers->room / 2)
+		return;
+	writers->room = Max(4, (writers->count + more) * 2);
+	writers->xids = writers->xids ? repalloc_huge(writers->xids, sizeof(uint64) * writers->room) :
+		MemoryContextAllocHuge(context, sizeof(uint64) * writers->room);
+}
+
+/* tidy sorts them, and keeps each once. */
+static void
+tidy(MtWriters *writers)
+{
+	if (!writers->tidy && writers->count > 0)
+	{
+		qsort(writers->xids, writers->count, sizeof(uint64), compare_xids);
+		writers->count = (int) qunique(writers->xids, writers->count, sizeof(uint64), compare_xids);
+	}
+	writers->tidy = true;
+}
+
+/* mt_writers_has says whether a transaction is among them. */
+bool
+mt_writers_has(MtWriters *writers, uint64 xid)
+{
+	tidy(writers);
+	return writers->count > 0 &&
+		bsearch(&xid, writers->xids, writers->count, sizeof(uint64), compare_xids) != NULL;
+}
+
+/* mt_writers_equal says whether two sets are the same. */
 bool
 mt_writers_equal(MtWriters *one, MtWriters *other)
 {
-	if (one->count != other->count)
-		return false;
-	if (one->count == 0)
-		return true;
-	qsort(one->xids, one->count, sizeof(uint64), compare_xids);
-	qsort(other->xids, other->count, sizeof(uint64), compare_xids);
-	return memcmp(one->xids, other->xids, sizeof(uint64) * one->count) == 0;
+	tidy(one);
+	tidy(other);
+	return one->count == other->count &&
+		(one->count == 0 || memcmp(one->xids, other->xids, sizeof(uint64) * one->count) == 0);
 }
 
 /* mt_writers_text gives them as an array of xid8. */
 char *
-mt_writers_text(const MtWriters *writers)
+mt_writers_text(MtWriters *writers)
 {
 	StringInfoData text;
 
+	tidy(writers);
 	initStringInfo(&text);
 	appendStringInfoChar(&text, '{');
 	for (int i = 0; i < writers->count; i++)

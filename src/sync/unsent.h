@@ -19,12 +19,16 @@
 
 typedef struct MtTable MtTable;
 
-/* Transactions that left entries of a key, or that truncated; each once, sorted when compared. */
+/*
+ * Transactions that left entries of a key, or that truncated.  One hot row may have a hundred thousand: they are
+ * only appended, and put in order, each once, when there is no room left or somebody looks.
+ */
 typedef struct MtWriters
 {
 	uint64	   *xids;
 	int			count;
 	int			room;
+	bool		tidy;
 	TimestampTz newest;			/* commit time of the last, as far as is known */
 } MtWriters;
 
@@ -66,11 +70,12 @@ extern void mt_unsent_add_truncate(MtUnsent *unsent, const char *condition, uint
 extern MtUnsentKey *mt_unsent_find(const MtUnsent *unsent, const char *bytes, int length);
 
 extern void mt_writers_add(MtWriters *writers, uint64 xid, TimestampTz written, MemoryContext context);
+extern void mt_writers_add_all(MtWriters *writers, const MtWriters *others, MemoryContext context);
 extern bool mt_writers_equal(MtWriters *one, MtWriters *other);
-extern bool mt_writers_has(const MtWriters *writers, uint64 xid);
+extern bool mt_writers_has(MtWriters *writers, uint64 xid);
 
 /* "{1,2}", an array of xid8. */
-extern char *mt_writers_text(const MtWriters *writers);
+extern char *mt_writers_text(MtWriters *writers);
 extern void mt_writers_parse(MtWriters *writers, const char *text, MemoryContext context);
 
 #endif							/* MT_UNSENT_H */
