@@ -143,6 +143,11 @@ SELECT * FROM triggers('ddl_guard.log_3');
 SELECT * FROM triggers('ddl_guard.log_22');
 SELECT relation, state, partitions FROM guarded();
 
+-- A captured table that became a partition itself.
+CREATE TABLE ddl_guard.root (LIKE ddl_guard.item) PARTITION BY RANGE (id);
+ALTER TABLE ddl_guard.root ATTACH PARTITION ddl_guard.item DEFAULT;
+DROP TABLE ddl_guard.root;
+
 -- Let pass: names, without a new copy.
 SET migrate_tiers.allow_ddl = on;
 ALTER TABLE ddl_guard.item RENAME TO thing;

@@ -32,6 +32,8 @@
 	" facet(name, value) AS (" \
 	"  SELECT 'name', to_jsonb(format('%I.%I', n.nspname, c.relname))" \
 	"   FROM r JOIN pg_class c ON c.oid = r.relation JOIN pg_namespace n ON n.oid = c.relnamespace" \
+	"  UNION ALL SELECT 'parent', to_jsonb(i.inhparent::text)" \
+	"   FROM r JOIN pg_class c ON c.oid = r.relation AND c.relispartition JOIN pg_inherits i ON i.inhrelid = c.oid" \
 	"  UNION ALL SELECT 'persistence', to_jsonb(c.relpersistence) FROM r JOIN pg_class c ON c.oid = r.relation" \
 	"  UNION ALL SELECT 'security', to_jsonb(c.relrowsecurity) FROM r JOIN pg_class c ON c.oid = r.relation" \
 	"  UNION ALL SELECT 'key', to_jsonb(" MT_DDL_KEY("r.relation") ") FROM r" \
@@ -49,7 +51,8 @@
 																   "   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.fence()'::regprocedure), '[]') FROM tree t, r WHERE r.fenced)"
 
 /*
- * The differences between recorded and present facets.  What is captured of a
+ * The differences between recorded and present facets.  That the table left its parent is
+ * the parent's affair.  What is captured of a
  * partition that came or went is a matter of the partition, and a fence that came or
  * went as a whole is a matter of the phase.
  */
@@ -59,6 +62,7 @@
 	"  WHERE o.value IS DISTINCT FROM n.value)" \
 	" SELECT facet, CASE facet" \
 	"  WHEN 'name' THEN format('%s became %s', o #>> '{}', n #>> '{}')" \
+	"  WHEN 'parent' THEN format('the table became a partition of %s', (n #>> '{}')::oid::regclass)" \
 	"  WHEN 'persistence' THEN 'the table became ' || CASE n #>> '{}' WHEN 'u' THEN 'unlogged' ELSE 'logged' END" \
 	"  WHEN 'security' THEN 'row security was ' || CASE n #>> '{}' WHEN 'true' THEN 'enabled' ELSE 'disabled' END" \
 	"  WHEN 'key' THEN 'the key was changed'" \
@@ -72,7 +76,8 @@
 	"   WHEN o ->> 'type' <> n ->> 'type' THEN format('column \"%s\" changed from type %s to %s', n ->> 'name', o ->> 'type', n ->> 'type')" \
 	"   ELSE format('column \"%s\" was changed', n ->> 'name') END" \
 	"  END, facet IN ('persistence', 'key') OR facet = 'column' AND o ->> 'layout' IS DISTINCT FROM n ->> 'layout'" \
-	" FROM change WHERE facet NOT IN ('capture', 'fence', 'type') OR o IS NOT NULL AND n IS NOT NULL" \
+	" FROM change WHERE facet NOT IN ('parent', 'capture', 'fence', 'type') OR facet = 'parent' AND n IS NOT NULL" \
+	"  OR o IS NOT NULL AND n IS NOT NULL" \
 	" UNION ALL SELECT CASE WHEN c.relkind = 'r' AND c.relpersistence = 'p' THEN 'attached' ELSE 'unwatched' END," \
 	"  CASE WHEN c.relkind = 'f' THEN 'foreign ' WHEN c.relpersistence = 'u' THEN 'unlogged ' ELSE '' END" \
 	"  || format('partition %s was added', c.oid::regclass), true" \

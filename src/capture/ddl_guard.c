@@ -31,7 +31,7 @@
 #define FAMILY \
 	"SELECT r.id FROM migrate_tiers.relation r WHERE r.captured AND (r.relation IN" \
 	" (SELECT oid FROM family) OR r.partitions && ARRAY(SELECT oid FROM family)" \
-	" OR r.relation IN (SELECT pg_partition_root(oid) FROM family)) ORDER BY r.id"
+	" OR r.relation IN (SELECT a.relid FROM family, pg_partition_ancestors(oid) a)) ORDER BY r.id"
 
 /* What the command at hand has touched, and what is below it. */
 static const char touched_query[] =
@@ -215,7 +215,7 @@ judge_concurrent(Oid relid, const char *what)
 	if (mt_allow_ddl || !OidIsValid(relid))
 		return;
 	ids = query_ids(&plan, "SELECT id FROM migrate_tiers.relation WHERE captured AND"
-						   " (migrate_tiers.key_index(relation) = $1 OR relation = COALESCE(pg_partition_root($1), $1))",
+						   " ($1 IN (relation, migrate_tiers.key_index(relation)) OR relation IN (SELECT relid FROM pg_partition_ancestors($1)))",
 					MT_ARGS(MT_OID(relid)));
 	if (ids != NIL)
 		mt_ddl_refuse(mt_relation_by_id(linitial_int(ids), false), NULL, what, true);

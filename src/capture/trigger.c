@@ -46,6 +46,7 @@ typedef struct MtCaptured
 	bool		valid;
 	int32		migration;
 	int32		relation;
+	bool		whole;			/* no partition of the captured table, but all of it */
 	MtKeyDesc	key;
 } MtCaptured;
 
@@ -163,6 +164,7 @@ get_captured(Relation relation, Trigger *trigger)
 		captured->trigger = trigger->tgoid;
 		captured->migration = tagged.migration;
 		captured->relation = tagged.id;
+		captured->whole = tagged.relid == relid;
 		captured->key = key;
 		captured->valid = true;
 	}
@@ -182,13 +184,13 @@ note_key(const MtCaptured *captured, TupleTableSlot *slot)
 static void
 note_truncate(const MtCaptured *captured, Relation relation)
 {
-	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && relation->rd_rel->relispartition)
-		return;					/* its leaves are truncated with it, and say so themselves */
-	if (!relation->rd_rel->relispartition)
+	if (captured->whole)
 	{
 		mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE, "", 0);
 		return;
 	}
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+		return;					/* its leaves are truncated with it, and say so themselves */
 	mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE_PART,
 				   (char *) &RelationGetRelid(relation), sizeof(Oid));
 	if (has_hash_bound(RelationGetRelid(relation)))
@@ -224,11 +226,9 @@ note_truncate(const MtCaptured *captured, Relation relation)
 static bool
 has_hash_bound(Oid relid)
 {
-	ListCell   *cell;
-
-	foreach(cell, get_partition_ancestors(relid))
+	for (Oid table = mt_relation_parent(relid); OidIsValid(table); table = mt_relation_parent(table))
 	{
-		Relation	ancestor = relation_open(lfirst_oid(cell), AccessShareLock);
+		Relation	ancestor = relation_open(table, AccessShareLock);
 		bool		hash = RelationGetPartitionKey(ancestor)->strategy == PARTITION_STRATEGY_HASH;
 
 		relation_close(ancestor, NoLock);

@@ -25,6 +25,7 @@
 	" LEFT JOIN pg_class c ON c.oid = r.relation" \
 	" LEFT JOIN pg_namespace n ON n.oid = c.relnamespace "
 
+static void read_key(Relation relation, Oid relid, MtRelationKey *found);
 static Datum get_value(Relation relation, HeapTuple tuple, const char *column);
 static void get_names(Datum array, int *count, char ***names);
 static MtRelation *get_one(const char *sql, int nargs, const MtArg *args);
@@ -75,33 +76,48 @@ mt_relation_by_relid(Oid relid)
 }
 
 /*
- * mt_relation_find_key reads the catalog without a query, since it is asked in
- * the transactions of applications.
+ * mt_relation_find_key reads the catalog without a query, since it is asked in the transactions of applications.  A
+ * captured table may itself have become a partition of another, so the nearest one above counts.
  */
 bool
 mt_relation_find_key(Oid relid, MtRelationKey *found)
 {
-	List	   *ancestors = get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL;
-	Oid			root = ancestors ? llast_oid(ancestors) : relid;
 	Relation	relation = table_open(mt_extension_table("relation"), AccessShareLock);
+
+	memset(found, 0, sizeof(*found));
+	for (Oid table = relid; OidIsValid(table) && found->nkeys == 0; table = mt_relation_parent(table))
+		read_key(relation, table, found);
+	table_close(relation, AccessShareLock);
+	return found->nkeys > 0;
+}
+
+/* mt_relation_parent returns the table that a partition belongs to, also while its detaching is under way. */
+Oid
+mt_relation_parent(Oid relid)
+{
+	return get_rel_relispartition(relid) ? get_partition_parent(relid, true) : InvalidOid;
+}
+
+/* read_key reads what the trigger has to know of a table, if it is captured. */
+static void
+read_key(Relation relation, Oid relid, MtRelationKey *found)
+{
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	memset(found, 0, sizeof(*found));
 	ScanKeyInit(&key, get_attnum(RelationGetRelid(relation), "relation"), BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(root));
+				ObjectIdGetDatum(relid));
 	scan = systable_beginscan(relation, mt_extension_table("relation_relation_key"), true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
+	if (HeapTupleIsValid(tuple) && DatumGetBool(get_value(relation, tuple, "captured")))
 	{
 		found->id = DatumGetInt32(get_value(relation, tuple, "id"));
 		found->migration = DatumGetInt32(get_value(relation, tuple, "migration"));
+		found->relid = relid;
 		get_names(get_value(relation, tuple, "key_columns"), &found->nkeys, &found->key_columns);
 	}
 	systable_endscan(scan);
-	table_close(relation, AccessShareLock);
-	return found->nkeys > 0;
 }
 
 static Datum

@@ -33,6 +33,7 @@ typedef struct MtRelationKey
 {
 	int32		id;
 	int32		migration;
+	Oid			relid;
 	int			nkeys;
 	char	  **key_columns;
 } MtRelationKey;
@@ -42,8 +43,11 @@ extern MtRelation *mt_relation_by_id(int32 id, bool missing_ok);
 extern MtRelation *mt_relation_by_relid(Oid relid);	/* NULL when it is not tagged */
 extern void mt_relation_set_state(int32 id, const char *state);
 
-/* Which tagged table with a key one is, or is a partition of, whatever the snapshot; false when of none. */
+/* Which captured table one is, or is a partition of, whatever the snapshot; false when of none. */
 extern bool mt_relation_find_key(Oid relid, MtRelationKey *found);
+
+/* The table that one is a partition of, or InvalidOid. */
+extern Oid	mt_relation_parent(Oid relid);
 
 /* The same table as what goes the other way sees it: source and target exchanged. */
 extern MtRelation *mt_relation_mirror(const MtRelation *relation);

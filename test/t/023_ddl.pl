@@ -84,6 +84,45 @@ subtest 'partitions' => sub {
 	follows('attached again', 'ALTER TABLE log ATTACH PARTITION log_1 FOR VALUES FROM (0) TO (100); INSERT INTO log VALUES (1, 1)');
 };
 
+subtest 'writes while a partition is being detached' => sub {
+	my $reader = MigrateTiers::session($pair->source);
+	$reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM log');
+	my $mover = $pair->source->background_psql('shop');
+	$mover->query_until(qr/going/, "\\echo going\n$allow\nALTER TABLE log DETACH PARTITION log_3 CONCURRENTLY;\n\\echo gone\n");
+	ok($pair->wait_until(source => 'SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)'), 'it waits for who reads the table');
+	is(($pair->source_try('INSERT INTO log_3 VALUES (5000, 260)'))[1], '', 'who writes the partition may');
+	is($reader->query('INSERT INTO log VALUES (5001, 261) RETURNING at; COMMIT'), '261', 'and who writes it through the table, which has it yet');
+	$mover->query_until(qr/gone/, '');
+	$_->quit for $reader, $mover;
+	$pair->source_sql('TRUNCATE log_3');
+	$pair->forget_tables;
+	$pair->sync(120);
+	$pair->equal('afterwards');
+};
+
+subtest 'a parent' => sub {
+	$pair->source_sql('CREATE SCHEMA above; CREATE TABLE above.item (LIKE item) PARTITION BY RANGE (code); CREATE TABLE above.log (LIKE log) PARTITION BY HASH (id)');
+	$pair->source_sql("$allow ALTER TABLE above.item ATTACH PARTITION item DEFAULT; INSERT INTO above.item (id, code) VALUES (7000, 7000), (7001, 7001);"
+		  . q{UPDATE above.item SET v = 'through the parent' WHERE code = 7000; INSERT INTO item (id, code) VALUES (7002, 7002)});
+	$pair->sync;
+	is($pair->target_sql('SELECT count(v) || chr(32) || count(*) FROM item WHERE code BETWEEN 7000 AND 7002'), '1 3', 'what is written through it arrives');
+	$pair->source_sql('TRUNCATE above.item; INSERT INTO above.item (id, code) VALUES (7003, 7003)');
+	$pair->sync;
+	is($pair->target_sql('SELECT string_agg(id::text, chr(32)) FROM item'), '7003', 'and that it was emptied');
+	follows('lost again', 'ALTER TABLE above.item DETACH PARTITION item; INSERT INTO item (id, code) VALUES (7004, 7004)');
+
+	$pair->both_sql('CREATE TABLE log_5 (LIKE log INCLUDING ALL)');
+	$pair->target_sql('ALTER TABLE log ATTACH PARTITION log_5 FOR VALUES FROM (500) TO (600)');
+	$pair->source_sql("$allow ALTER TABLE above.log ATTACH PARTITION log FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
+		  . 'ALTER TABLE log ATTACH PARTITION log_5 FOR VALUES FROM (500) TO (600); INSERT INTO above.log VALUES (1, 501), (2, 502); INSERT INTO log_5 VALUES (3, 503)');
+	$pair->sync(120);
+	is($pair->target_sql('SELECT count(*) FROM log_5'), '3', 'a partition of a partitioned table that has a parent is covered');
+	$pair->source_sql('TRUNCATE log_5; INSERT INTO log_5 VALUES (4, 504)');
+	$pair->sync;
+	is($pair->target_sql('SELECT string_agg(id::text, chr(32)) FROM log_5'), '4', 'also when it is emptied');
+	follows('lost by a partitioned table', 'ALTER TABLE above.log DETACH PARTITION log; DROP SCHEMA above CASCADE');
+};
+
 subtest 'a table dropped' => sub {
 	$pair->source_sql("$allow DROP TABLE log");
 	$pair->forget_tables;
