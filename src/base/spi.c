@@ -17,6 +17,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 typedef struct MtSpiParams
 {
@@ -25,6 +26,7 @@ typedef struct MtSpiParams
 	char	   *nulls;
 } MtSpiParams;
 
+static void begin(MtSpiScope *scope, Oid role, int context);
 static MtSpiParams make_params(int nargs, const MtArg *args);
 static SPIPlanPtr prepare(const char *sql, int nargs, Oid *types);
 static uint64 check_outcome(int outcome, int expected, const char *sql);
@@ -82,9 +84,67 @@ mt_spi_begin(MtSpiScope *scope)
 void
 mt_spi_begin_as(MtSpiScope *scope, Oid role)
 {
+	begin(scope, role, SECURITY_LOCAL_USERID_CHANGE);
+	scope->foreign_code = false;
+}
+
+/* mt_spi_begin_table opens a scope for a table's rows. */
+void
+mt_spi_begin_table(MtSpiScope *scope, Oid owner, Oid relid, bool writes)
+{
+	Oid			role = mt_spi_table_role(owner, relid, writes);
+
+	begin(scope, role, mt_spi_table_context(role, owner));
+	scope->foreign_code = true;
+}
+
+/*
+ * mt_spi_table_role returns the table's owner, whose rights the migration's owner has to have.  Who may but read
+ * a table, as is enough to push it, reads it as himself.
+ */
+Oid
+mt_spi_table_role(Oid owner, Oid relid, bool writes)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			role;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE), errmsg("a table of the migration does not exist any more")));
+	role = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	if (has_privs_of_role(owner, role))
+		return role;
+	if (writes)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\", the owner of the migration, has not the rights of the owner of table \"%s\"",
+						GetUserNameFromId(owner, false), get_rel_name(relid)),
+				 errhint("Run GRANT %s TO %s.", quote_identifier(GetUserNameFromId(role, false)),
+						 quote_identifier(GetUserNameFromId(owner, false)))));
+	return owner;
+}
+
+/* mt_spi_table_context restricts what code of a role may do that has not the rights of the migration's owner anyway. */
+int
+mt_spi_table_context(Oid role, Oid owner)
+{
+	int			context = SECURITY_LOCAL_USERID_CHANGE;
+
+	/* Row security is looked at before: it must not hide rows from the table's owner alone. */
+	if (role != owner)
+		context |= SECURITY_NOFORCE_RLS;
+	if (!has_privs_of_role(role, owner))
+		context |= SECURITY_RESTRICTED_OPERATION;
+	return context;
+}
+
+static void
+begin(MtSpiScope *scope, Oid role, int context)
+{
 	scope->caller = CurrentMemoryContext;
 	GetUserIdAndSecContext(&scope->saved_user, &scope->saved_context);
-	SetUserIdAndSecContext(role, scope->saved_context | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(role, scope->saved_context | context);
 	scope->guc_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -98,7 +158,7 @@ mt_spi_end(MtSpiScope *scope)
 {
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
-	AtEOXact_GUC(true, scope->guc_level);
+	AtEOXact_GUC(!scope->foreign_code, scope->guc_level);
 	SetUserIdAndSecContext(scope->saved_user, scope->saved_context);
 	MemoryContextSwitchTo(scope->caller);
 }

@@ -23,6 +23,7 @@ typedef struct MtSpiScope
 	Oid			saved_user;
 	int			saved_context;
 	int			guc_level;
+	bool		foreign_code;	/* what somebody else's code has set is undone */
 	MemoryContext caller;		/* where results that outlive the scope go */
 } MtSpiScope;
 
@@ -47,6 +48,17 @@ typedef struct MtArg
 /* Opens a scope as the extension's owner; the second form as another role. */
 extern void mt_spi_begin(MtSpiScope *scope);
 extern void mt_spi_begin_as(MtSpiScope *scope, Oid role);
+
+/*
+ * Opens a scope for rows of a table of a migration: as the table's owner, since triggers, checks, index expressions
+ * and casts that he has made run there, and must not do so with the rights of the migration's owner.
+ */
+extern void mt_spi_begin_table(MtSpiScope *scope, Oid owner, Oid relid, bool writes);
+
+/* The role of such a scope; and the security context that goes with a role, for code that has no scope. */
+extern Oid mt_spi_table_role(Oid owner, Oid relid, bool writes);
+extern int mt_spi_table_context(Oid role, Oid owner);
+
 extern void mt_spi_end(MtSpiScope *scope);
 
 /* Executes one statement and checks that it ended as expected; returns rows. */

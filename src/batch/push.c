@@ -85,8 +85,9 @@ begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch)
 	push->batch = batch;
 	push->keep_digest = mt_option_bool(migration->id, "batch_digest");
 	push->pace.rate = mt_option_integer(migration->id, "copy_rate");
-	push->here.role = migration->owner;
-	batch->reverse = migration->phase >= MT_READ_TARGET;
+	push->here.owner = migration->owner;
+	push->here.relid = push->relation->relid;
+	batch->reverse = push->here.writes = migration->phase >= MT_READ_TARGET;
 	batch->mode = push->policy->mode;
 	check_phase(migration);
 	if (strcmp(push->relation->tier, "batch") != 0)
@@ -213,6 +214,7 @@ describe(MtPush *push)
 {
 	Relation	table;
 	bool		view;
+	Oid			role;
 
 	check_rights(push);
 	table = table_open(push->relation->relid, AccessShareLock);
@@ -223,7 +225,8 @@ describe(MtPush *push)
 		push->batch->mode = "refresh";
 	mt_push_check_columns(push);
 	push->digest = mt_sql_row_digest(push->columns, "t.");
-	push->owner = pstrdup(quote_identifier(GetUserNameFromId(push->migration->owner, false)));
+	role = mt_spi_table_role(push->migration->owner, push->relation->relid, push->here.writes);
+	push->owner = pstrdup(quote_identifier(GetUserNameFromId(role, false)));
 	if (strcmp(push->batch->mode, "append") == 0)
 		push->mark_type = format_type_extended(mt_push_watermark(push)->type, -1,
 											   FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);

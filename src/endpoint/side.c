@@ -12,7 +12,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 
-static MtRows *execute_here(Oid role, const char *sql);
+static MtRows *execute_here(const MtSide *side, const char *sql);
 static MtRows *copy_result(MemoryContext context);
 
 /* mt_side_begin begins a transaction for writing. */
@@ -65,7 +65,7 @@ mt_side_query(MtSide *side, const char *sql)
 {
 	if (side->remote != NULL)
 		return mt_remote_query(side->remote, sql, MT_NO_PARAMS);
-	return execute_here(side->role, sql);
+	return execute_here(side, sql);
 }
 
 /* mt_side_execute runs one statement and returns the rows affected. */
@@ -82,7 +82,7 @@ mt_side_manage(MtSide *side, const char *sql)
 	if (side->remote != NULL)
 		mt_remote_run(side->remote, sql);
 	else
-		(void) execute_here(InvalidOid, sql);
+		(void) execute_here(NULL, sql);
 }
 
 /* mt_side_query_ours reads what is ours on a side. */
@@ -91,7 +91,7 @@ mt_side_query_ours(MtSide *side, const char *sql)
 {
 	if (side->remote != NULL)
 		return mt_remote_query(side->remote, sql, MT_NO_PARAMS);
-	return execute_here(InvalidOid, sql);
+	return execute_here(NULL, sql);
 }
 
 /* mt_side_query_both lets the target work while this database does. */
@@ -105,16 +105,16 @@ mt_side_query_both(MtSide *one, const char *one_sql, MtRows **one_rows,
 		return;
 	}
 	mt_remote_ask(one->remote, one_sql, MT_NO_PARAMS);
-	*other_rows = execute_here(other->role, other_sql);
+	*other_rows = execute_here(other, other_sql);
 	*one_rows = mt_remote_answer(one->remote);
 }
 
 /*
- * execute_here runs statements as a role, or as the extension's owner; in a transaction of their own
+ * execute_here runs statements about a side's table, or about what is ours; in a transaction of their own
  * where none is open.
  */
 static MtRows *
-execute_here(Oid role, const char *sql)
+execute_here(const MtSide *side, const char *sql)
 {
 	MtSpiScope	scope;
 	MtRows	   *rows;
@@ -123,7 +123,10 @@ execute_here(Oid role, const char *sql)
 
 	if (alone)
 		mt_xact_begin();
-	mt_spi_begin_as(&scope, OidIsValid(role) ? role : mt_extension_owner());
+	if (side != NULL)
+		mt_spi_begin_table(&scope, side->owner, side->relid, side->writes);
+	else
+		mt_spi_begin(&scope);
 	outcome = SPI_execute(sql, false, 0);
 	if (outcome < 0)
 		elog(ERROR, "unexpected outcome %s of query: %s", SPI_result_code_string(outcome), sql);

@@ -18,7 +18,9 @@
 typedef struct MtSide
 {
 	MtRemote   *remote;			/* NULL: this database */
-	Oid			role;			/* of statements on this database */
+	Oid			owner;			/* of the migration */
+	Oid			relid;			/* table in this database that statements are about */
+	bool		writes;			/* they write it */
 } MtSide;
 
 /* A transaction for writing. */

@@ -96,7 +96,7 @@ push_rows(MtSide *from, const char *query, MtSide *to, const char *into, MtColum
 
 	mt_remote_copy_begin(to->remote, into);
 	mt_copy_stream_begin(&stream, mt_columns_of_result(columns, 0, NULL), send_piece, &flow);
-	mt_spi_begin_as(&scope, from->role);
+	mt_spi_begin_table(&scope, from->owner, from->relid, from->writes);
 	if (SPI_execute_extended(query, &options) != SPI_OK_SELECT)
 		elog(ERROR, "unexpected outcome of query: %s", query);
 	mt_spi_end(&scope);
@@ -143,8 +143,10 @@ pull_rows(MtSide *from, const char *query, MtSide *to, const char *table, MtColu
 	List	   *names = NIL;
 	List	   *options = NIL;
 	CopyFromState copy;
+	Oid			role;
 	Oid			saved_user;
 	int			saved_context;
+	int			guc_level;
 	int64		taken;
 
 	for (int i = 0; i < columns->count; i++)
@@ -153,12 +155,15 @@ pull_rows(MtSide *from, const char *query, MtSide *to, const char *table, MtColu
 		options = list_make1(makeDefElem("format", (Node *) makeString("binary"), -1));
 	mt_remote_copy_out_begin(from->remote, query);
 	GetUserIdAndSecContext(&saved_user, &saved_context);
-	SetUserIdAndSecContext(to->role, saved_context | SECURITY_LOCAL_USERID_CHANGE);
+	role = mt_spi_table_role(to->owner, to->relid, true);
+	SetUserIdAndSecContext(role, saved_context | mt_spi_table_context(role, to->owner));
+	guc_level = NewGUCNestLevel();
 	(void) addRangeTableEntryForRelation(pstate, relation, RowExclusiveLock, NULL, false, false);
 	inflow = &flow;
 	copy = BeginCopyFrom(pstate, relation, NULL, NULL, false, give_bytes, names, options);
 	taken = (int64) CopyFrom(copy);
 	EndCopyFrom(copy);
+	AtEOXact_GUC(false, guc_level);
 	SetUserIdAndSecContext(saved_user, saved_context);
 	/* COPY stops reading at the end of the rows; what is left is the end of the stream. */
 	while (!flow.ended)

@@ -85,7 +85,7 @@ send_small(MtSync *sync, MtTable *table, bool replace)
 	sync->sending = table;
 	if (by_insert)
 		send_deletes(sync, table);
-	mt_spi_begin_as(&scope, sync->migration->owner);
+	mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, false);
 	while (mt_keys_next(table->keys, &cursor, &bytes, &length))
 	{
 		Datum		key[INDEX_MAX_KEYS];

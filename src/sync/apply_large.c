@@ -88,7 +88,7 @@ send_large(MtSync *sync, MtTable *table, bool by_insert)
 	if (table->keys == NULL)
 		return;
 	mt_remote_run(remote, mt_sql_stage_create(relation, table->columns));
-	mt_spi_begin_as(&scope, sync->migration->owner);
+	mt_spi_begin_table(&scope, sync->migration->owner, relation->relid, false);
 	store = register_keys(table);
 	if (deletes_first)
 		absent = delete_absent(sync, table);

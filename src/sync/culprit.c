@@ -176,7 +176,7 @@ look_at_table(MtLook *state, bool replace, MtLookEnd *end)
 	mt_remote_prepare(sync->remote, by_insert ? table->insert[0] : table->upsert[0],
 					  by_insert ? mt_sql_insert(table->relation, table->columns, 1) :
 						  mt_sql_upsert(table->relation, table->columns, 1));
-	mt_spi_begin_as(&scope, sync->migration->owner);
+	mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, false);
 	if (by_insert)
 		*end = send_rows(state, true, by_insert, &culprit);
 	if (*end == MT_LOOK_NOTHING)

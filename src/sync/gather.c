@@ -227,7 +227,7 @@ write_rows(MtGathered *gathered)
 	if (left == 0)
 		return;
 	gathered->sync->sending = gathered->table;
-	mt_spi_begin_as(&scope, gathered->sync->migration->owner);
+	mt_spi_begin_table(&scope, gathered->sync->migration->owner, gathered->table->relation->relid, true);
 	MemoryContextSwitchTo(gathered->sync->row_context);
 	while (left > 0)
 	{

@@ -65,14 +65,14 @@ mt_here_insert(MtSync *sync, MtTable *table, const MtField *row)
 	execute_here(sync, table, MT_HERE_INSERT, values, nulls);
 }
 
-/* execute_here runs a plan as the migration's owner, uncaptured. */
+/* execute_here runs a plan as the table's owner, uncaptured. */
 static void
 execute_here(MtSync *sync, MtTable *table, int place, Datum *values, const char *nulls)
 {
 	bool		applying = mt_capture_applying;
 	MtSpiScope	scope;
 
-	mt_spi_begin_as(&scope, sync->migration->owner);
+	mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, true);
 	mt_capture_applying = true;
 	PG_TRY();
 	{

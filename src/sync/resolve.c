@@ -119,7 +119,7 @@ execute_kept(const MtMigration *migration, const MtRelation *relation, const MtK
 	MtColumns  *columns = mt_columns_describe(RelationGetDescr(opened));
 	MtSpiScope	scope;
 
-	mt_spi_begin_as(&scope, migration->owner);
+	mt_spi_begin_table(&scope, migration->owner, relation->relid, true);
 	if (kept->row != NULL)
 		mt_spi_exec(SPI_OK_INSERT, upsert_sql(relation, columns), MT_ARGS(MT_TEXT(kept->row)));
 	else

@@ -123,7 +123,7 @@ make_room(MtSync *sync, MtTable *table, bool by_insert)
 	MtSpiScope	scope;
 
 	sync->sending = table;
-	mt_spi_begin_as(&scope, sync->migration->owner);
+	mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, true);
 	truncate_here(sync, table);
 	if (table->keys != NULL && by_insert)
 		delete_all(sync, table);

@@ -38,7 +38,7 @@ mt_side_row(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int le
 		MemoryContext context = CurrentMemoryContext;
 
 		mt_key_decode(&table->key, bytes, length, key);
-		mt_spi_begin_as(&scope, sync->migration->owner);
+		mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, false);
 		MemoryContextSwitchTo(context);
 		present = mt_table_read_row(table, key, fields, &ignored);
 		mt_spi_end(&scope);
@@ -138,7 +138,7 @@ query_here(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int
 	mt_key_decode(&table->key, bytes, length, key);
 	for (int i = 0; i < table->key.count; i++)
 		args[i] = (MtArg) {table->key.columns[i].type, key[i], false};
-	mt_spi_begin_as(&scope, sync->migration->owner);
+	mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, false);
 	if (mt_spi_exec(SPI_OK_SELECT, sql, table->key.count, args) > 0)
 		text = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);

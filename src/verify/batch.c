@@ -99,7 +99,7 @@ read_record(int32 relation)
 static void
 read_both(const MtMigration *migration, MtRelation *relation, const MtBatchRecord *record, MtContents *contents)
 {
-	MtSide		here = {.role = migration->owner};
+	MtSide		here = {.owner = migration->owner, .relid = relation->relid};
 	MtSide		there = {NULL};
 	MtRows	   *source;
 	MtRows	   *target;

@@ -106,7 +106,7 @@ mt_verify_params(const MtVerifyTable *table, const MtKeyRange *range, const char
 	return count;
 }
 
-/* mt_verify_local runs a statement on the source as the migration's owner, whom row security must not blind. */
+/* mt_verify_local runs a statement on the source, where row security must not hide rows. */
 MtRows *
 mt_verify_local(const MtVerifyTable *table, const char *sql, int nparams, const char *const *params)
 {
@@ -116,7 +116,7 @@ mt_verify_local(const MtVerifyTable *table, const char *sql, int nparams, const 
 
 	for (int i = 0; i < nparams; i++)
 		args[i] = (MtArg) MT_TEXT(params[i]);
-	mt_spi_begin_as(&scope, table->owner);
+	mt_spi_begin_table(&scope, table->owner, table->relation->relid, false);
 	rows = copy_result(mt_spi_exec(SPI_OK_SELECT, sql, nparams, args), scope.caller);
 	mt_spi_end(&scope);
 	return rows;

@@ -1,0 +1,97 @@
+# Code that the owner of a table has tied to it (triggers, checks, casts) runs with his rights, not with those of the
+# migration's owner, who is a superuser here: whatever we write on the source, and whatever we read. What a superuser
+# himself does with the table is his own affair, so the test writes it as its owner.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use MigrateTiers::Phases;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $pair = MigrateTiers::Pair->new('owner');
+my $schema = <<'SQL';
+CREATE ROLE app LOGIN;
+GRANT CREATE ON SCHEMA public TO app;
+SET ROLE app;
+CREATE TABLE public.ran (role text, place text);
+CREATE FUNCTION grab(place text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE LOG 'code of the table''s owner runs in a % as %', place, current_user;
+	EXECUTE 'ALTER ROLE app SUPERUSER';
+EXCEPTION WHEN insufficient_privilege OR read_only_sql_transaction THEN
+	NULL;
+END $$;
+CREATE TYPE mood AS ENUM ('high', 'low');
+CREATE FUNCTION name_of(m mood) RETURNS text LANGUAGE plpgsql SET search_path = public AS
+$$ BEGIN PERFORM grab('cast'); RETURN CASE WHEN m = 'high' THEN 'high' ELSE 'low' END; END $$;
+CREATE CAST (mood AS text) WITH FUNCTION name_of(mood);
+CREATE TABLE item (id int PRIMARY KEY, v text);
+CREATE TABLE mood_key (m mood PRIMARY KEY, v text);
+CREATE TABLE mood_sum (m mood PRIMARY KEY, n int);
+SQL
+$pair->both_sql($schema);
+# Only on the source: what fires there for our own writes.
+$pair->source_sql(<<'SQL');
+SET ROLE app;
+CREATE FUNCTION spy() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+BEGIN
+	PERFORM grab('trigger');
+	PERFORM set_config('work_mem', '64kB', false);
+	INSERT INTO ran VALUES (current_user, TG_OP);
+	RETURN NULL;
+END $$;
+CREATE TRIGGER spy AFTER INSERT OR UPDATE OR DELETE ON item FOR EACH ROW EXECUTE FUNCTION spy();
+ALTER TABLE item ENABLE ALWAYS TRIGGER spy;
+INSERT INTO item SELECT i, 'old' FROM generate_series(1, 5000) i;
+INSERT INTO mood_key VALUES ('high', 'a'), ('low', 'b');
+INSERT INTO mood_sum VALUES ('high', 1), ('low', 2);
+SQL
+$pair->declare;
+$pair->source_sql(q{SELECT migrate_tiers.untag('mood_sum')});
+$pair->source_sql(q{SELECT migrate_tiers.tag('ran', 'ignored'), migrate_tiers.tag('mood_sum', 'batch')});
+$pair->advance;
+$pair->sync;
+nobody_rose('the copy');
+$pair->source_sql(q{SELECT migrate_tiers.push_batch('mood_sum'); UPDATE mood_sum SET n = 3; SELECT migrate_tiers.push_batch('mood_sum')});
+nobody_rose('pushes');
+ready($pair, 'dual_write');
+nobody_rose('a verification');
+$pair->advance('dual_write');
+$pair->source_sql('TRUNCATE ran');
+
+$pair->target_sql(q{INSERT INTO item VALUES (9001, 'new'); UPDATE item SET v = 'changed' WHERE id = 1; DELETE FROM item WHERE id = 2});
+$pair->sync_back;
+is(roles(), 'app', 'a small tick runs the trigger as the table\'s owner');
+nobody_rose('a small tick back');
+$pair->source_sql('TRUNCATE ran');
+$pair->target_sql(q{UPDATE item SET v = 'all'});
+$pair->sync_back;
+is(roles(), 'app', 'a large tick, too');
+nobody_rose('a large tick back');
+
+$pair->source_sql('SELECT migrate_tiers.pause()');
+$pair->source_sql(q{SET ROLE app; UPDATE item SET v = 's' WHERE id = 10});
+$pair->target_sql(q{UPDATE item SET v = 't' WHERE id = 10});
+$pair->source_sql('SELECT migrate_tiers.resume()');
+ok($pair->wait_until(source => 'SELECT count(*) = 1 FROM migrate_tiers.conflicts'), 'a conflict');
+$pair->source_sql('TRUNCATE ran');
+$pair->source_sql(q{SELECT migrate_tiers.resolve_conflict(id, CASE winner WHEN 'source' THEN 'target' ELSE 'source' END) FROM migrate_tiers.conflicts});
+is(roles(), 'app', 'and what settles it');
+nobody_rose('resolve_conflict');
+
+$pair->finish;
+done_testing();
+
+sub roles { return $pair->source_sql(q{SELECT string_agg(DISTINCT role, ',') FROM ran}); }
+
+sub nobody_rose
+{
+	my ($what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is($pair->source_sql(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'app'}), 'f', "$what: nobody has become a superuser");
+	my %as = map { $_ => 1 } slurp_file($pair->source->logfile) =~ /LOG:  code of the table's owner runs in a \w+ as (\w+)/g;
+	is(join(',', grep { $_ ne 'app' } sort keys %as), '', 'his code had no rights but his');
+	return;
+}
