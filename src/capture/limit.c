@@ -20,7 +20,7 @@
 
 static bool is_full(const MtQueue *queue);
 static bool is_dropped(MtLimit *limit, const MtQueue *queue, int32 relation);
-static void disarm(MtLimit *limit, const MtQueue *queue, int32 relation);
+static bool disarm(MtLimit *limit, const MtQueue *queue, int32 relation);
 
 /* mt_limit_refresh reads which tables are disarmed. */
 void
@@ -103,18 +103,23 @@ is_dropped(MtLimit *limit, const MtQueue *queue, int32 relation)
 		return false;
 	/* A row of another subtransaction may have been rolled back since. */
 	if (limit->added != relation || limit->added_in != GetCurrentSubTransactionId())
-		disarm(limit, queue, relation);
+		return disarm(limit, queue, relation);
 	return true;
 }
 
-/* disarm says that notes of a table are dropped from now on. */
-static void
+/* disarm says that notes of a table are dropped from now on; false where they may not be any more. */
+static bool
 disarm(MtLimit *limit, const MtQueue *queue, int32 relation)
 {
-	mt_disarmed_add(queue->migration, relation);
+	if (!mt_disarmed_add(queue->migration, relation))
+	{
+		limit->full = false;
+		return false;
+	}
 	limit->added = relation;
 	limit->added_in = GetCurrentSubTransactionId();
 	ereport(LOG,
 			(errmsg("the queue of migration %d has reached its limit", queue->migration),
 			 errdetail("Changes of table %d of the migration are not noted any more; it will be copied again.", relation)));
+	return true;
 }

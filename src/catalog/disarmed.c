@@ -12,12 +12,14 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
 #include "catalog/migration.h"
+#include "catalog/queue.h"
 
 /* mt_disarmed_list lists the tables of a migration that a snapshot sees disarmed. */
 List *
@@ -49,20 +51,41 @@ mt_disarmed_list(int32 migration, Snapshot snapshot)
 	return relations;
 }
 
+/* mt_disarmed_is_final asks for a lock that whoever adds a row holds until its end, and gives it back. */
+bool
+mt_disarmed_is_final(void)
+{
+	Oid			table = mt_extension_table("disarmed");
+
+	if (!ConditionalLockRelationOid(table, ShareLock))
+		return false;
+	UnlockRelationOid(table, ShareLock);
+	return true;
+}
+
 /* mt_disarmed_add adds a row, and has every backend read them again when it is committed. */
-void
+bool
 mt_disarmed_add(int32 migration, int32 relation)
 {
 	Relation	table = table_open(mt_extension_table("disarmed"), RowExclusiveLock);
 	Datum		values[3] = {Int32GetDatum(migration), Int32GetDatum(relation),
 							 TimestampTzGetDatum(GetCurrentTimestamp())};
 	bool		nulls[3] = {false, false, false};
-	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(table), values, nulls);
+	MtQueue		queue;
+	HeapTuple	tuple;
 
+	/* What the writer knows of the migration may be older than the lock. */
+	if (!mt_queue_load(migration, &queue) || queue.limit == 0)
+	{
+		table_close(table, RowExclusiveLock);
+		return false;
+	}
+	tuple = heap_form_tuple(RelationGetDescr(table), values, nulls);
 	heap_insert(table, tuple, GetCurrentCommandId(true), 0, NULL);
 	heap_freetuple(tuple);
-	table_close(table, RowExclusiveLock);
+	table_close(table, NoLock);
 	mt_migration_invalidate();
+	return true;
 }
 
 /* mt_disarmed_forget deletes the rows for a table. */

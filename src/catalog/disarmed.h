@@ -17,6 +17,11 @@
  * first transaction that finds it full, and nothing from those behind.
  *
  * Nobody waits for anybody: rows are added only, and there is no index.
+ *
+ * Nothing may be dropped any more when the target is to be written.  Who adds a row holds a
+ * lock on the table of rows until its transaction ends, and looks under that lock whether it
+ * may; who forbids it (catalog/queue.c) and has committed that finds the lock free once, and
+ * has then seen every row there will be.
  */
 #ifndef MT_DISARMED_H
 #define MT_DISARMED_H
@@ -29,8 +34,11 @@
 /* Ids of the tables that have a row, each once; snapshot NULL: all that is committed now. */
 extern List *mt_disarmed_list(int32 migration, Snapshot snapshot);
 
-/* Adds a row in the name of the current (sub)transaction. */
-extern void mt_disarmed_add(int32 migration, int32 relation);
+/* Whether all who may have dropped notes since that was forbidden have ended; does not wait. */
+extern bool mt_disarmed_is_final(void);
+
+/* Adds a row in the name of the current (sub)transaction; false where nothing may be dropped any more. */
+extern bool mt_disarmed_add(int32 migration, int32 relation);
 
 /* Deletes the rows for a table; whoever calls it holds the lock of an attachment. */
 extern void mt_disarmed_forget(int32 relation);

@@ -95,6 +95,7 @@ mt_queue_load(int32 migration, MtQueue *queue)
 	HeapTuple	tuple;
 	bool		found = false;
 	bool		may_drop = false;
+	bool		reversing = false;
 
 	if (!OidIsValid(table))
 		return false;
@@ -128,6 +129,8 @@ mt_queue_load(int32 migration, MtQueue *queue)
 				queue->limit = DatumGetInt64(values[i]);
 			else if (strcmp(name, "phase") == 0)
 				may_drop = mt_phase_parse(TextDatumGetCString(values[i])) <= MT_SYNCING;
+			else if (strcmp(name, "reversing") == 0)
+				reversing = DatumGetBool(values[i]);
 			else if (strcmp(name, "worker_pid") == 0)
 				queue->worker_pid = DatumGetInt32(values[i]);
 			else if (strcmp(name, "queue_retention") == 0)
@@ -147,7 +150,8 @@ mt_queue_load(int32 migration, MtQueue *queue)
 	}
 	systable_endscan(scan);
 	table_close(relation, AccessShareLock);
-	if (found && !may_drop)
+	/* Where the target may be written, or is about to be, no table can be copied again: nothing may be dropped. */
+	if (found && (!may_drop || reversing))
 		queue->limit = 0;
 	queue->valid = found;
 	return found;

@@ -49,6 +49,7 @@ static const MtGateDef gate_defs[] = {
 	{MT_SYNCING, MT_DUAL_WRITE, "clocks", mt_gate_clocks},
 
 	{MT_DUAL_WRITE, MT_READ_TARGET, "instances", mt_gate_instances},
+	{MT_DUAL_WRITE, MT_READ_TARGET, "copied", mt_gate_copied},
 	{MT_DUAL_WRITE, MT_READ_TARGET, "running", mt_gate_running},
 	{MT_DUAL_WRITE, MT_READ_TARGET, "forward_lag", mt_gate_forward_lag},
 	{MT_DUAL_WRITE, MT_READ_TARGET, "reverse_lag", mt_gate_reverse_lag},

@@ -10,9 +10,12 @@
  */
 #include "phase/step.h"
 
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/errors.h"
 #include "base/spi.h"
+#include "catalog/disarmed.h"
 #include "catalog/reverse.h"
 #include "catalog/worker.h"
 #include "catalog/worker_wait.h"
@@ -41,6 +44,8 @@ static char *describe_open(const MtMigration *migration, const MtRelation *relat
 static void publish_read_target(MtTransition *transition, MtRelation *relation);
 static void publish_dual_write(MtTransition *transition, MtRelation *relation);
 static char *describe_publish(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void require_in_sync(const MtMigration *migration);
+static void require_no_dropping(void);
 static void set_reversing(int32 migration, bool reversing);
 
 const MtStep mt_steps_dual[] = {
@@ -108,7 +113,8 @@ describe_attach(const MtMigration *migration, const MtRelation *relation, bool i
 /*
  * begin_reverse begins to send back what is written on the target from here on.
  *
- * Nobody writes there yet but us: so the first mark is any snapshot of this moment.
+ * Nobody writes there yet but us: so the first mark is any snapshot of this moment.  From here on no table is
+ * copied again, and so nothing of the queue may be dropped (catalog/queue.c); what was dropped before bars the way.
  */
 static void
 begin_reverse(MtTransition *transition, MtRelation *relation)
@@ -116,6 +122,7 @@ begin_reverse(MtTransition *transition, MtRelation *relation)
 	MtMigration *now = mt_migration_by_id(transition->migration->id, false);
 	MtRows	   *rows;
 
+	require_in_sync(now);
 	if (now->reversing)
 		return;
 	rows = mt_remote_query(mt_transition_remote(transition), "SELECT pg_catalog.pg_current_snapshot()", MT_NO_PARAMS);
@@ -171,11 +178,17 @@ describe_drain(const MtMigration *migration, const MtRelation *relation, bool in
 	return pstrdup("wait until every change of the target is on the source");
 }
 
+/*
+ * open_target lets applications write, at the last moment before which a table could be found unfit for that:
+ * gates were looked at long ago, perhaps by a call that was cut off.
+ */
 static void
 open_target(MtTransition *transition, MtRelation *relation)
 {
 	MtRemote   *remote = mt_transition_remote(transition);
 
+	require_no_dropping();
+	require_in_sync(transition->migration);
 	mt_target_fence_open(remote, transition->migration);
 	mt_target_publish_phase(remote, transition->migration, MT_DUAL_WRITE);
 }
@@ -215,6 +228,42 @@ static char *
 describe_publish(const MtMigration *migration, const MtRelation *relation, bool inverse)
 {
 	return psprintf("UPDATE migrate_tiers.migration SET phase = '%s'", inverse ? "dual_write" : "read_target");
+}
+
+/* require_in_sync refuses to go on while the target does not have each realtime table whole, with its key. */
+static void
+require_in_sync(const MtMigration *migration)
+{
+	List	   *disarmed = mt_disarmed_list(migration->id, NULL);
+	ListCell   *cell;
+
+	foreach(cell, mt_relation_list(migration->id, "realtime"))
+	{
+		const MtRelation *relation = (const MtRelation *) lfirst(cell);
+		bool		armed = !list_member_int(disarmed, relation->id);
+
+		if (armed && strcmp(relation->state, "syncing") == 0)
+			continue;
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_GATE_FAILED),
+				 errmsg("migration \"%s\" cannot go to phase %s yet", migration->name, mt_phase_name(MT_DUAL_WRITE)),
+				 errdetail(armed ? "Table %s is in state %s: the target may not be written before it is in sync." :
+					 "Changes of table %s were not noted, since the queue has reached queue_limit: it is copied again"
+						   " (state %s) before the target may be written.",
+						   quote_qualified_identifier(relation->schema, relation->name), relation->state),
+				 errhint("Wait for the copy: SELECT migrate_tiers.wait_for_sync(timeout => '1 hour'); then verify and advance again.")));
+	}
+}
+
+/* require_no_dropping has the step tried again until those have ended who began before begin_reverse. */
+static void
+require_no_dropping(void)
+{
+	if (!mt_disarmed_is_final())
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("a transaction that found the queue full has not ended"),
+				 errhint("Look for who holds a lock on migrate_tiers.disarmed in pg_locks.")));
 }
 
 static void

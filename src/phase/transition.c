@@ -42,6 +42,7 @@ typedef void (*MtAction)(MtTransition *transition, MtRelation *relation);
 static const MtMove *check_open(const MtMigration *migration, MtPhase from, MtPhase open_to, MtPhase to, bool advance);
 static const char *hint_of_neighbour(MtPhase phase, bool advance);
 static void run_locked(MtMigration *migration, MtPhase to, bool advance, MemoryContext context);
+static bool is_gated(const MtTransition *transition, bool advance);
 static void open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance);
 static ErrorData *run_steps(MtTransition *transition, const MtMove *move, bool forward);
 static ErrorData *run_item(MtTransition *transition, const MtStep *step, MtRelation *relation, bool forward);
@@ -171,6 +172,20 @@ run_locked(MtMigration *migration, MtPhase to, bool advance, MemoryContext conte
 	ereport(NOTICE, (errmsg("migration \"%s\" is in phase %s", migration->name, mt_phase_name(to))));
 }
 
+/*
+ * is_gated says whether gates are examined.
+ *
+ * Of what was cut off, undoing is never refused, nor is finishing a way back; the way on is examined anew, since
+ * what let it through may be long ago.  Preflight is not: it is about the sides before the first step.
+ */
+static bool
+is_gated(const MtTransition *transition, bool advance)
+{
+	if (transition->migration->transition == NULL)
+		return true;
+	return !transition->undoing && advance && transition->from != MT_PLANNED;
+}
+
 /* open_transition checks the gates and begins the journal. */
 static void
 open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance)
@@ -180,8 +195,7 @@ open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bo
 	transition->to = to;
 	transition->undoing = to == migration->phase;
 	transition->relations = mt_relation_list(migration->id, "realtime");
-	/* What was cut off was let through before, and undoing is never refused. */
-	if (migration->transition == NULL)
+	if (is_gated(transition, advance))
 	{
 		List	   *gates;
 

@@ -92,7 +92,7 @@ sub cut
 	my $before = $self->phase;
 	my $worker = (worker_pids($source, 'sync'))[0];
 
-	$self->gates($to);
+	$self->gates($to, $to eq 'finished');
 	$kind = 'caller' if $kind eq 'worker' && !$worker;
 	# A worker that the transition itself has ended by then, or that is at its very end, cannot be killed any more.  Where its
 	# death ends nobody else, the session is still our parent a while later.
@@ -154,6 +154,8 @@ sub settle
 	{
 		my ($how, $where) = $undo ? ($call eq 'advance' ? 'revert' : 'advance', $from) : ($call, $to);
 		sql_fails($self->{source}, "CALL migrate_tiers.advance('planned')", 'MT003', qr/was cut off/, '... nothing else is done meanwhile') if rand() < 0.1;
+		# What goes forward finds the gates closed until a worker that has just come knows the lag.
+		$self->gates($where, 1) if $how eq 'advance' && !$undo && $from ne 'planned';
 		sql($self->{source}, "CALL migrate_tiers.$how('$where')");
 		$self->phase_is($where, $undo ? '... is undone' : '... is finished');
 	}
@@ -174,9 +176,9 @@ sub go
 
 sub gates
 {
-	my ($self, $to) = @_;
+	my ($self, $to, $cut_off) = @_;
 
-	return if $self->under_way ne '';
+	return if $self->under_way ne '' && !$cut_off;
 	if ($to eq 'dual_write')
 	{
 		wait_synced($self->{source});
