@@ -115,8 +115,8 @@ set_paused(const MtMigration *migration, bool paused)
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET paused = $2 WHERE id = $1",
-				MT_ARGS(MT_INT4(migration->id), MT_BOOL(paused)));
+	mt_spi_exec_latest(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET paused = $2 WHERE id = $1",
+					   MT_ARGS(MT_INT4(migration->id), MT_BOOL(paused)));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
 }
@@ -143,10 +143,10 @@ raise_timeout(const MtMigration *migration)
 	char	   *stopped;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_SELECT,
-				"SELECT CASE WHEN paused THEN 'sending is paused' ELSE coalesce(stopped, copy_error) END"
-				" FROM migrate_tiers.migration WHERE id = $1",
-				MT_ARGS(MT_INT4(migration->id)));
+	mt_spi_exec_latest(SPI_OK_SELECT,
+					   "SELECT CASE WHEN paused THEN 'sending is paused' ELSE coalesce(stopped, copy_error) END"
+					   " FROM migrate_tiers.migration WHERE id = $1",
+					   MT_ARGS(MT_INT4(migration->id)));
 	stopped = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
 	ereport(ERROR,

@@ -9,6 +9,7 @@
 #include "nodes/parsenodes.h"
 
 #include "api/result.h"
+#include "base/xact.h"
 #include "catalog/relation.h"
 #include "phase/rehearse.h"
 #include "phase/transition.h"
@@ -111,6 +112,7 @@ begin_procedure(FunctionCallInfo fcinfo, const char *name)
 				 errhint("CALL it outside of a transaction, and not from a function.")));
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	mt_xact_first();
 }
 
 static void

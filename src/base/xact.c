@@ -1,10 +1,12 @@
 /*
  * xact.c
- *	  Transactions of a worker: see xact.h.
+ *	  Transactions of workers and procedures: see xact.h.
  */
 #include "base/xact.h"
 
 #include "access/xact.h"
+#include "executor/spi.h"
+#include "tcop/pquery.h"
 #include "utils/hsearch.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -45,6 +47,24 @@ mt_xact_abort(MemoryContext context)
 	AtEOXact_HashTables(false);
 	MemoryContextSwitchTo(context);
 	return error;
+}
+
+/* mt_xact_next sets the level before the transaction's first snapshot. */
+void
+mt_xact_next(void)
+{
+	SPI_commit();
+	XactIsoLevel = XACT_READ_COMMITTED;
+}
+
+/* mt_xact_first leaves the caller with an active snapshot, as it had one before. */
+void
+mt_xact_first(void)
+{
+	if (XactIsoLevel == XACT_READ_COMMITTED)
+		return;
+	mt_xact_next();
+	EnsurePortalSnapshotExists();
 }
 
 /* mt_xact_try runs an action in a subtransaction; the subtransaction ends with what it locked if that fails. */

@@ -1,7 +1,7 @@
 /*
  * xact.h
  *	  Transactions of a worker: each with an active snapshot, which SPI wants.
- *	  And what may fail inside of one, without ending it.
+ *	  Those of a procedure.  And what may fail inside of one, without ending it.
  */
 #ifndef MT_XACT_H
 #define MT_XACT_H
@@ -13,6 +13,15 @@ extern void mt_xact_commit(void);
 
 /* In PG_CATCH: ends the transaction that failed; returns its error in a memory context, the current one from here. */
 extern ErrorData *mt_xact_abort(MemoryContext context);
+
+/*
+ * Of a procedure: commits, and begins the next transaction as READ COMMITTED whatever the default is, since it
+ * has to see what others commit while it waits, and to change rows that they have changed.
+ */
+extern void mt_xact_next(void);
+
+/* The same before its first step, where the transaction that it was called in is of another kind. */
+extern void mt_xact_first(void);
 
 /*
  * Runs an action in a subtransaction and returns its error, or NULL.  What it

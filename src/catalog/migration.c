@@ -3,8 +3,8 @@
  *	  Reads migrate_tiers.migration, decides who may drive a migration, and
  *	  holds the lock under which its declaration and its phase change.
  *
- * A row is read afresh each time: what a caller decides upon must be read
- * after mt_migration_lock.
+ * A row is read afresh each time, whatever the snapshot of the transaction: what a
+ * caller decides upon must be read after mt_migration_lock.
  */
 #include "catalog/migration.h"
 
@@ -120,7 +120,7 @@ mt_migration_by_id(int32 id, bool missing_ok)
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	if (mt_spi_exec(SPI_OK_SELECT, COLUMNS "WHERE id = $1", MT_ARGS(MT_INT4(id))) > 0)
+	if (mt_spi_exec_latest(SPI_OK_SELECT, COLUMNS "WHERE id = $1", MT_ARGS(MT_INT4(id))) > 0)
 		migration = read_row(&scope, 0);
 	mt_spi_end(&scope);
 	if (migration == NULL && !missing_ok)
@@ -213,7 +213,7 @@ list_migrations(void)
 	uint64		count;
 
 	mt_spi_begin(&scope);
-	count = mt_spi_exec(SPI_OK_SELECT, COLUMNS "ORDER BY id", MT_NO_ARGS);
+	count = mt_spi_exec_latest(SPI_OK_SELECT, COLUMNS "ORDER BY id", MT_NO_ARGS);
 	for (uint64 row = 0; row < count; row++)
 	{
 		MtMigration *migration = read_row(&scope, row);
@@ -233,7 +233,7 @@ get_by_name(const char *name)
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	if (mt_spi_exec(SPI_OK_SELECT, COLUMNS "WHERE name::pg_catalog.text = $1", MT_ARGS(MT_TEXT(name))) > 0)
+	if (mt_spi_exec_latest(SPI_OK_SELECT, COLUMNS "WHERE name::pg_catalog.text = $1", MT_ARGS(MT_TEXT(name))) > 0)
 		migration = read_row(&scope, 0);
 	mt_spi_end(&scope);
 	if (migration == NULL)
@@ -296,7 +296,8 @@ mt_migration_keep_mark(int32 id, const char *mark, TimestampTz time)
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3 WHERE id = $1",
-				MT_ARGS(MT_INT4(id), MT_TEXT(mark), {TIMESTAMPTZOID, TimestampTzGetDatum(time), false}));
+	mt_spi_exec_latest(SPI_OK_UPDATE,
+					   "UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3 WHERE id = $1",
+					   MT_ARGS(MT_INT4(id), MT_TEXT(mark), {TIMESTAMPTZOID, TimestampTzGetDatum(time), false}));
 	mt_spi_end(&scope);
 }

@@ -9,7 +9,6 @@
  */
 #include "phase/rehearse.h"
 
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
@@ -17,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
+#include "base/xact.h"
 #include "catalog/option.h"
 #include "phase/wait.h"
 
@@ -102,7 +102,7 @@ check_sync(const char *name)
 		ereport(NOTICE, (errmsg("sync works in phase %s", mt_phase_name(migration->phase))));
 	}
 	PopActiveSnapshot();
-	SPI_commit();
+	mt_xact_next();
 }
 
 static void

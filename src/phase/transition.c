@@ -16,7 +16,6 @@
 #include "phase/transition.h"
 
 #include "access/xact.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
@@ -29,6 +28,7 @@
 
 #include "base/errors.h"
 #include "base/lock.h"
+#include "base/xact.h"
 #include "catalog/journal.h"
 #include "catalog/option.h"
 #include "catalog/worker.h"
@@ -207,7 +207,7 @@ open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bo
 	}
 	else
 		transition->id = mt_journal_begin(migration, to, NULL);
-	SPI_commit();
+	mt_xact_next();
 }
 
 /* run_steps runs the steps of a move one way; returns the error that ended it, or NULL. */
@@ -288,7 +288,7 @@ run_protected(MtTransition *transition, const char *name, MtRelation *relation, 
 	}
 	PG_END_TRY();
 	CurrentResourceOwner = owner;
-	SPI_commit();
+	mt_xact_next();
 	MemoryContextSwitchTo(transition->context);
 	return error;
 }
@@ -331,7 +331,7 @@ static void
 end_transition(MtTransition *transition, const char *outcome, MtPhase phase, const char *error, bool settled)
 {
 	mt_journal_end(transition->id, transition->migration, outcome, phase, error, settled);
-	SPI_commit();
+	mt_xact_next();
 	MemoryContextSwitchTo(transition->context);
 }
 
