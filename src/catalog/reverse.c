@@ -28,6 +28,22 @@ mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time)
 	mt_spi_end(&scope);
 }
 
+/* mt_reverse_mark_time returns the moment up to which the source has everything. */
+TimestampTz
+mt_reverse_mark_time(int32 migration)
+{
+	MtSpiScope	scope;
+	TimestampTz time;
+	bool		isnull;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT, "SELECT max(mark_time) FROM migrate_tiers.reverse_mark WHERE migration = $1",
+				MT_ARGS(MT_INT4(migration)));
+	time = DatumGetTimestampTz(mt_spi_datum(0, 1, &isnull));
+	mt_spi_end(&scope);
+	return isnull ? 0 : time;
+}
+
 /* mt_reverse_mark_trim deletes old marks. */
 void
 mt_reverse_mark_trim(int32 migration)

@@ -16,6 +16,9 @@
 /* Stores a mark (a pg_snapshot of the target, as text). */
 extern void mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time);
 
+/* When the newest was taken, or 0. */
+extern TimestampTz mt_reverse_mark_time(int32 migration);
+
 /* Deletes old ones but for some; or all, when the migration goes back to one way. */
 extern void mt_reverse_mark_trim(int32 migration);
 extern void mt_reverse_mark_forget(int32 migration);

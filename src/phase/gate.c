@@ -62,12 +62,14 @@ static const MtGateDef gate_defs[] = {
 	{MT_READ_TARGET, MT_TARGET_ONLY, "running", mt_gate_running},
 	{MT_READ_TARGET, MT_TARGET_ONLY, "source_quiet", mt_gate_source_quiet},
 
+	{MT_TARGET_ONLY, MT_FINISHED, "running", mt_gate_running},
+	{MT_TARGET_ONLY, MT_FINISHED, "forward_drained", mt_gate_forward_drained},
 	{MT_TARGET_ONLY, MT_FINISHED, "finished", mt_gate_confirmed},
 
 	{MT_DUAL_WRITE, MT_SYNCING, "target_quiet", mt_gate_target_quiet},
 	{MT_DUAL_WRITE, MT_SYNCING, "reverse_drained", mt_gate_reverse_drained},
-	{MT_READ_TARGET, MT_DUAL_WRITE, "reverse_lag", mt_gate_reverse_lag},
-	{MT_TARGET_ONLY, MT_READ_TARGET, "reverse_lag", mt_gate_reverse_lag},
+	{MT_READ_TARGET, MT_DUAL_WRITE, "reverse_lag", mt_gate_lag_back},
+	{MT_TARGET_ONLY, MT_READ_TARGET, "reverse_lag", mt_gate_lag_back},
 };
 
 /* mt_gates_check evaluates the gates of a move. */

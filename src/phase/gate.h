@@ -55,6 +55,8 @@ extern void mt_gate_copied(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_running(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_forward_lag(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_reverse_lag(MtGateScope *scope, MtGate *gate);
+extern void mt_gate_lag_back(MtGateScope *scope, MtGate *gate);
+extern void mt_gate_forward_drained(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_reverse_drained(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_verified(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_conflicts(MtGateScope *scope, MtGate *gate);

@@ -8,13 +8,19 @@
  */
 #include "phase/gate.h"
 
+#include "base/errors.h"
 #include "base/spi.h"
+#include "base/xact.h"
 #include "catalog/option.h"
+
+/* Of a row of the view, s. */
+#define SYNCING "(SELECT m.syncing FROM migrate_tiers.migration AS m WHERE m.name = s.migration)"
 
 #define STATUS_HINT "SELECT * FROM migrate_tiers.status shows more."
 
 static char *ask(const char *sql, int nargs, const MtArg *args);
 static void check_lag(MtGateScope *scope, MtGate *gate, const char *column, const char *side);
+static void reach_target(void *arg);
 
 /* mt_gate_decide lets a gate pass where there is no problem. */
 void
@@ -37,12 +43,12 @@ mt_gate_copied(MtGateScope *scope, MtGate *gate)
 				   "Wait for the copy: SELECT migrate_tiers.wait_for_sync(timeout => '1 hour').");
 }
 
-/* mt_gate_running wants a worker at work, and nothing stopped. */
+/* mt_gate_running wants a worker at work, and nothing stopped; unless a transition that ends it all has ended it. */
 void
 mt_gate_running(MtGateScope *scope, MtGate *gate)
 {
 	mt_gate_decide(gate,
-				   ask("SELECT CASE WHEN s.paused THEN 'sending is paused' WHEN s.stopped IS NOT NULL THEN s.stopped"
+				   ask("SELECT CASE WHEN NOT " SYNCING " THEN NULL WHEN s.paused THEN 'sending is paused' WHEN s.stopped IS NOT NULL THEN s.stopped"
 					   " WHEN NOT s.workers_running THEN 'the worker does not run' END"
 					   " FROM migrate_tiers.status AS s WHERE s.migration::text = $1",
 					   MT_ARGS(MT_TEXT(scope->migration->name))),
@@ -64,6 +70,35 @@ mt_gate_reverse_lag(MtGateScope *scope, MtGate *gate)
 	check_lag(scope, gate, "reverse_lag", "source");
 }
 
+/*
+ * mt_gate_lag_back wants the same of a way back, but not where the target cannot be reached at all: then nothing
+ * more will come, and applications need the source.
+ */
+void
+mt_gate_lag_back(MtGateScope *scope, MtGate *gate)
+{
+	ErrorData  *error;
+
+	check_lag(scope, gate, "reverse_lag", "source");
+	if (gate->passed)
+		return;
+	error = mt_xact_try(reach_target, scope);
+	if (error == NULL)
+		return;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_CONNECTION_EXCEPTION)
+		ThrowErrorData(error);
+	mt_gate_decide(gate, NULL,
+				   psprintf("the target cannot be reached, and is not waited for: what it has not sent is there only (%s)",
+							mt_error_text(error)),
+				   NULL);
+}
+
+static void
+reach_target(void *arg)
+{
+	(void) mt_remote_query(mt_gate_remote((MtGateScope *) arg), "SELECT 1", MT_NO_PARAMS);
+}
+
 static void
 check_lag(MtGateScope *scope, MtGate *gate, const char *column, const char *side)
 {
@@ -77,6 +112,19 @@ check_lag(MtGateScope *scope, MtGate *gate, const char *column, const char *side
 					   MT_ARGS(MT_TEXT(scope->migration->name), MT_TEXT(limit))),
 				   psprintf("the %s is no more than %s behind", side, limit),
 				   "Wait until it has caught up, or set_option('max_lag', ...); " STATUS_HINT);
+}
+
+/* mt_gate_forward_drained wants the target to have all that was written on the source; what sync leaves is given up. */
+void
+mt_gate_forward_drained(MtGateScope *scope, MtGate *gate)
+{
+	mt_gate_decide(gate,
+				   ask("SELECT CASE WHEN " SYNCING " AND s.forward_pending > 0"
+					   " THEN format('%s changes of the source are not on the target', s.forward_pending) END"
+					   " FROM migrate_tiers.status AS s WHERE s.migration::text = $1",
+					   MT_ARGS(MT_TEXT(scope->migration->name))),
+				   "the target has every change of the source",
+				   "Wait until they have arrived: SELECT migrate_tiers.wait_for_sync(); " STATUS_HINT);
 }
 
 /* mt_gate_reverse_drained wants the source to have all that was written on the target. */

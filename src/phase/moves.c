@@ -5,6 +5,21 @@
  */
 #include "phase/step.h"
 
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "base/xact.h"
+#include "catalog/reverse.h"
+#include "endpoint/target.h"
+
+typedef struct MtPublication
+{
+	MtTransition *transition;
+	MtPhase		phase;
+} MtPublication;
+
+static void publish(void *arg);
+
 /* mt_move_find finds the move between two phases. */
 const MtMove *
 mt_move_find(MtPhase one, MtPhase other)
@@ -39,4 +54,41 @@ mt_transition_remote(MtTransition *transition)
 		transition->remote = mt_remote_open(transition->migration);
 	MemoryContextSwitchTo(previous);
 	return transition->remote;
+}
+
+/*
+ * mt_step_publish_back goes on without the target: what it says of the phase is told it again by the next
+ * transition, and what it has to send arrives whenever it can be reached.
+ */
+void
+mt_step_publish_back(MtTransition *transition, MtPhase phase)
+{
+	MtPublication publication = {transition, phase};
+	ErrorData  *error = mt_xact_try(publish, &publication);
+	TimestampTz received;
+
+	if (error == NULL)
+		return;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || mt_error_is_lock(error))
+		ThrowErrorData(error);
+	transition->target_lost = true;
+	received = mt_reverse_mark_time(transition->migration->id);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("the target of migration \"%s\" could not be told of phase %s", transition->migration->name,
+					mt_phase_name(phase)),
+			 errdetail("The source has what was committed there until %s, at least. What it does not have comes when"
+					   " the target can be reached again, and is lost with it otherwise. The reason is: %s.",
+					   received ? timestamptz_to_str(received) : "an unknown moment", mt_error_text(error)),
+			 errhint("Where the target is lost: SELECT migrate_tiers.set_option('forget_target', 'on'),"
+					 " migrate_tiers.drop_migration().")));
+}
+
+static void
+publish(void *arg)
+{
+	MtPublication *publication = (MtPublication *) arg;
+
+	mt_target_publish_phase(mt_transition_remote(publication->transition), publication->transition->migration,
+							publication->phase);
 }

@@ -19,6 +19,7 @@ typedef struct MtTransition
 	MtPhase		to;
 	int32		id;				/* of its row in the journal */
 	bool		undoing;		/* one that was cut off: back to where it came from */
+	bool		target_lost;	/* the target could not be told of a way back: it is not gone forward again */
 	MtRemote   *remote;			/* opened by the first step that needs it */
 	List	   *relations;		/* MtRelation, the realtime tables */
 	MemoryContext context;
@@ -64,5 +65,8 @@ extern const int mt_steps_finish_count;
 
 /* Drops the queue, with the marks; no table is captured any more. */
 extern void mt_step_drop_queue(MtTransition *transition, MtRelation *relation);
+
+/* On a way back: tells the target of a phase, or warns where it cannot be told; the source is freed all the same. */
+extern void mt_step_publish_back(MtTransition *transition, MtPhase phase);
 
 #endif							/* MT_STEP_H */

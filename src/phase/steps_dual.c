@@ -221,7 +221,7 @@ publish_read_target(MtTransition *transition, MtRelation *relation)
 static void
 publish_dual_write(MtTransition *transition, MtRelation *relation)
 {
-	mt_target_publish_phase(mt_transition_remote(transition), transition->migration, MT_DUAL_WRITE);
+	mt_step_publish_back(transition, MT_DUAL_WRITE);
 }
 
 static char *

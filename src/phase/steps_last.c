@@ -51,7 +51,7 @@ static char *describe_uninstall(const MtMigration *migration, const MtRelation *
 
 const MtStep mt_steps_only[] = {
 	{"attach_source_fence", true, "source", attach_fence, detach_fence, describe_fence},
-	/* Back, the source is opened first: a target that is gone must not keep it closed. */
+	/* Back, the source is opened first, and the target told if it can be: one that is gone must not keep it closed. */
 	{"republish_phase", false, "target", NULL, publish_read_target, describe_publish},
 	{"close_source", false, "source", close_source, open_source, describe_close},
 	{"await_writers", false, "source", await_writers, NULL, describe_writers},
@@ -62,6 +62,7 @@ const int	mt_steps_only_count = lengthof(mt_steps_only);
 
 const MtStep mt_steps_finish[] = {
 	{"carry_conflicts", false, "both", carry_conflicts, NULL, describe_carry},
+	{"drain_forward", false, "both", drain_forward, NULL, describe_drain},
 	{"unwant_workers", false, "source", unwant_workers, NULL, describe_unwant},
 	{"end_workers", false, "source", end_workers, NULL, describe_end},
 	MT_STEPS_FINISH_SEQUENCES,
@@ -129,10 +130,12 @@ describe_writers(const MtMigration *migration, const MtRelation *relation, bool 
 	return pstrdup("wait for the transactions that were writing");
 }
 
+/* drain_forward waits for the target to have all; once sync has ended, there is nothing to wait for. */
 static void
 drain_forward(MtTransition *transition, MtRelation *relation)
 {
-	mt_wait_drained_forward(transition->migration);
+	if (mt_migration_by_id(transition->migration->id, false)->syncing)
+		mt_wait_drained_forward(transition->migration);
 }
 
 static char *
@@ -150,7 +153,7 @@ publish_target_only(MtTransition *transition, MtRelation *relation)
 static void
 publish_read_target(MtTransition *transition, MtRelation *relation)
 {
-	mt_target_publish_phase(mt_transition_remote(transition), transition->migration, MT_READ_TARGET);
+	mt_step_publish_back(transition, MT_READ_TARGET);
 }
 
 static char *

@@ -338,7 +338,8 @@ end_transition(MtTransition *transition, const char *outcome, MtPhase phase, con
 /*
  * handle_failure undoes what was done, and raises the error that made it necessary.
  *
- * What was itself the undoing of something, or cannot be undone, stays open as it is.
+ * What was itself the undoing of something, or cannot be undone, stays open as it is; so does a way back without
+ * the target, which would close the source again.
  */
 static void
 handle_failure(MtTransition *transition, const MtMove *move, bool forward, ErrorData *error)
@@ -347,7 +348,7 @@ handle_failure(MtTransition *transition, const MtMove *move, bool forward, Error
 	ErrorData  *second = NULL;
 	const char *call = forward ? "advance" : "revert";
 
-	if (transition->undoing || move->final)
+	if (transition->undoing || transition->target_lost || move->final)
 	{
 		end_transition(transition, "failed", transition->from, text, false);
 		error->hint = psprintf("CALL migrate_tiers.%s('%s') goes on when the cause is mended.", call,

@@ -8,7 +8,7 @@ COMMENT ON PROCEDURE migrate_tiers.advance(text, name) IS
 CREATE PROCEDURE migrate_tiers.revert(to_phase text, migration name DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'mt_revert';
 COMMENT ON PROCEDURE migrate_tiers.revert(text, name) IS
-'goes one phase back, which has to be named; the steps of advance undone in the opposite order. Back in planned the target''s tables are as they were found, empty. There is no way back from finished. Errors: as of advance';
+'goes one phase back, which has to be named; the steps of advance undone in the opposite order. Back in planned the target''s tables are as they were found, empty. Where the target cannot be reached, read_target and dual_write are gone back to all the same, with a warning of what may be lost. There is no way back from finished. Errors: as of advance';
 
 CREATE PROCEDURE migrate_tiers.rehearse(to_phase text, migration name DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'mt_rehearse';

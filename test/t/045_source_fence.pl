@@ -110,20 +110,43 @@ $target->stop('immediate');
 $blocker->query_safe('SELECT pg_advisory_unlock(77)');
 my $err = $advance->();
 like($err, qr/ERROR: /, 'the transition fails');
-like($err, qr/HINT:  It could not be undone now: CALL migrate_tiers.advance\('target_only'\) finishes it.*revert\('read_target'\) undoes it/, 'and says what to do');
+like($err, qr/WARNING:  the target of migration "shop" could not be told of phase read_target/, 'it is undone all the same, and says so');
+phase_is('read_target', 'it is undone');
 sql($source, q(INSERT INTO item VALUES (202, 'alone')));
-pass('meanwhile the source is written as before');
+pass('and the source is written as before');
 $target->start;
 sql($source, 'SELECT migrate_tiers.start_workers()');
-my $open = query($source, 'SELECT transition IS NOT NULL FROM migrate_tiers.status');
-sql($source, q(CALL migrate_tiers.revert('read_target'))) if $open eq 't';
-phase_is('read_target', 'it is undone');
 sql($source, q(INSERT INTO item VALUES (201, 'and on')));
 ok(wait_until($target, q(SELECT count(*) FROM item WHERE id IN (200, 201, 202)), '3'), 'nothing is lost');
 wait_synced($source);
 sql($source, q(SELECT migrate_tiers.set_option('attach_timeout', NULL)));
 ok(wait_until($source, q(SELECT bool_and(passed) FROM migrate_tiers.gates('target_only'))), 'the gates pass again');
 advance($source, 'target_only');
+
+# A target that is gone does not keep the source closed, whatever it had not sent: as far as dual_write.
+sql($source, q(SELECT migrate_tiers.set_option('max_lag', '1 s')));
+$target->stop('immediate');
+sql_fails($source, q(INSERT INTO item VALUES (210, 'x')), 'MT005', qr/revert\('read_target'\)/, 'the source is closed, and says how it opens');
+ok(wait_until($source, q(SELECT reverse_lag > '1 s' FROM migrate_tiers.status)), 'what the target has not sent is not known');
+like(query($source, q(SELECT passed, detail FROM migrate_tiers.gates('read_target') WHERE gate = 'reverse_lag')), qr/^t\|the target cannot be reached/, 'that does not bar the way back');
+my ($status, $out, $told) = $source->psql('shop', q(CALL migrate_tiers.revert('read_target')));
+like($told, qr/WARNING:  the target.*DETAIL:  The source has what was committed there until 20\d\d-.*lost with it otherwise/s, 'it warns of what may be lost');
+phase_is('read_target', 'and goes back');
+sql($source, q(INSERT INTO item VALUES (211, 'without a target')));
+is(query($source, q(SELECT count(*) FROM pg_trigger WHERE tgname = 'migrate_tiers_fence')), '0', 'the source is open for good');
+($status, $out, $told) = $source->psql('shop', q(CALL migrate_tiers.revert('dual_write')));
+phase_is('dual_write', 'reads go back to it, too');
+$target->start;
+sql($source, 'SELECT migrate_tiers.start_workers()');
+ok(wait_until($target, q(SELECT count(*) FROM item WHERE id = 211), '1'), 'a target that comes back is in sync again');
+ok(wait_until($source, q(SELECT bool_and(passed) FROM migrate_tiers.gates('read_target') WHERE gate <> 'verified')), 'and lets it go on');
+sql($source, q(SELECT migrate_tiers.set_option('max_lag', NULL); SELECT * FROM migrate_tiers.verify()));
+for my $to ('read_target', 'target_only')
+{
+	ok(wait_until($source, "SELECT bool_and(passed) FROM migrate_tiers.gates('$to')"), "the gates to $to pass");
+	advance($source, $to);
+	is(query($target, 'SELECT phase FROM migrate_tiers.migration'), $to, 'the target is told again');
+}
 
 # What cannot be dropped, and how it can.
 sql_fails($source, 'SELECT migrate_tiers.drop_migration()', 'MT003', qr/advance\('finished'\).*forget_target/s, 'target_only is not dropped by the way');

@@ -35,6 +35,7 @@ for my $winner (qw(source target))
 subtest 'what cannot be' => \&refusals;
 ready($pair, $_), $pair->advance($_) for 'read_target';
 subtest 'while the fence of the source is closed' => \&behind_the_fence;
+subtest 'and nothing of it is left behind at the end' => \&at_the_end;
 $pair->finish;
 done_testing();
 
@@ -125,6 +126,7 @@ sub behind_the_fence
 {
 	my @all = collide('source');
 
+	collide('source');
 	ready_but_conflicts('target_only');
 	$pair->advance('target_only');
 	for my $case (@all)
@@ -138,6 +140,23 @@ sub behind_the_fence
 	}
 	$pair->equal('both sides are equal');
 	refused("INSERT INTO item VALUES (1, 'x')", 'MT005', qr/target_only/, 'and the fence is closed as before');
+	return;
+}
+
+# One conflict is left for the last moment: what it sends must arrive before sync ends for good.
+sub at_the_end
+{
+	my $id = $round * 1000;
+
+	$pair->source_sql('SELECT migrate_tiers.pause(); SELECT migrate_tiers.resolve_conflict(' . conflict_of($id) . ", 'target')");
+	settle_conflicts($pair);
+	$pair->source_sql(q{SELECT migrate_tiers.confirm('finished', 'tested')});
+	refused(q{CALL migrate_tiers.advance('finished')}, 'MT001', qr/Gate running: sending is paused.*Gate forward_drained: 1 changes/s, 'what is not sent bars the end');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	ready_but_conflicts('finished');
+	$pair->advance('finished');
+	is(value($_, $id), 't', "the $_ has the row that was chosen") for qw(source target);
+	$pair->equal('both sides are equal at the end');
 	return;
 }
 
