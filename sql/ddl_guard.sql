@@ -188,6 +188,21 @@ SELECT relation, state, note, partitions FROM guarded() WHERE state = 'recopy';
 SELECT * FROM triggers('ddl_guard.log_2');
 SELECT * FROM triggers('ddl_guard.log_21');
 CALL settled();
+-- A table of somebody else's is let alone, with what looks like a trigger of ours.
+CREATE TABLE ddl_guard.own (id int);
+SELECT id AS log_id FROM migrate_tiers.relation WHERE relation = 'ddl_guard."Log"'::regclass \gset
+CREATE TRIGGER forged BEFORE TRUNCATE ON ddl_guard.own FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.capture(:'log_id');
+CREATE TABLE ddl_guard.log_5 PARTITION OF ddl_guard."Log" FOR VALUES FROM (50) TO (60);
+SELECT tgname FROM triggers('ddl_guard.own');
+DROP TABLE ddl_guard.own;
+-- Old strings do no harm.
+SET standard_conforming_strings = off;
+SET escape_string_warning = off;
+CREATE TABLE ddl_guard.log_6 PARTITION OF ddl_guard."Log" FOR VALUES FROM (60) TO (70);
+DROP TABLE ddl_guard.log_5, ddl_guard.log_6;
+RESET standard_conforming_strings;
+RESET escape_string_warning;
+CALL settled();
 ALTER TABLE ddl_guard."Log" DETACH PARTITION ddl_guard.log_1 CONCURRENTLY;
 DROP TABLE ddl_guard.log_3;
 SELECT relation, state, note, partitions FROM guarded() WHERE state = 'recopy';

@@ -3,7 +3,7 @@
  *	  One wrapper over SPI for every query of ours.
  *
  * A scope runs queries as the owner of the extension, with search_path pinned
- * to pg_catalog and pg_temp last, whatever the caller has set.  Permission of the caller is checked
+ * to pg_catalog and pg_temp last and standard strings, whatever the caller has set.  Permission of the caller is checked
  * before a scope is opened (mt_migration_check_owner), never inside it.  A
  * scope is closed on every normal exit; an error closes it with the
  * (sub)transaction.

@@ -16,20 +16,28 @@
 #include "utils/lsyscache.h"
 
 #include "base/errors.h"
+#include "base/lock.h"
 #include "base/settings.h"
 #include "base/spi.h"
 #include "capture/attach.h"
 #include "capture/ddl_fingerprint.h"
 #include "catalog/identity.h"
 
-/* Triggers of ours on tables that are not, or not any more, part of table $1. */
+/*
+ * Triggers of ours on tables that are not, or not any more, part of table $1, among those that were when it was
+ * recorded: anybody may have put a trigger that looks like one of ours on a table of his, and hold that locked.
+ */
 static const char stray_query[] =
-	"WITH RECURSIVE tree(oid) AS (SELECT relation FROM migrate_tiers.relation WHERE id = $1"
-	" UNION ALL SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending)"
-	" SELECT format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass) FROM pg_trigger g, migrate_tiers.relation r"
-	" WHERE r.id = $1 AND g.tgparentid = 0 AND (g.tgfoid, g.tgargs) IN"
-	" (('migrate_tiers.capture()'::regprocedure, format('%s\\000', r.id)::bytea),"
-	"  ('migrate_tiers.fence()'::regprocedure, format('%s\\000%s\\000', r.migration, r.id)::bytea))"
+	"WITH RECURSIVE r AS (SELECT * FROM migrate_tiers.relation WHERE id = $1), tree(oid) AS (SELECT relation FROM r"
+	" UNION ALL SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending),"
+	" recorded(oid) AS (SELECT unnest(partitions) FROM r"
+	"  UNION SELECT split_part(f, ' ', 2)::oid FROM r, jsonb_object_keys(r.fingerprint::jsonb) f WHERE f LIKE 'capture %')"
+	" SELECT g.tgrelid, format('DROP TRIGGER IF EXISTS %I ON %s', g.tgname, g.tgrelid::regclass)"
+	" FROM recorded JOIN pg_trigger g ON g.tgrelid = recorded.oid, r"
+	" WHERE g.tgparentid = 0 AND (g.tgfoid, g.tgargs) IN"
+	" (('migrate_tiers.capture()'::regprocedure, r.id::text::bytea || decode('00', 'hex')),"
+	"  ('migrate_tiers.fence()'::regprocedure,"
+	"   r.migration::text::bytea || decode('00', 'hex') || r.id::text::bytea || decode('00', 'hex')))"
 	" AND g.tgrelid NOT IN (SELECT oid FROM tree)";
 
 static bool is_let_pass(const MtDdlChange *change, bool creating);
@@ -135,6 +143,7 @@ follow_partitions(const MtRelation *relation)
 {
 	MtSpiScope	scope;
 	List	   *statements = NIL;
+	List	   *tables = NIL;
 	ListCell   *cell;
 	uint64		count;
 
@@ -143,7 +152,11 @@ follow_partitions(const MtRelation *relation)
 	mt_spi_begin(&scope);
 	count = mt_spi_exec_latest(SPI_OK_SELECT, stray_query, MT_ARGS(MT_INT4(relation->id)));
 	for (uint64 row = 0; row < count; row++)
-		statements = lappend(statements, mt_spi_text(&scope, row, 1));
+	{
+		tables = lappend_oid(tables, (Oid) mt_spi_int8(row, 1));
+		statements = lappend(statements, mt_spi_text(&scope, row, 2));
+	}
+	mt_lock_tables(tables, AccessExclusiveLock);
 	foreach(cell, statements)
 		mt_spi_exec(SPI_OK_UTILITY, lfirst(cell), MT_NO_ARGS);
 	mt_spi_end(&scope);

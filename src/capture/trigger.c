@@ -58,6 +58,7 @@ static const char *const pinned_settings[][2] = {
 	{"TimeZone", "UTC"},
 	{"extra_float_digits", "3"},
 	{"bytea_output", "hex"},
+	{"standard_conforming_strings", "on"},
 };
 
 static HTAB *captured_tables = NULL;

@@ -16,6 +16,9 @@ CREATE TABLE item (id int PRIMARY KEY, code int NOT NULL, v text, mood mood);
 CREATE TABLE log (id int, at int, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
 CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM (0) TO (100);
 CREATE TABLE log_2 PARTITION OF log FOR VALUES FROM (100) TO (200);
+CREATE TABLE place (name text PRIMARY KEY) PARTITION BY LIST (name);
+CREATE TABLE place_1 PARTITION OF place FOR VALUES IN ('a\b');
+CREATE TABLE place_2 PARTITION OF place DEFAULT;
 SQL
 $pair->source_sql(<<'SQL');
 INSERT INTO item SELECT i, -i, 'v' || i, 'low' FROM generate_series(1, 1000) i;
@@ -84,6 +87,13 @@ subtest 'partitions' => sub {
 	follows('attached again', 'ALTER TABLE log ATTACH PARTITION log_1 FOR VALUES FROM (0) TO (100); INSERT INTO log VALUES (1, 1)');
 };
 
+subtest 'old strings' => sub {
+	$pair->source_sql(q{INSERT INTO place VALUES ('a\b'), ('ab')});
+	$pair->sync;
+	follows('in the bound of a partition', 'SET standard_conforming_strings = off; TRUNCATE place_1');
+	is($pair->target_sql('SELECT string_agg(name, chr(32)) FROM place'), 'ab', 'only its rows are gone');
+};
+
 subtest 'writes while a partition is being detached' => sub {
 	my $reader = MigrateTiers::session($pair->source);
 	$reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM log');
@@ -129,7 +139,7 @@ subtest 'a table dropped' => sub {
 	$pair->source_sql('INSERT INTO item VALUES (5000, 5000)');
 	$pair->sync;
 	$pair->equal('the others go on');
-	is($pair->source_sql(q{SELECT string_agg(relation::text, ',') FROM migrate_tiers.tables WHERE tier = 'realtime'}), 'item', 'it is not part of the migration');
+	is($pair->source_sql(q{SELECT string_agg(relation::text, ',') FROM migrate_tiers.tables WHERE tier = 'realtime'}), 'item,place', 'it is not part of the migration');
 };
 
 $pair->revert;
