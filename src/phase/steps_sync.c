@@ -127,7 +127,8 @@ empty_target(MtTransition *transition, MtRelation *relation)
  * take_copy_back leaves the target's table as it was found: empty, with its indexes and keys.
  *
  * A table without our fence is not ours any more: it was taken back before, by a transition that was cut off
- * later on its way, and what it has now was written by others.
+ * later on its way, and what it has now was written by others; or it never was, since no worker came by after it
+ * had been a batch table, and what pushes have left is taken away.
  */
 static void
 take_copy_back(MtTransition *transition, MtRelation *relation)
@@ -144,6 +145,8 @@ take_copy_back(MtTransition *transition, MtRelation *relation)
 			mt_target_build_index(remote, transition->migration, relation, (char *) lfirst(cell));
 		mt_target_restore_constraints(remote, transition->migration, relation);
 	}
+	else if (strcmp(relation->state, "recopy") == 0 && mt_batch_was_pushed(relation->id))
+		mt_target_empty(remote, list_make1(relation));
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.relation SET state = 'planned', note = NULL, estimated_rows = 0,"
