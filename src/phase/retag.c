@@ -5,20 +5,32 @@
  * Neither way loses a change.  A table that becomes realtime is captured before its
  * copy begins, as any other; a push that is under way meanwhile would write what the
  * copy brings, so it has to end first.  One that becomes batch keeps on the target what
- * sync brought, and the next push brings the rest, captured or not.
+ * sync brought, and the next push brings the rest, captured or not; what is to be done on the
+ * target is done first, since applications wait for the lock that ends capture.
  */
 #include "phase/retag.h"
 
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "base/errors.h"
 #include "base/spi.h"
+#include "base/xact.h"
 #include "capture/attach.h"
 #include "catalog/batch.h"
+#include "catalog/option.h"
 #include "copy/copy.h"
 #include "endpoint/target.h"
 
+#define RETRY_MS 100
+
 static void check_not_referred(const MtRelation *tagged, const char *name);
+static void keep_worker_out(const MtRelation *tagged);
+static void detach_when_free(const MtMigration *migration, const MtRelation *tagged);
+static void detach(void *arg);
 
 /* mt_retag_check refuses what cannot be done now. */
 void
@@ -79,7 +91,7 @@ mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged)
 	char	   *id = psprintf("%d", tagged->id);
 	MtSpiScope	scope;
 
-	mt_detach_table(tagged);
+	keep_worker_out(tagged);
 	mt_copy_forget_tasks(tagged);
 	/* Cut off from here on, the worker finds that the table has not joined, and copies it anew. */
 	mt_remote_query(remote, "DELETE FROM migrate_tiers.joined WHERE migration = $1 AND relation = $2",
@@ -88,12 +100,49 @@ mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged)
 					MT_PARAMS(migration->ident, id));
 	mt_target_unfence(remote, migration, tagged);
 	mt_remote_close(remote);
+	detach_when_free(migration, tagged);
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.relation SET copy_started = NULL, copy_finished = NULL, estimated_rows = 0, note = NULL"
 				" WHERE id = $1",
 				MT_ARGS(MT_INT4(tagged->id)));
 	mt_spi_end(&scope);
+}
+
+/* keep_worker_out holds the table's row: a worker that finds the table not joined cannot copy it anew meanwhile. */
+static void
+keep_worker_out(const MtRelation *tagged)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT, "SELECT FROM migrate_tiers.relation WHERE id = $1 FOR NO KEY UPDATE",
+					   MT_ARGS(MT_INT4(tagged->id)));
+	mt_spi_end(&scope);
+}
+
+/* detach_when_free ends capture as soon as the lock is to be had; in between nothing is held that others wait for. */
+static void
+detach_when_free(const MtMigration *migration, const MtRelation *tagged)
+{
+	TimestampTz deadline = GetCurrentTimestamp() + mt_option_microseconds(migration->id, "attach_timeout");
+	ErrorData  *error;
+
+	while ((error = mt_xact_try(detach, (void *) tagged)) != NULL)
+	{
+		if (!mt_error_is_lock(error) || GetCurrentTimestamp() >= deadline)
+			ThrowErrorData(error);
+		FreeErrorData(error);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, RETRY_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static void
+detach(void *arg)
+{
+	mt_detach_table((const MtRelation *) arg);
 }
 
 /* mt_retag_enter_realtime has the sync worker empty, attach and copy the table. */

@@ -37,6 +37,27 @@ sql($source, q{SELECT migrate_tiers.tag('tally', 'batch')});
 sql($source, q{SELECT migrate_tiers.push_batch('tally')});
 tables_equal($source, $target, 'tally', 'and batch at last');
 
+# While the target does not answer, nobody waits for the table; and it is batch when it does.
+sql($source, q{SELECT migrate_tiers.tag('tally', 'realtime')});
+wait_synced($source);
+sql($target, q(CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN WHILE EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objid = 87) LOOP PERFORM pg_catalog.pg_sleep(0.02); END LOOP; RETURN OLD; END $$;
+	CREATE TRIGGER stall BEFORE DELETE ON migrate_tiers.joined FOR EACH ROW EXECUTE FUNCTION stall()));
+my $staller = session($target);
+$staller->query_safe('SELECT pg_advisory_lock(87)');
+my $tagger = session($source, on_error_stop => 0);
+$tagger->query_until(qr/tagging/, "\\echo tagging\nSELECT migrate_tiers.tag('tally', 'batch');\n");
+ok(wait_until($target, q{SELECT count(*) > 0 FROM pg_stat_activity WHERE query ~ 'DELETE FROM migrate_tiers.joined' AND state = 'active' AND pid <> pg_backend_pid()}), 'the target does not answer');
+is(sql($source, q{SET lock_timeout = '3 s'; UPDATE tally SET v = v + 1 WHERE id = 1; SELECT count(*) > 0 FROM tally}), 't', 'nobody waits for the table meanwhile');
+$staller->query_safe('SELECT pg_advisory_unlock(87)');
+$tagger->query_safe('SELECT 1');
+$_->quit for $tagger, $staller;
+sql($target, q(DROP FUNCTION stall() CASCADE));
+is(sql($source, q{SELECT tier FROM migrate_tiers.tables WHERE relation = 'tally'::regclass}), 'batch', 'then it is batch');
+is(sql($source, q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'tally'::regclass}), '0', 'and nothing captures it');
+sql($source, q{SELECT migrate_tiers.push_batch('tally')});
+tables_equal($source, $target, 'tally', 'the next push brings all');
+
 # One push a table at a time: the first is made so slow that it is under way until it is ended.
 sql($source, q{UPDATE tally SET v = v + 1; SELECT migrate_tiers.set_option('copy_rate', '100')});
 my $first = session($source, on_error_stop => 0);
@@ -50,6 +71,12 @@ is(sql($source, q{SELECT migrate_tiers.set_option('copy_rate', NULL); SELECT upd
 like(sql($source, q{SELECT error FROM migrate_tiers.batches ORDER BY id DESC OFFSET 1 LIMIT 1}), qr/57P01/, 'and says what became of that one');
 $first->quit;
 is(sql($source, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers batch' AND backend_xmin IS NOT NULL}), '0', 'no snapshot is held after it');
+
+# What was pushed into a table that became realtime while no worker was there is taken back with all the rest.
+sql($source, q{SELECT migrate_tiers.pause(); SELECT migrate_tiers.tag('tally', 'realtime')});
+revert($source, 'planned');
+is(sql($target, 'SELECT count(*) FROM tally'), '0', 'what was pushed is taken back');
+is(sql($source, q{SELECT count(*) FROM migrate_tiers.preflight() WHERE status = 'failure'}), '0', 'and the way is free again');
 
 finish($source, $target);
 done_testing();
