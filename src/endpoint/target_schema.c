@@ -50,10 +50,11 @@ static const char *const install_body =
 	"  state text NOT NULL DEFAULT 'aside' CHECK (state IN ('aside', 'built', 'added', 'violated')),\n"
 	"  error text,\n"
 	"  PRIMARY KEY (migration, relation, kind, table_oid, name));\n"
-	/* What forward ticks found, until the worker has carried it to the source. */
+	/* What forward ticks found, until the worker has carried it to the source; numbers may begin again, tokens do not. */
 	"CREATE TABLE migrate_tiers.conflict (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
-	"  id bigint GENERATED ALWAYS AS IDENTITY, relation integer NOT NULL, key jsonb NOT NULL,\n"
+	"  id bigint GENERATED ALWAYS AS IDENTITY, token uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),\n"
+	"  relation integer NOT NULL, key jsonb NOT NULL,\n"
 	"  winner text NOT NULL CHECK (winner IN ('source', 'target')), policy text NOT NULL,\n"
 	"  source_row jsonb, target_row jsonb, source_written timestamptz, target_written timestamptz,\n"
 	"  PRIMARY KEY (migration, id));\n"

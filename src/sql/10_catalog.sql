@@ -126,7 +126,7 @@ CREATE TABLE migrate_tiers.conflict (
     source_written timestamptz,
     target_written timestamptz,
     found timestamptz NOT NULL DEFAULT clock_timestamp(),
-    target_id bigint,                                          -- its number on the target, where it was found there
+    target_id uuid,                                            -- its name on the target, where it was found there
     resolved timestamptz,
     resolution text,                                           -- the side whose row was taken by resolve_conflict
     UNIQUE (migration, target_id)

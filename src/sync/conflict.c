@@ -4,7 +4,8 @@
  *	  transaction of the receiver that sets the row that has won.  See merge.h.
  *
  * A conflict that a forward tick finds is kept on the target and brought to
- * the source's table later; its number there makes sure that it comes once.
+ * the source's table later; its token there makes sure that it comes once.  Its number
+ * would not do: a schema that is made anew, or a target that was failed over, counts again.
  */
 #include "sync/merge.h"
 
@@ -185,7 +186,7 @@ mt_merge_carry(MtSync *sync)
 
 	mt_xact_begin();
 	rows = mt_remote_query(sync->remote,
-						   "SELECT id, relation, key, winner, policy, source_row, target_row, source_written, target_written"
+						   "SELECT token, relation, key, winner, policy, source_row, target_row, source_written, target_written, id"
 						   " FROM migrate_tiers.conflict WHERE migration = $1 ORDER BY id LIMIT 1000",
 						   MT_PARAMS(sync->migration->ident));
 	mt_spi_begin(&scope);
@@ -198,7 +199,7 @@ mt_merge_carry(MtSync *sync)
 			args[i + 1] = (MtArg) MT_TEXT(rows->values[row][i]);
 		mt_spi_exec(SPI_OK_INSERT,
 					"INSERT INTO migrate_tiers.conflict (migration, target_id, relation, " COLUMNS_SQL ")"
-					" SELECT $1, $2::pg_catalog.int8, r.id, $4::pg_catalog.jsonb, $5, $6, $7::pg_catalog.jsonb, $8::pg_catalog.jsonb,"
+					" SELECT $1, $2::pg_catalog.uuid, r.id, $4::pg_catalog.jsonb, $5, $6, $7::pg_catalog.jsonb, $8::pg_catalog.jsonb,"
 					" $9::pg_catalog.timestamptz, $10::pg_catalog.timestamptz"
 					" FROM migrate_tiers.relation AS r WHERE r.id = $3::pg_catalog.int4"
 					" ON CONFLICT (migration, target_id) DO NOTHING",
@@ -208,6 +209,6 @@ mt_merge_carry(MtSync *sync)
 	mt_xact_commit();
 	if (rows->count > 0)
 		mt_remote_query(sync->remote, "DELETE FROM migrate_tiers.conflict WHERE migration = $1 AND id <= $2",
-						MT_PARAMS(sync->migration->ident, rows->values[rows->count - 1][0]));
+						MT_PARAMS(sync->migration->ident, rows->values[rows->count - 1][9]));
 	sync->conflicts_there = rows->count == 1000;
 }
