@@ -33,6 +33,7 @@
 	" FROM pg_catalog.pg_current_wal_insert_lsn() AS i(lsn)) AS l)"
 
 static const MtColumn *key_column(const MtRelation *relation, const MtColumns *columns, int number);
+static bool exact_in_jsonb(Oid type);
 static char *forms(const MtColumns *columns, const char *prefix);
 static char *key_forms(const MtRelation *relation, const MtColumns *columns);
 static char *queue_match(const MtRelation *relation, const char *row);
@@ -192,7 +193,8 @@ mt_sql_target_row(const MtRelation *relation, const MtColumns *columns)
 /*
  * mt_sql_row_image reads a row by its key as jsonb; "table" is named with the ONLY that it needs.
  *
- * A json value is kept as its text: as jsonb it would lose its spaces and doubled keys.
+ * Of most types the value is kept as its text: json would lose its spaces and doubled keys, an array its bounds,
+ * and of a type with a cast to json (hstore) nobody could read back what that gave.
  */
 char *
 mt_sql_row_image(const char *table, const MtRelation *relation, const MtColumns *columns, bool typed)
@@ -202,11 +204,37 @@ mt_sql_row_image(const char *table, const MtRelation *relation, const MtColumns 
 	initStringInfo(&image);
 	appendStringInfoString(&image, "pg_catalog.to_jsonb(t)");
 	for (int i = 0; i < columns->count; i++)
-		if (columns->columns[i].type == JSONOID)
+		if (!exact_in_jsonb(columns->columns[i].type))
 			appendStringInfo(&image, " || pg_catalog.jsonb_build_object(%s, t.%s::pg_catalog.text)",
 							 quote_literal_cstr(columns->columns[i].name), quote_identifier(columns->columns[i].name));
 	return psprintf("SELECT (%s)::pg_catalog.text FROM %s AS t WHERE %s", image.data, table,
 					mt_sql_key_match(relation, typed ? columns : NULL, "t.", 1));
+}
+
+/* exact_in_jsonb says whether to_jsonb keeps a value of a type so that it can be read back. */
+static bool
+exact_in_jsonb(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case NUMERICOID:
+		case TEXTOID:
+		case VARCHAROID:
+		case UUIDOID:
+		case DATEOID:
+		case TIMEOID:
+		case TIMETZOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+		case JSONBOID:
+			return true;
+		default:
+			return false;
+	}
 }
 
 /* mt_sql_row_meets reads whether the receiver's row of a key meets a condition. */

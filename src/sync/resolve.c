@@ -20,6 +20,7 @@
 #include "base/spi.h"
 #include "catalog/applying.h"
 #include "catalog/relation.h"
+#include "endpoint/statements.h"
 
 typedef struct MtKept
 {
@@ -29,11 +30,25 @@ typedef struct MtKept
 	char	   *row;			/* of the side that is chosen, NULL: absent */
 } MtKept;
 
+/* Triggers keep still; and what was kept as text is read as it was written, whatever the session's own settings. */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			settings[] = {
+	{"session_replication_role", "replica"},
+	{"DateStyle", "ISO, YMD"},
+	{"IntervalStyle", "postgres"},
+	{"lc_monetary", "C"},
+	{"xmloption", "content"},
+};
+
 static void read_conflict(const MtMigration *migration, int64 id, const char *winner, MtKept *kept);
 static void write_row(const MtMigration *migration, const MtKept *kept);
 static void execute_kept(const MtMigration *migration, const MtRelation *relation, const MtKept *kept);
 static char *upsert_sql(const MtRelation *relation, const MtColumns *columns);
-static char *delete_sql(const MtRelation *relation);
+static char *delete_sql(const MtRelation *relation, const MtColumns *columns);
+static char *value_sql(const MtColumns *columns, const char *name);
 
 /* mt_resolve_run takes the row of a side. */
 void
@@ -97,8 +112,9 @@ write_row(const MtMigration *migration, const MtKept *kept)
 	MtRelation *relation = mt_relation_by_id(kept->relation, false);
 	int			guc_level = NewGUCNestLevel();
 
-	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i].name, settings[i].value, PGC_SUSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 	mt_fence_pass = true;
 	PG_TRY();
 	{
@@ -123,12 +139,12 @@ execute_kept(const MtMigration *migration, const MtRelation *relation, const MtK
 	if (kept->row != NULL)
 		mt_spi_exec(SPI_OK_INSERT, upsert_sql(relation, columns), MT_ARGS(MT_TEXT(kept->row)));
 	else
-		mt_spi_exec(SPI_OK_DELETE, delete_sql(relation), MT_ARGS(MT_TEXT(kept->key)));
+		mt_spi_exec(SPI_OK_DELETE, delete_sql(relation, columns), MT_ARGS(MT_TEXT(kept->key)));
 	mt_spi_end(&scope);
 	table_close(opened, NoLock);
 }
 
-/* upsert_sql makes the row of the key equal to a jsonb; a json value was kept as its text. */
+/* upsert_sql makes the row of the key equal to a jsonb. */
 static char *
 upsert_sql(const MtRelation *relation, const MtColumns *columns)
 {
@@ -148,32 +164,46 @@ upsert_sql(const MtRelation *relation, const MtColumns *columns)
 		const char *name = quote_identifier(column->name);
 
 		appendStringInfo(&names, "%s%s", i ? ", " : "", name);
-		if (column->type == JSONOID)
-			appendStringInfo(&values, "%s($1::pg_catalog.jsonb OPERATOR(pg_catalog.->>) %s)::pg_catalog.json",
-							 i ? ", " : "", quote_literal_cstr(column->name));
-		else
-			appendStringInfo(&values, "%sr.%s", i ? ", " : "", name);
+		appendStringInfo(&values, "%s%s", i ? ", " : "", value_sql(columns, column->name));
 		if (!column->identity_always)
 			appendStringInfo(&set, "%s%s = excluded.%s", set.len ? ", " : "", name, name);
 	}
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&key, "%s%s", i ? ", " : "", quote_identifier(relation->key_columns[i]));
 	return psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s"
-					" FROM pg_catalog.jsonb_populate_record(NULL::%s, $1::pg_catalog.jsonb) AS r ON CONFLICT (%s) DO %s%s",
-					table, names.data, values.data, table, key.data, set.len ? "UPDATE SET " : "NOTHING",
+					" ON CONFLICT (%s) DO %s%s",
+					table, names.data, values.data, key.data, set.len ? "UPDATE SET " : "NOTHING",
 					set.len ? set.data : "");
 }
 
 static char *
-delete_sql(const MtRelation *relation)
+delete_sql(const MtRelation *relation, const MtColumns *columns)
 {
 	StringInfoData match;
 
 	initStringInfo(&match);
 	for (int i = 0; i < relation->nkeys; i++)
-		appendStringInfo(&match, "%st.%s %s r.%s", i ? " AND " : "", quote_identifier(relation->key_columns[i]),
-						 relation->key_operators[i], quote_identifier(relation->key_columns[i]));
-	return psprintf("DELETE FROM %s AS t USING pg_catalog.jsonb_populate_record(NULL::%s, $1::pg_catalog.jsonb) AS r WHERE %s",
-					mt_relation_source_name(relation), quote_qualified_identifier(relation->schema, relation->name),
-					match.data);
+		appendStringInfo(&match, "%st.%s %s %s", i ? " AND " : "", quote_identifier(relation->key_columns[i]),
+						 relation->key_operators[i], value_sql(columns, relation->key_columns[i]));
+	return psprintf("DELETE FROM %s AS t WHERE %s", mt_relation_source_name(relation), match.data);
+}
+
+/* value_sql reads a column's value out of a jsonb: see mt_sql_row_image. */
+static char *
+value_sql(const MtColumns *columns, const char *name)
+{
+	char	   *label = quote_literal_cstr(name);
+
+	for (int i = 0; i < columns->count; i++)
+	{
+		const MtColumn *column = &columns->columns[i];
+
+		if (strcmp(column->name, name) != 0)
+			continue;
+		if (column->type == JSONBOID)
+			return psprintf("nullif($1::pg_catalog.jsonb OPERATOR(pg_catalog.->) %s, 'null'::pg_catalog.jsonb)", label);
+		return psprintf("($1::pg_catalog.jsonb OPERATOR(pg_catalog.->>) %s)::%s", label, mt_sql_type(column->type));
+	}
+	elog(ERROR, "column \"%s\" does not travel", name);
+	return NULL;
 }

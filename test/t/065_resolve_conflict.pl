@@ -22,7 +22,8 @@ my @cases = (
 my $pair = MigrateTiers::Pair->new('resolve');
 my $round = 0;
 
-$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text, u int UNIQUE, j json, w int GENERATED ALWAYS AS (id * 2) STORED); CREATE ROLE app LOGIN; GRANT ALL ON item TO app');
+$pair->both_sql('CREATE EXTENSION hstore');
+$pair->both_sql(q{CREATE TABLE item (id int PRIMARY KEY, v text, u int UNIQUE, j json, h hstore DEFAULT '"a b"=>"1", c=>NULL', a int[] DEFAULT '[2:3]={1,NULL}', f float8 DEFAULT '-0', m money DEFAULT 1234.5, r tstzrange DEFAULT '[2020-02-01 00:00+00,)', b jsonb DEFAULT '"x"', d date DEFAULT 'infinity', n numeric DEFAULT 'NaN', c char(4) DEFAULT 'q', bits bit(3) DEFAULT '101', nothing hstore, w int GENERATED ALWAYS AS (id * 2) STORED); CREATE ROLE app LOGIN; GRANT ALL ON item TO app; CREATE TABLE tagged (tags text[], price float8, v text, PRIMARY KEY (tags, price))});
 $pair->declare;
 $pair->advance;
 $pair->sync;
@@ -32,7 +33,11 @@ for my $winner (qw(source target))
 {
 	for my $chosen (qw(source target)) { subtest "$winner wins, the row of the $chosen is taken" => sub { settle_all($winner, $chosen); }; }
 }
+is($pair->$_('SELECT count(DISTINCT ROW(h, a, f, m, r, b, d, n, c, bits, nothing)::text) FROM item'), '1', "the other values are what they were: $_")
+  for qw(source_sql target_sql);
+subtest 'a key of types that jsonb does not hold' => \&other_keys;
 subtest 'what cannot be' => \&refusals;
+subtest 'after a new start' => \&begun_anew;
 ready($pair, $_), $pair->advance($_) for 'read_target';
 subtest 'while the fence of the source is closed' => \&behind_the_fence;
 subtest 'and nothing of it is left behind at the end' => \&at_the_end;
@@ -43,6 +48,7 @@ done_testing();
 sub collide
 {
 	my ($winner) = @_;
+	my $hold;
 
 	$round++;
 	$pair->set_option('conflict_policy', $winner);
@@ -54,7 +60,15 @@ sub collide
 	{
 		$pair->can("${side}_sql")->($pair, join '', map { my $do = $_->{$side}; $do =~ s/%d/$_->{id}/g; "$do;" } @all);
 	}
+	# In every other round the target cannot send first: the conflicts are found there, and carried.
+	if ($round % 2)
+	{
+		$hold = MigrateTiers::session($pair->source);
+		$hold->query_safe('BEGIN; LOCK TABLE item IN EXCLUSIVE MODE');
+	}
 	$pair->source_sql('SELECT migrate_tiers.resume()');
+	sent($pair, 'source') if $hold;
+	$hold->quit if $hold;
 	settle($pair);
 	return @all;
 }
@@ -157,6 +171,45 @@ sub at_the_end
 	$pair->advance('finished');
 	is(value($_, $id), 't', "the $_ has the row that was chosen") for qw(source target);
 	$pair->equal('both sides are equal at the end');
+	return;
+}
+
+# What the first start has kept stays, and so does what a second one finds: the target counts its conflicts from 1 again.
+sub begun_anew
+{
+	for my $to (qw(syncing planned))
+	{
+		ready($pair, $to);
+		$pair->revert($to);
+	}
+	$pair->set_option('overwrite', 'on');
+	my $kept = $pair->source_sql('SELECT count(*) FROM migrate_tiers.conflicts');
+	cmp_ok($kept, '>', 0, 'conflicts of the first start are kept');
+	$pair->advance;
+	$pair->sync;
+	ready($pair, 'dual_write');
+	$pair->advance('dual_write');
+	my @all = collide('source');
+	is(value('source', $_->{id}), $_->{has}{source}, "$_->{name}: the source has won") for @all;
+	is($pair->source_sql('SELECT count(*) FROM migrate_tiers.conflicts') - $kept, scalar @all, 'each loser of the second is kept as well');
+	settle_conflicts($pair);
+	$pair->equal('both sides are equal');
+	return;
+}
+
+sub other_keys
+{
+	$pair->set_option('conflict_policy', 'source');
+	$pair->source_sql(q{INSERT INTO tagged VALUES ('{"a,b",c}', 0.1, 'old')});
+	settle($pair);
+	$pair->source_sql("SELECT migrate_tiers.pause(); UPDATE tagged SET v = 's'");
+	$pair->target_sql('DELETE FROM tagged');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	settle($pair);
+	$pair->source_sql("SELECT migrate_tiers.resolve_conflict(id, 'target') FROM migrate_tiers.conflicts WHERE resolved IS NULL");
+	settle($pair);
+	is($pair->source_sql('SELECT count(*) FROM tagged'), '0', 'the row is deleted');
+	$pair->equal('both sides are equal');
 	return;
 }
 
