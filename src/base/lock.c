@@ -8,6 +8,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "base/spi.h"
 
@@ -17,13 +18,13 @@ static void lock_or_give_up(Oid relid, LOCKMODE mode);
 void
 mt_lock_tables(const List *relids, LOCKMODE mode)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), mt_lock_timeout);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(mt_clock_now(), mt_lock_timeout);
 	ListCell   *cell;
 
 	foreach(cell, relids)
 	{
 		int			guc_level = NewGUCNestLevel();
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		long		left = TimestampDifferenceMilliseconds(mt_clock_now(), deadline);
 
 		(void) set_config_option("lock_timeout", psprintf("%ld", Max(left, 1)), PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);

@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/spi.h"
 #include "endpoint/pipeline.h"
 #include "endpoint/statements.h"
@@ -79,7 +80,7 @@ mt_culprit_name(MtSync *sync, ErrorData *error, bool replace)
 		{
 			MtLook		state = {.sync = sync, .table = table, .sqlerrcode = error->sqlerrcode};
 
-			state.until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LONGEST_LOOK_MS);
+			state.until = TimestampTzPlusMilliseconds(mt_clock_now(), LONGEST_LOOK_MS);
 			found = look(&state, replace);
 			if (found == NULL && !replace && !state.late)
 				found = look(&state, true);
@@ -260,7 +261,7 @@ end_window(MtLook *state, int *culprit)
 	int64		failed = mt_pipeline_failed(state->sync->remote, &sqlerrcode);
 
 	CHECK_FOR_INTERRUPTS();
-	state->late = GetCurrentTimestamp() > state->until;
+	state->late = mt_clock_now() > state->until;
 	*culprit = (int) failed;
 	if (failed >= 0)
 		return sqlerrcode == state->sqlerrcode ? MT_LOOK_FOUND : MT_LOOK_OTHER;

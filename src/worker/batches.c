@@ -7,6 +7,7 @@
 
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/xact.h"
 #include "catalog/batch.h"
 
@@ -16,7 +17,7 @@
 void
 mt_worker_start_pushes(MtWorker *worker)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mt_clock_now();
 
 	if (!TimestampDifferenceExceeds(worker->pushes_looked, now, LOOK_INTERVAL_MS))
 		return;

@@ -7,6 +7,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/option.h"
@@ -40,7 +41,7 @@ mt_worker_launch_copiers(MtWorker *worker)
 static void
 launch(MtWorker *worker, int wanted, long interval)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mt_clock_now();
 	MemoryContext previous = MemoryContextSwitchTo(worker->context);
 	int			running = 0;
 	bool		refused = false;

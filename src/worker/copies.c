@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/errors.h"
 #include "base/spi.h"
 #include "base/xact.h"
@@ -98,7 +99,7 @@ try_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 	MtCopyRetry *retry = hash_search(worker->copy_retries, &relation->id, HASH_FIND, NULL);
 	MemoryContext context = CurrentMemoryContext;
 
-	if (retry != NULL && retry->retry > GetCurrentTimestamp())
+	if (retry != NULL && retry->retry > mt_clock_now())
 	{
 		copies->work = copies->failed = true;
 		return;
@@ -136,7 +137,7 @@ handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry)
 	for (int i = 1; i < retry->failures && wait < LAST_BACKOFF_MS; i++)
 		wait *= 2;
 	wait = Min(wait, LAST_BACKOFF_MS);
-	retry->retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	retry->retry = TimestampTzPlusMilliseconds(mt_clock_now(), wait);
 	if (!mt_error_is_lock(error) || retry->failures > LOCK_FAILURES)
 	{
 		char	   *table = quote_qualified_identifier(relation->schema, relation->name);

@@ -10,6 +10,7 @@
 
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "sync/leaves.h"
 
 #define LOOK_INTERVAL_MS  1000
@@ -23,7 +24,7 @@ static TimestampTz covered = 0;
 void
 mt_worker_cover(MtWorker *worker)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mt_clock_now();
 	bool		again = TimestampDifferenceExceeds(covered, now, RETRY_INTERVAL_MS);
 
 	if (!TimestampDifferenceExceeds(looked, now, LOOK_INTERVAL_MS))

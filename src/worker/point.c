@@ -22,6 +22,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "catalog/shared.h"
 
 /* How long the asker may take, and how often it is looked for meanwhile. */
@@ -117,12 +118,12 @@ offer(MtShared *shared, const char *source, const char *target, TimestampTz time
 static void
 wait_until_taken(MtShared *shared)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HANDOVER_MS);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(mt_clock_now(), HANDOVER_MS);
 	int			asker;
 
 	ConditionVariablePrepareToSleep(&shared->point_moved);
 	while (read_state(shared, &asker) == MT_POINT_OFFERED && BackendPidGetProc(asker) != NULL &&
-		   GetCurrentTimestamp() < deadline)
+		   mt_clock_now() < deadline)
 		(void) ConditionVariableTimedSleep(&shared->point_moved, LOOK_MS, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 	set_state(shared, MT_POINT_NONE);

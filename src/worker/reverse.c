@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/errors.h"
 #include "base/spi.h"
 #include "base/xact.h"
@@ -52,7 +53,7 @@ static void act_as_replica(void);
 long
 mt_worker_reverse(MtWorker *worker)
 {
-	volatile long wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker->reverse_retry);
+	volatile long wait = TimestampDifferenceMilliseconds(mt_clock_now(), worker->reverse_retry);
 
 	if (wait > 0)
 		return wait;
@@ -71,7 +72,7 @@ mt_worker_reverse(MtWorker *worker)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(worker->context);
-	worker->reverse_retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	worker->reverse_retry = TimestampTzPlusMilliseconds(mt_clock_now(), wait);
 	return wait;
 }
 
@@ -84,10 +85,10 @@ step(MtWorker *worker)
 	if (worker->sync == NULL)
 		mt_worker_open_sync(worker);
 	worker->sync->target_active =
-		!TimestampDifferenceExceeds(worker->reverse_active, GetCurrentTimestamp(), ACTIVE_FOR);
+		!TimestampDifferenceExceeds(worker->reverse_active, mt_clock_now(), ACTIVE_FOR);
 	sent = mt_reverse_run(worker->sync);
 	if (sent)
-		worker->reverse_active = GetCurrentTimestamp();
+		worker->reverse_active = mt_clock_now();
 	if (worker->sync->conflicts_there)
 		mt_merge_carry(worker->sync);
 	publish(worker, false);
@@ -139,7 +140,7 @@ handle_error(MtWorker *worker, ErrorData *error)
 static long
 next_question(const MtWorker *worker)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mt_clock_now();
 
 	/* The more keys the last tick had, the more it is worth to wait for others: see breathe in step.c. */
 	if (worker->sync->target_unsent)

@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/xact.h"
 #include "catalog/option.h"
 #include "endpoint/target.h"
@@ -59,7 +60,7 @@ keep_mark(MtWorker *worker)
 void
 mt_worker_save_roster(MtWorker *worker)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mt_clock_now();
 	const MtMigration *migration = worker->migration;
 	bool		due = TimestampDifferenceExceeds(worker->roster_saved, now, SAVE_INTERVAL_MS);
 	bool		hasty;

@@ -8,6 +8,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/spi.h"
 #include "base/xact.h"
 #include "endpoint/target.h"
@@ -46,10 +47,10 @@ mt_worker_step(MtWorker *worker)
 		mt_worker_open_sync(worker);
 	if (worker->unjoined)
 		worker->unjoined = mt_worker_copies(worker);
-	worker->tick_started = GetCurrentTimestamp();
+	worker->tick_started = mt_clock_now();
 	sent = mt_tick_run(worker->sync);
 	worker->tick_keys = worker->sync->keys;
-	worker->tick_ended = sent ? GetCurrentTimestamp() : 0;
+	worker->tick_ended = sent ? mt_clock_now() : 0;
 	if (worker->sync->disarmed)
 		mt_worker_recopy_disarmed(worker);
 	if (worker->unjoined)
@@ -57,7 +58,7 @@ mt_worker_step(MtWorker *worker)
 	publish(worker);
 	if (!worker->unjoined && worker->foreign_keys_due)
 		finish_copies(worker);
-	now = GetCurrentTimestamp();
+	now = mt_clock_now();
 	if (TimestampDifferenceExceeds(worker->rotated, now, ROTATE_INTERVAL_MS))
 	{
 		mt_worker_save_roster(worker);
@@ -85,7 +86,7 @@ mt_worker_step(MtWorker *worker)
 static void
 breathe(MtWorker *worker)
 {
-	int64		since = GetCurrentTimestamp() - worker->tick_started;
+	int64		since = mt_clock_now() - worker->tick_started;
 	int64		wait = Min((int64) worker->tick_keys * BREATHE_A_KEY_US, BREATHE_LONGEST_US) - since;
 
 	if (worker->tick_ended != 0 && wait > 0)
@@ -167,7 +168,7 @@ persist_mark(MtWorker *worker)
 	MtSync	   *sync = worker->sync;
 	char	   *mark;
 
-	worker->persisted = GetCurrentTimestamp();
+	worker->persisted = mt_clock_now();
 	mark = MemoryContextStrdup(sync->tick_context, mt_mark_format(sync->mark));
 	if (worker->persisted_mark != NULL && strcmp(worker->persisted_mark, mark) == 0)
 		return;

@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/xact.h"
 #include "catalog/reverse.h"
 #include "endpoint/statements_queue.h"
@@ -32,7 +33,7 @@ void
 mt_worker_sweep(MtWorker *worker)
 {
 	MtSync	   *sync = worker->sync;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mt_clock_now();
 
 	if (!sweeping && now - worker->swept < worker->migration->queue_retention)
 		return;

@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/errors.h"
 #include "base/settings.h"
 #include "base/spi.h"
@@ -180,7 +181,7 @@ try_step(MtWorker *worker)
 			MemoryContextSwitchTo(worker->round_context);
 		}
 		if (wait == 0)
-			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker->retry);
+			wait = TimestampDifferenceMilliseconds(mt_clock_now(), worker->retry);
 		if (wait == 0)
 		{
 			wait = mt_worker_step(worker);
@@ -229,7 +230,7 @@ handle_error(MtWorker *worker, ErrorData *error)
 	if (mt_error_is_lock(error) && worker->failures++ < 2)
 		return mt_lock_timeout;
 	worker->failures++;
-	worker->retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	worker->retry = TimestampTzPlusMilliseconds(mt_clock_now(), wait);
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("migration \"%s\": forward sync stopped, next attempt in %ld s",

@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/option.h"
@@ -67,7 +68,7 @@ void
 mt_worker_verify_when_due(MtWorker *worker)
 {
 	static TimestampTz looked = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = mt_clock_now();
 	MtVerifyOrder order = {.scheduled = true};
 	BackgroundWorkerHandle *handle;
 	bool		due;
