@@ -43,6 +43,14 @@ is(gate('dual_write', 'running'), 'f: sending is paused', 'running: paused');
 sql_fails($source, q(CALL migrate_tiers.advance('dual_write')), 'MT001', qr/Gate running:.*resume\(\).*Gate forward_lag:/s, 'both are named, with the call to make');
 sql($source, q(SELECT migrate_tiers.resume(), migrate_tiers.set_option('max_lag', NULL)));
 gate_becomes('dual_write', 'running', qr/^t$/, 'running: goes on');
+# A constraint that is checked at commit: for rows that are sent it would not be, so rows of the two sides could break it.
+is(gate('dual_write', 'deferrable'), 't', 'deferrable: nothing is');
+sql($target, 'ALTER TABLE item ADD CONSTRAINT once UNIQUE (name) DEFERRABLE INITIALLY DEFERRED');
+like(gate('dual_write', 'deferrable'), qr/^f: deferrable of \S*item: unique constraint \S*once of the target is deferrable/, 'deferrable: a constraint there');
+sql_fails($source, q(CALL migrate_tiers.advance('dual_write')), 'MT001', qr/Gate deferrable: .*NOT DEFERRABLE/, 'advance names it, with what to do');
+sql($target, 'ALTER TABLE item DROP CONSTRAINT once, ADD CONSTRAINT once UNIQUE (name) NOT DEFERRABLE');
+is(gate('dual_write', 'deferrable'), 't', 'deferrable: not any more');
+sql($target, 'ALTER TABLE item DROP CONSTRAINT once');
 # A clock that is minutes off: the target's own function says so.
 sql($target, q(SET allow_system_table_mods = on; ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO right_clock;
 	CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT pg_catalog.right_clock() + interval '5 min' $$));
