@@ -70,6 +70,11 @@ ALTER TABLE ddl_guard.item ALTER COLUMN note TYPE text COLLATE "C";
 ALTER TABLE ddl_guard.item ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY;
 ALTER TABLE ddl_guard.item RENAME TO thing;
 ALTER INDEX ddl_guard.item RENAME TO thing;
+ALTER SEQUENCE ddl_guard.item RENAME TO thing;
+ALTER VIEW ddl_guard.item RENAME COLUMN id TO ident;
+ALTER MATERIALIZED VIEW ddl_guard.item RENAME COLUMN id TO ident;
+ALTER FOREIGN TABLE ddl_guard.item RENAME COLUMN id TO ident;
+ALTER TYPE ddl_guard.item RENAME ATTRIBUTE id TO ident;
 ALTER TABLE ddl_guard.item SET SCHEMA public;
 ALTER SCHEMA ddl_guard RENAME TO guarded;
 ALTER TABLE ddl_guard.item SET UNLOGGED;
@@ -105,6 +110,10 @@ ALTER TABLE ddl_guard.item ENABLE TRIGGER migrate_tiers_capture;
 ALTER TABLE ddl_guard.log_21 DISABLE TRIGGER ALL;
 ALTER TRIGGER migrate_tiers_capture ON ddl_guard.item RENAME TO mine;
 DROP TRIGGER migrate_tiers_capture ON ddl_guard.item;
+CREATE OR REPLACE TRIGGER migrate_tiers_capture AFTER INSERT ON ddl_guard.item FOR EACH ROW EXECUTE FUNCTION ddl_guard.nothing();
+CREATE OR REPLACE TRIGGER migrate_tiers_capture AFTER INSERT ON ddl_guard.item FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture();
+CREATE TRIGGER forged AFTER INSERT ON ddl_guard.item FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture();
+DROP TRIGGER forged ON ddl_guard.item;
 DROP TRIGGER migrate_tiers_capture_truncate ON ddl_guard.log_1;
 
 -- Dropping.

@@ -36,25 +36,25 @@
 	"   FROM r JOIN pg_class c ON c.oid = r.relation AND c.relispartition JOIN pg_inherits i ON i.inhrelid = c.oid" \
 	"  UNION ALL SELECT 'persistence', to_jsonb(c.relpersistence) FROM r JOIN pg_class c ON c.oid = r.relation" \
 	"  UNION ALL SELECT 'security', to_jsonb(c.relrowsecurity) FROM r JOIN pg_class c ON c.oid = r.relation" \
-	"  UNION ALL SELECT 'key', to_jsonb(" MT_DDL_KEY("r.relation") ") FROM r" \
-																   "  UNION ALL SELECT 'column ' || attnum, jsonb_build_object('name', attname, 'type', format_type(atttypid, atttypmod)," \
-																   "   'layout', format('%s %s %s %s', atttypid, atttypmod, attcollation, attgenerated), 'identity', attidentity) FROM columns" \
-																   "  UNION ALL SELECT 'type ' || t.oid, jsonb_build_object('name', format_type(t.oid, NULL)," \
-																   "   'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)," \
-																   "   'attributes', (SELECT jsonb_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)" \
-																   "    FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)," \
-																   "   'base', format_type(nullif(t.typbasetype, 0), t.typtypmod))" \
-																   "   FROM used u JOIN pg_type t USING (oid) WHERE t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0" \
-																   "  UNION ALL SELECT 'capture ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
-																   "   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.capture()'::regprocedure), '[]') FROM tree t" \
-																   "  UNION ALL SELECT 'fence ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
-																   "   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.fence()'::regprocedure), '[]') FROM tree t, r WHERE r.fenced)"
+	"  UNION ALL SELECT 'key', to_jsonb(" MT_DDL_KEY ") FROM r" \
+	"  UNION ALL SELECT 'column ' || attnum, jsonb_build_object('name', attname, 'type', format_type(atttypid, atttypmod)," \
+	"   'layout', format('%s %s %s %s', atttypid, atttypmod, attcollation, attgenerated), 'identity', attidentity) FROM columns" \
+	"  UNION ALL SELECT 'type ' || t.oid, jsonb_build_object('name', format_type(t.oid, NULL)," \
+	"   'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)," \
+	"   'attributes', (SELECT jsonb_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)" \
+	"    FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)," \
+	"   'base', format_type(nullif(t.typbasetype, 0), t.typtypmod))" \
+	"   FROM used u JOIN pg_type t USING (oid) WHERE t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0" \
+	"  UNION ALL SELECT 'capture ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
+	"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.capture()'::regprocedure" \
+	"   AND g.tgname IN ('migrate_tiers_capture', 'migrate_tiers_capture_truncate')), '[]') FROM tree t" \
+	"  UNION ALL SELECT 'fence ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
+	"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.fence()'::regprocedure), '[]') FROM tree t, r WHERE r.fenced)"
 
 /*
- * The differences between recorded and present facets.  That the table left its parent is
- * the parent's affair.  What is captured of a
- * partition that came or went is a matter of the partition, and a fence that came or
- * went as a whole is a matter of the phase.
+ * The differences between recorded and present facets.  What is captured of a
+ * partition that came or went is a matter of the partition, a fence that came or
+ * went as a whole is a matter of the phase, and a table may leave its parent.
  */
 #define CHANGES \
 	", change AS (SELECT split_part(name, ' ', 1) AS facet, split_part(name, ' ', 2) AS number, o.value AS o, n.value AS n" \
@@ -66,8 +66,8 @@
 	"  WHEN 'persistence' THEN 'the table became ' || CASE n #>> '{}' WHEN 'u' THEN 'unlogged' ELSE 'logged' END" \
 	"  WHEN 'security' THEN 'row security was ' || CASE n #>> '{}' WHEN 'true' THEN 'enabled' ELSE 'disabled' END" \
 	"  WHEN 'key' THEN 'the key was changed'" \
-	"  WHEN 'capture' THEN format('a capture trigger of %s was dropped, renamed or disabled', number::oid::regclass)" \
-	"  WHEN 'fence' THEN format('the fence of %s was dropped, renamed or disabled', number::oid::regclass)" \
+	"  WHEN 'capture' THEN format('a capture trigger of %s was dropped, replaced, renamed or disabled', number::oid::regclass)" \
+	"  WHEN 'fence' THEN format('the fence of %s was dropped, replaced, renamed or disabled', number::oid::regclass)" \
 	"  WHEN 'type' THEN format('type %s was changed', COALESCE(o, n) ->> 'name')" \
 	"  WHEN 'column' THEN CASE" \
 	"   WHEN n IS NULL THEN format('column \"%s\" was dropped', o ->> 'name')" \

@@ -16,9 +16,8 @@ typedef struct MtDdlChange
 	bool		moved;			/* rows may have changed or moved where capture does not see it */
 } MtDdlChange;
 
-/* SQL: the columns of a table's key as it is now, as the facet "key" has them. */
-#define MT_DDL_KEY(relation) \
-	"(SELECT x.indkey::text FROM pg_index x WHERE x.indexrelid = migrate_tiers.key_index(" relation "))"
+/* SQL: the columns of the key of table r as it is now, as the facet "key" has them. */
+#define MT_DDL_KEY "(SELECT x.indkey::text FROM pg_index x WHERE x.indexrelid = migrate_tiers.key_index(r.relation))"
 
 /* The table's structure now, as text. */
 extern char *mt_ddl_fingerprint(int32 relation_id);

@@ -64,8 +64,8 @@ static const char dropped_query[] =
 	"  WHERE d.classid = 'pg_class'::regclass AND (d.objid = r.relation OR d.objid = ANY (r.partitions))"
 	"  OR d.object_type = 'index' AND d.schema_name = (SELECT n.nspname FROM pg_class c"
 	"   JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = r.relation)"
-	"   AND r.fingerprint::jsonb ->> 'key' IS DISTINCT FROM " MT_DDL_KEY("r.relation") "  OR d.object_type = 'trigger' AND d.address_names[array_upper(d.address_names, 1)] ~ '^migrate_tiers_(capture|fence)')"
-																					   " ORDER BY 1, 2";
+	"   AND r.fingerprint::jsonb ->> 'key' IS DISTINCT FROM " MT_DDL_KEY "  OR d.object_type = 'trigger' AND d.address_names[array_upper(d.address_names, 1)] ~ '^migrate_tiers_(capture|fence)')"
+	" ORDER BY 1, 2";
 
 typedef enum MtDroppedKind
 {
@@ -233,11 +233,10 @@ judge_end(EventTriggerData *event)
 	if (is_harmless(event->parsetree))
 		return;
 	mt_ddl_check_sequences(event->parsetree);
+	ids = query_ids(&touched, touched_query, MT_NO_ARGS);
 	/* Types and schemas are in the structure of tables that the command does not name. */
 	if (event->tag == CMDTAG_ALTER_TYPE || event->tag == CMDTAG_ALTER_DOMAIN || event->tag == CMDTAG_ALTER_SCHEMA)
-		ids = query_ids(&holding, holding_query, MT_NO_ARGS);
-	else
-		ids = query_ids(&touched, touched_query, MT_NO_ARGS);
+		ids = list_concat_unique_int(ids, query_ids(&holding, holding_query, MT_NO_ARGS));
 	foreach(cell, ids)
 		mt_ddl_check(lfirst_int(cell), creating);
 }
