@@ -3,10 +3,10 @@
  *	  One wrapper over SPI for every query of ours.
  *
  * A scope runs queries as the owner of the extension, with search_path pinned
- * to pg_catalog and pg_temp last and standard strings, whatever the caller has set.  Permission of the caller is checked
- * before a scope is opened (mt_migration_check_owner), never inside it.  A
- * scope is closed on every normal exit; an error closes it with the
- * (sub)transaction.
+ * to pg_catalog and pg_temp last and standard strings, whatever the caller has
+ * set.  Permission of the caller is checked before a scope is opened
+ * (mt_migration_check_owner), never inside it.  A scope is closed on every
+ * normal exit; an error closes it with the (sub)transaction.
  */
 #ifndef MT_SPI_H
 #define MT_SPI_H
@@ -56,8 +56,8 @@ extern void mt_spi_begin_as(MtSpiScope *scope, Oid role);
 extern void mt_spi_begin_table(MtSpiScope *scope, Oid owner, Oid relid, bool writes);
 
 /* The role of such a scope; and the security context that goes with a role, for code that has no scope. */
-extern Oid mt_spi_table_role(Oid owner, Oid relid, bool writes);
-extern int mt_spi_table_context(Oid role, Oid owner);
+extern Oid	mt_spi_table_role(Oid owner, Oid relid, bool writes);
+extern int	mt_spi_table_context(Oid role, Oid owner);
 
 extern void mt_spi_end(MtSpiScope *scope);
 
