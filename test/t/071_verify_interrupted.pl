@@ -97,6 +97,24 @@ $pair->sync;
 like($pair->source_sql("$row('big')"), qr/^equal 60000 60000 0/, 'and equal');
 is($pair->source_sql($gate), 'nothing', 'and the gate has nothing against it');
 
+# What was compared before the tables were copied anew says nothing of that copy.
+$pair->set_option('verify_rate', '20000');
+$session = begin_big();
+$id = $pair->source_sql('SELECT max(id) FROM migrate_tiers.verifications');
+$pair->source_sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers verify'});
+ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type IN ('migrate_tiers verify', 'migrate_tiers reader')}), 'cut off before the way back');
+$session->quit;
+$pair->set_option('verify_rate', '0');
+$pair->source_sql(q{CALL migrate_tiers.revert('planned')});
+$pair->advance;
+$pair->sync;
+$token = $pair->source_sql('SELECT token FROM migrate_tiers.migration');
+$pair->target_sql("SET migrate_tiers.session = '$token'; UPDATE big SET v = 'damaged' WHERE id = (SELECT min(id) FROM big)");
+like($pair->source_sql("$row('big')"), qr/^different 60000 60000 1$/, 'a new copy is compared from its beginning');
+is($pair->source_sql("SELECT max(id) > $id FROM migrate_tiers.verifications"), 't', 'by a verification of its own');
+is($pair->source_sql(q{SELECT migrate_tiers.repair('big')}), '1', 'its damage is repaired');
+$pair->sync;
+
 # The caller is cancelled.
 $pair->set_option('verify_rate', '20000');
 $session = begin_big();
