@@ -40,7 +40,7 @@ mt_push_append(MtPush *push)
 	if (receiver->values[0][1] != NULL)
 		above = psprintf("%s > %s", name, mark);
 	sender = mt_side_query(push->sender,
-						   psprintf("SELECT count(*), count(*) FILTER (WHERE NOT %s), count(*) FILTER (WHERE %s IS NULL),"
+						   psprintf("SELECT count(*), count(*) FILTER (WHERE NOT %s), count(*) - count(%s),"
 									" max(%s)::text, coalesce(max(%s) < %s, true) FROM %s",
 									above, name, name, name, mark, push->from));
 	check_watermark(push, receiver->values[0][1], sender, receiver->values[0][0]);

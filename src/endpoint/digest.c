@@ -64,7 +64,7 @@ column_hash(const MtColumn *column, const char *prefix, int seed)
 							name, seed, name, -seed);
 		case DATEOID:
 			/* Its hash function is that of another type, which SQL cannot call with it. */
-			return psprintf("CASE WHEN %s IS NOT NULL THEN pg_catalog.hash_record_extended(ROW(%s), %d) END",
+			return psprintf("CASE WHEN %s IS DISTINCT FROM NULL THEN pg_catalog.hash_record_extended(ROW(%s), %d) END",
 							name, name, seed);
 		case NUMERICOID:
 			/* Its hash leaves out sign and scale, and is one for infinities and NaN, which have no scale. */
@@ -76,8 +76,8 @@ column_hash(const MtColumn *column, const char *prefix, int seed)
 		case VARCHAROID:
 			return psprintf("pg_catalog.hashtextextended(%s COLLATE \"C\", %d)", name, seed);
 		default:
-			/* concat(), unlike a cast, keeps the blanks at the end of a bpchar. */
-			return psprintf("CASE WHEN %s IS NOT NULL THEN"
+			/* concat(), unlike a cast, keeps the blanks at the end of a bpchar; a row with a null field is not IS NOT NULL. */
+			return psprintf("CASE WHEN %s IS DISTINCT FROM NULL THEN"
 							" pg_catalog.hashtextextended(pg_catalog.concat(%s) COLLATE \"C\", %d) END",
 							name, name, seed);
 	}
