@@ -177,13 +177,15 @@ begin_tables(int32 migration_id, const MtVerifyOrder *order, bool batch)
 	}
 }
 
-/* try_begin begins one table; false when it should be tried again. */
+/* try_begin begins one table; false when it should be tried again.  With its memory goes its connection. */
 static bool
 try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool patient)
 {
 	MemoryContext context = CurrentMemoryContext;
+	MemoryContext once = AllocSetContextCreate(context, "migrate_tiers table", ALLOCSET_DEFAULT_SIZES);
 	ErrorData  *volatile error = NULL;
 
+	MemoryContextSwitchTo(once);
 	PG_TRY();
 	{
 		begin_or_compare(migration_id, relation, order);
@@ -193,6 +195,8 @@ try_begin(int32 migration_id, int32 relation, const MtVerifyOrder *order, bool p
 		error = mt_xact_abort(context);
 	}
 	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	MemoryContextDelete(once);
 	if (error == NULL)
 		return true;
 	if (mt_error_is_lock(error) && patient)
