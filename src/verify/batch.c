@@ -26,6 +26,7 @@
 #include "catalog/verification.h"
 #include "endpoint/digest.h"
 #include "endpoint/side.h"
+#include "endpoint/statements.h"
 #include "verify/compare.h"
 
 /* How often it is read again. */
@@ -47,7 +48,7 @@ static void read_both(const MtMigration *migration, MtRelation *relation, const 
 static void find_rows(const MtMigration *migration, const MtRelation *relation, MtRemote *remote,
 					  const MtBatchRecord *record, MtContents *contents);
 static char *describe(const MtRelation *relation, MtContents *contents);
-static char *target_rows(MtRemote *remote, const MtRelation *relation);
+static bool is_partitioned_there(MtRemote *remote, const MtRelation *relation);
 static char *hash_alike(MtRemote *remote);
 static void judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOrder *order,
 				  const MtBatchRecord *record, MtContents *contents);
@@ -104,7 +105,6 @@ read_both(const MtMigration *migration, MtRelation *relation, const MtBatchRecor
 	MtRows	   *source;
 	MtRows	   *target;
 	char	   *digest;
-	char	   *rows;
 
 	mt_xact_begin();
 	there.remote = mt_remote_open(migration);
@@ -112,12 +112,12 @@ read_both(const MtMigration *migration, MtRelation *relation, const MtBatchRecor
 	mt_xact_commit();
 	mt_remote_run(there.remote, "SET max_parallel_workers_per_gather = 0; SET jit = off");
 	contents->why = hash_alike(there.remote);
-	rows = target_rows(there.remote, relation);
+	relation->target_partitioned = is_partitioned_there(there.remote, relation);
 	contents->read = GetCurrentTimestamp();
 	mt_side_begin_reading(&here, relation->relid, NULL);
 	mt_side_begin_reading(&there, InvalidOid, mt_relation_target_name(relation));
 	mt_side_query_both(&here, mt_sql_table_digest(digest, mt_relation_source_name(relation)), &source,
-					   &there, mt_sql_table_digest(digest, rows), &target);
+					   &there, mt_sql_table_digest(digest, mt_sql_receiver_rows(relation)), &target);
 	contents->source = source->values[0];
 	contents->target = target->values[0];
 	find_rows(migration, relation, there.remote, record, contents);
@@ -170,9 +170,9 @@ describe(const MtRelation *relation, MtContents *contents)
 	return digest;
 }
 
-/* target_rows names the target's table with the ONLY that it needs. */
-static char *
-target_rows(MtRemote *remote, const MtRelation *relation)
+/* is_partitioned_there asks what the target's table is: of one that is partitioned its partitions are read, too. */
+static bool
+is_partitioned_there(MtRemote *remote, const MtRelation *relation)
 {
 	char	   *name = mt_relation_target_name(relation);
 	MtRows	   *kind = mt_remote_query(remote, "SELECT relkind = 'p' FROM pg_class WHERE oid = pg_catalog.to_regclass($1)",
@@ -182,7 +182,7 @@ target_rows(MtRemote *remote, const MtRelation *relation)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the target has no table %s", name)));
-	return psprintf("%s%s", kind->values[0][0][0] == 't' ? "" : "ONLY ", name);
+	return kind->values[0][0][0] == 't';
 }
 
 /* hash_alike says why digests of the two servers say nothing; or NULL. */
