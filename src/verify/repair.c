@@ -11,6 +11,7 @@
 
 #include "access/table.h"
 #include "executor/tuptable.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -39,6 +40,7 @@ typedef struct MtKeyInput
 	int32		typmod;
 } MtKeyInput;
 
+static void check_tier(const MtRelation *relation);
 static bool target_is_right(const MtMigration *migration, const char *side);
 static void read_damage(const MtRelation *relation, MtDamage *damage);
 static void note_on_source(const MtMigration *migration, const MtRelation *relation, const MtDamage *damage);
@@ -54,6 +56,7 @@ mt_repair_run(const MtMigration *migration, const MtRelation *relation, const ch
 	MtDamage	damage = {0};
 	MtSpiScope	scope;
 
+	check_tier(relation);
 	read_damage(relation, &damage);
 	if (damage.count == 0)
 		return 0;
@@ -68,6 +71,20 @@ mt_repair_run(const MtMigration *migration, const MtRelation *relation, const ch
 					   MT_ARGS(MT_INT4(relation->id)));
 	mt_spi_end(&scope);
 	return damage.count;
+}
+
+/* check_tier refuses a table that sync does not mend: nobody reads a queue for it. */
+static void
+check_tier(const MtRelation *relation)
+{
+	const char *name = quote_qualified_identifier(relation->schema, relation->name);
+
+	if (strcmp(relation->tier, "realtime") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s is tagged %s, and repair mends realtime tables", name, relation->tier),
+				 strcmp(relation->tier, "batch") == 0 ?
+				 errhint("A push mends it: SELECT migrate_tiers.push_batch(%s).", quote_literal_cstr(name)) : 0));
 }
 
 /* target_is_right says which side is right: the one that applications read, unless told otherwise. */

@@ -13,21 +13,28 @@ CREATE TABLE report (id int PRIMARY KEY, day date, total numeric, ratio float8, 
 CREATE TABLE heap (v int, w text);
 CREATE TABLE journal (seq bigint, v text);
 CREATE TABLE empty (id int PRIMARY KEY);
+CREATE TYPE span AS (a int, b text);
+CREATE DOMAIN whole_span AS span;
+CREATE TABLE spans (id int PRIMARY KEY, s span, w whole_span);
 SQL
 sql($_, $tables) for $source, $target;
+sql($source, 'CREATE TABLE part (id int PRIMARY KEY, v text)');
+sql($target, 'CREATE TABLE part (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE part_1 PARTITION OF part DEFAULT');
 sql($source, 'CREATE MATERIALIZED VIEW summary AS SELECT i AS id, i * 2 AS n FROM generate_series(1, 10) i; CREATE UNIQUE INDEX ON summary (id)');
 sql($target, 'CREATE TABLE summary (id int PRIMARY KEY, n int)');
 # Defaults of the two sides that change what values look like.
 sql($source, q(ALTER DATABASE shop SET DateStyle = 'SQL, DMY'; ALTER DATABASE shop SET extra_float_digits = -15));
 sql($target, q(ALTER DATABASE shop SET DateStyle = 'German'; ALTER DATABASE shop SET TimeZone = 'Asia/Kolkata'));
 migration($source, 'item');
-sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(report heap journal summary empty);
+sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(report heap journal summary empty spans part);
 sql($source, q(SELECT migrate_tiers.batch_policy('heap', mode => 'replace'), migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq')));
 sql($source, <<'SQL');
 INSERT INTO item VALUES (1, 'one');
 INSERT INTO report SELECT i, '2020-01-01'::date + i, i / 3.0, i / 7.0, jsonb_build_object('i', i), 'a' || i % 3 FROM generate_series(1, 30000) i;
 INSERT INTO heap SELECT i % 5, 'w' || i FROM generate_series(1, 500) i;
 INSERT INTO journal SELECT i, 'v' FROM generate_series(1, 500) i;
+INSERT INTO spans SELECT i, ROW(i, NULL)::span, ROW(NULL, 'w' || i)::span FROM generate_series(1, 5) i;
+INSERT INTO part SELECT i, 'v' FROM generate_series(1, 300) i;
 ANALYZE;
 SQL
 advance($source, 'syncing');
@@ -47,10 +54,10 @@ like(verdict('report'), qr/^equal 30000 30000 0 as the source is now$/, 'without
 sql($source, q(UPDATE report SET note = 'later' WHERE id = 6));
 like(verdict('report'), qr/^unknown 30000 30000 not as the source is now, and the push of .* kept no digest/, 'and one that moves is not');
 sql($source, q(SELECT migrate_tiers.set_option('batch_digest', 'on')));
-push_table($_) for qw(report heap journal summary empty);
-my %rows = (report => 30000, heap => 500, journal => 500, summary => 10, empty => 0);
+push_table($_) for qw(report heap journal summary empty spans part);
+my %rows = (report => 30000, heap => 500, journal => 500, summary => 10, empty => 0, spans => 5, part => 300);
 like(verdict($_), qr/^equal $rows{$_} $rows{$_} 0 as the push of .* sent it; since then the source has not changed$/, "$_: equal after a push") for sort keys %rows;
-is(query($source, q(SELECT string_agg(relation || ' ' || verdict, ', ' ORDER BY relation::text) FROM migrate_tiers.verify())), 'empty equal, heap equal, item equal, journal equal, report equal, summary equal', 'a verification of all tables is one of batch tables, too');
+is(query($source, q(SELECT string_agg(relation || ' ' || verdict, ', ' ORDER BY relation::text) FROM migrate_tiers.verify())), 'empty equal, heap equal, item equal, journal equal, part equal, report equal, spans equal, summary equal', 'a verification of all tables is one of batch tables, too');
 
 # The source moves on: that is no damage.
 sql($source, q(UPDATE report SET note = 'new' WHERE id = 5; DELETE FROM heap WHERE w = 'w7'));
@@ -66,18 +73,28 @@ sub found
 		FROM migrate_tiers.discrepancies WHERE verification = (SELECT max(id) FROM migrate_tiers.verifications)));
 }
 
+# A value with a null field is a value.
+foreach (q{s = ROW(10, NULL)::span WHERE id = 1}, q{w = ROW(NULL, 'W')::span WHERE id = 2}, 's = ROW(NULL, NULL)::span WHERE id = 3', 's = NULL WHERE id = 4')
+{
+	sql($source, "UPDATE spans SET $_");
+	is((split /\|/, push_table('spans'))[8], '1', "$_: is pushed");
+	tables_equal($source, $target, 'spans', 'and arrives');
+}
+
 # Damage on the receiver.
 my @damages = (
 	[ 'report', 'a missing row', 'DELETE FROM report WHERE id = 77', 'INSERT INTO report SELECT 77, \'2020-01-01\'::date + 77, 77 / 3.0, 77 / 7.0, \'{"i": 77}\', \'a2\'', 'missing {77} source' ],
 	[ 'report', 'the scale of a numeric', 'UPDATE report SET total = total * 1.0 WHERE id = 3', 'UPDATE report SET total = 3 / 3.0 WHERE id = 3', 'changed {3} {total} both' ],
 	[ 'report', 'NULL for an empty object', q(UPDATE report SET data = NULL WHERE id = 4), q(UPDATE report SET data = '{"i": 4}' WHERE id = 4), 'changed {4} {data} both' ],
+	[ 'spans', 'a field beside one that is null', 'UPDATE spans SET s = ROW(6, NULL)::span WHERE id = 5', 'UPDATE spans SET s = ROW(5, NULL)::span WHERE id = 5', 'changed {5} {s} both' ],
+	[ 'part', 'a row of a partition', q(UPDATE part SET v = 'V' WHERE id = 7), q(UPDATE part SET v = 'v' WHERE id = 7), 'changed {7} {v} both' ],
 	[ 'heap', 'a row twice', q(INSERT INTO heap VALUES (1, 'w1')), q(DELETE FROM heap WHERE ctid = (SELECT max(ctid) FROM heap WHERE w = 'w1')) ],
 	[ 'journal', 'one letter', q(UPDATE journal SET v = 'V' WHERE seq = 250), q(UPDATE journal SET v = 'v' WHERE seq = 250) ]);
 foreach (@damages)
 {
 	my ($table, $name, $damage, $mend, $rows) = @$_;
 	sql($target, $damage);
-	my $lists = $table eq 'report';
+	my $lists = defined $rows;
 	like(verdict($table), $lists ? qr/^different \d+ \d+ 1 not as the push of .* sent it; since then .* has not changed; the rows that differ are in discrepancies\. Call migrate_tiers\.push_batch/
 		: qr/^different \d+ \d+ not as the push of .* sent it; since then .*which rows differ cannot be told\. Call migrate_tiers\.push_batch/, "$table: $name is a difference");
 	is(found(), $rows, "$table: and that row is found") if $lists;
@@ -89,6 +106,7 @@ like(verdict('report'), qr/^different 30000 29901 99 not as .*has not changed/, 
 is(query($source, q(SELECT count(*) FILTER (WHERE kind = 'missing') || ' ' || count(*) FROM migrate_tiers.discrepancies WHERE verification = (SELECT max(id) FROM migrate_tiers.verifications))), '99 99', 'and listed');
 sql($source, q(UPDATE report SET note = 'moved' WHERE id = 20000));
 like(verdict('report'), qr/^different 30000 29901 not as .* has changed; which rows differ cannot be told/, 'unless the sender has other rows by now');
+sql_fails($source, "SELECT migrate_tiers.repair('report')", '55000', qr/table public.report is tagged batch.*migrate_tiers.push_batch\('public.report'\)/s, 'repair is not for batch tables, and says what is');
 push_table('report');
 like(verdict('report'), qr/^equal 30000 30000 0/, 'a push mends them');
 sql($source, q(UPDATE report SET note = 'x' WHERE id = 9));
@@ -115,7 +133,24 @@ ok(wait_until($source, q(SELECT count(*) > 0 FROM pg_stat_activity WHERE backend
 $app->query_safe('COMMIT');
 ok(wait_until($source, q(SELECT verdict FROM migrate_tiers.verifications WHERE relation = 'journal'::regclass ORDER BY id DESC LIMIT 1), 'equal'), 'is verified when it can be had');
 $app->quit;
-$asker->quit;
+
+# Each attempt has a connection of its own, and takes it along.
+my $began = query($target, 'SELECT extract(epoch FROM clock_timestamp())');
+my $watch = session($target);
+my (%seen, $most);
+$app = session($source);
+$app->query_safe('BEGIN; LOCK TABLE journal');
+$asker->query_until(qr/again/, "\\echo again\nSELECT verdict FROM migrate_tiers.verify('journal');\n");
+ok(wait_for(sub {
+	my @now = split /\n/, $watch->query_safe("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND extract(epoch FROM backend_start) > $began AND pid <> pg_backend_pid()");
+	@seen{@now} = @now;
+	$most = @now if @now > ($most || 0);
+	return keys %seen >= 5;
+}), 'a table that is locked on the source is tried again and again');
+cmp_ok($most, '<=', 2, 'and no attempt leaves its connection behind');
+$app->query_safe('COMMIT');
+ok(wait_until($source, q(SELECT verdict FROM migrate_tiers.verifications WHERE relation = 'journal'::regclass AND finished IS NOT NULL ORDER BY id DESC LIMIT 1), 'equal'), 'until it can be had');
+$_->quit for $app, $asker, $watch;
 is(query($source, q(SELECT last_verdict || ' ' || (last_verified > now() - interval '1 min') FROM migrate_tiers.tables WHERE relation = 'journal'::regclass)), 'equal true', 'the view tables tells it');
 
 finish($source, $target);
