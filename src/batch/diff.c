@@ -123,7 +123,8 @@ cut(MtPush *push, MtStage *stage, MtImprint *imprint, MtRows **bounds)
 		*bounds = imprint->bounds;
 	else
 		*bounds = mt_ranges_sample(push);
-	if (*bounds != NULL && !mt_ranges_agree(push, *bounds))
+	/* What was kept may be of a time when keys were sorted in another way. */
+	if (*bounds != NULL && !(push->key->ordered && mt_ranges_agree(push, *bounds)))
 	{
 		*bounds = NULL;
 		if (imprint != NULL)

@@ -2,8 +2,9 @@
  * range.h
  *	  Ranges of keys: what of a large table is compared, and sent, by itself.
  *
- * The ranges are all keys, each in exactly one of them, on both sides: also
- * where the sides order keys differently, since then there is one range only.
+ * The ranges are all keys, each in exactly one of them, on both sides: where the sides may order keys
+ * differently, there is one range only.  That some bounds are in the same order on both proves nothing of the keys
+ * between them, so it is asked what the order depends on (MtPushKey, structure.c).
  */
 #ifndef MT_RANGE_H
 #define MT_RANGE_H
@@ -46,7 +47,7 @@ extern double mt_ranges_estimate(MtPush *push);
 /* The share of the sender's pages, in percent, that has so many rows or more. */
 extern double mt_ranges_sample_share(MtPush *push, int rows);
 
-/* Whether the receiver has the bounds in the same order. */
+/* Whether the receiver has the bounds in order: those that were kept may be older than its collations. */
 extern bool mt_ranges_agree(MtPush *push, const MtRows *bounds);
 
 /* A condition over the key's columns, each behind a prefix. */

@@ -46,7 +46,8 @@ mt_stage_find(MtPush *push)
 	MtStage    *stage = palloc0(sizeof(MtStage));
 
 	stage->table = name_stage(push);
-	stage->signature = psprintf("%s; %s", key_columns(push), push->digest);
+	/* Ranges of a key that is not ordered may have brought rows twice. */
+	stage->signature = psprintf("%s; %s%s", key_columns(push), push->digest, push->key->ordered ? "" : "; one range");
 	stage->exists = exists(push, stage->table);
 	if (stage->exists && !has_signature(push, stage))
 	{
@@ -225,7 +226,7 @@ mt_stage_compare(MtPush *push, MtStage *stage, MtRanges *ranges)
 		char	  **row;
 
 		row = mt_side_query(push->receiver,
-							psprintf("SELECT count(t.%s), count(*) FILTER (WHERE t.%s IS NULL OR s.%s IS NULL OR %s)"
+							psprintf("SELECT count(t.%s), count(*) FILTER (WHERE t.%s IS NOT DISTINCT FROM NULL OR s.%s IS NOT DISTINCT FROM NULL OR %s)"
 									 " FROM (SELECT * FROM %s AS t WHERE %s) AS t FULL JOIN (SELECT * FROM %s AS s WHERE %s) AS s ON %s",
 									 key, key, key, differ, push->to, mt_range_condition(push, range, "t."),
 									 stage->table, mt_range_condition(push, range, "s."), match))
@@ -252,7 +253,6 @@ mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges)
 {
 	MtBatch    *batch = push->batch;
 	MtApply		apply = {push, stage, can_update(push), key_match(push)};
-
 	int64	   *rows = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(int64) * ranges->count, MCXT_ALLOC_HUGE);
 
 	/* A planner that takes tables which nobody has analyzed for small goes through one for each row of the other. */

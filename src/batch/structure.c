@@ -37,10 +37,32 @@
 	" WHERE k.position <= i.indnkeyatts" \
 	" ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid, k.position"
 
+/*
+ * What the order of a column's values depends on, for each name in the first array; NULL: that is not known.  Where
+ * the second says so it is the database's collation (100), whatever the column's.  Catalogs of 15 to 18 name things in
+ * different ways.
+ */
+#define ORDERS_OF \
+	"SELECT CASE WHEN c.oid IS NULL OR l.provider = 'b' OR l.provider = 'c' AND upper(l.name) IN ('C', 'POSIX') THEN 'C'" \
+	" WHEN l.provider = 'c' AND l.name ILIKE 'C.%%' THEN lower(replace(l.name, '-', ''))" \
+	" WHEN l.provider = 'c' THEN concat_ws(' ', 'libc', lower(replace(l.name, '-', '')), c.collisdeterministic) || ' ' || l.version" \
+	" ELSE concat_ws(' ', l.provider, l.locale, quote_nullable(l.rules), c.collisdeterministic) || ' ' || l.version END" \
+	" FROM unnest(ARRAY[%s]::text[], ARRAY[%s]::bool[]) WITH ORDINALITY AS k(name, by_default, n)" \
+	" JOIN pg_attribute AS a ON quote_ident(a.attname) = k.name AND a.attrelid = %s::regclass" \
+	" CROSS JOIN (SELECT d.oid, to_jsonb(d) FROM pg_database AS d WHERE d.datname = current_database()) AS d(oid, own)" \
+	" LEFT JOIN pg_collation AS c ON c.oid = CASE WHEN k.by_default THEN 100 ELSE a.attcollation END" \
+	" CROSS JOIN LATERAL (SELECT to_jsonb(c)) AS o(own)" \
+	" CROSS JOIN LATERAL (SELECT d.own->>'datlocprovider', d.own->>'datcollate', coalesce(d.own->>'datlocale', d.own->>'daticulocale')," \
+	"   d.own->>'daticurules', pg_database_collation_actual_version(d.oid) WHERE c.collprovider = 'd'" \
+	"  UNION ALL SELECT c.collprovider::text, o.own->>'collcollate', coalesce(o.own->>'colllocale', o.own->>'colliculocale')," \
+	"   o.own->>'collicurules', pg_collation_actual_version(c.oid) WHERE c.collprovider IS DISTINCT FROM 'd')" \
+	"  AS l(provider, name, locale, rules, version) ORDER BY k.n"
+
 static char **find_row(MtRows *rows, const char *name);
 static int	next_key(MtRows *keys, int first);
 static bool has_key_on(MtRows *keys, MtRows *wanted, int first, int count);
 static MtPushKey *make_key(MtPush *push, MtRows *keys, int first, int count);
+static bool in_same_order(MtPush *push, const MtPushKey *key, const Oid *types);
 static void refuse_key(const MtPush *push, bool sender);
 
 /* mt_push_check_columns refuses tables whose columns are not alike. */
@@ -132,6 +154,7 @@ static MtPushKey *
 make_key(MtPush *push, MtRows *keys, int first, int count)
 {
 	MtPushKey  *key = palloc0(sizeof(MtPushKey));
+	Oid		   *types = palloc0(sizeof(Oid) * count);
 
 	key->count = count;
 	key->columns = palloc0(sizeof(char *) * count);
@@ -140,18 +163,55 @@ make_key(MtPush *push, MtRows *keys, int first, int count)
 	key->ordered = true;
 	for (int i = 0; i < count; i++)
 	{
-		Oid			type = InvalidOid;
-
 		for (int c = 0; c < push->columns->count; c++)
 			if (strcmp(push->columns->columns[c].name, keys->values[first + i][1]) == 0)
-				type = getBaseType(push->columns->columns[c].type);
+				types[i] = getBaseType(push->columns->columns[c].type);
 		key->columns[i] = pstrdup(quote_identifier(keys->values[first + i][1]));
 		key->operators[i] = keys->values[first + i][2];
-		key->types[i] = format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+		key->types[i] = format_type_extended(types[i], -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 		/* Comparisons of other types are not found with our search_path, those of enums depend on OIDs. */
-		key->ordered = key->ordered && type < FirstNormalObjectId;
+		key->ordered = key->ordered && types[i] < FirstNormalObjectId;
 	}
+	key->ordered = key->ordered && in_same_order(push, key, types);
 	return key;
+}
+
+/*
+ * in_same_order says whether both sides sort the key's values alike: by the same collations of the same version.
+ *
+ * A key that is above a bound on one side and below it on the other would be of two ranges.
+ */
+static bool
+in_same_order(MtPush *push, const MtPushKey *key, const Oid *types)
+{
+	StringInfoData names;
+	StringInfoData by_default;
+	bool		collatable = false;
+	MtRows	   *sender;
+	MtRows	   *receiver;
+
+	initStringInfo(&names);
+	initStringInfo(&by_default);
+	for (int i = 0; i < key->count; i++)
+	{
+		/* Strings in jsonb are compared as the database has it. */
+		bool		jsonb = types[i] == JSONBOID;
+
+		collatable = collatable || jsonb || type_is_collatable(types[i]);
+		appendStringInfo(&names, "%s%s", i ? ", " : "", quote_literal_cstr(key->columns[i]));
+		appendStringInfo(&by_default, "%s%s", i ? ", " : "", jsonb ? "true" : "false");
+	}
+	if (!collatable)
+		return true;
+	sender = mt_side_query(push->sender,
+						   psprintf(ORDERS_OF, names.data, by_default.data, quote_literal_cstr(push->sender_name)));
+	receiver = mt_side_query(push->receiver,
+							 psprintf(ORDERS_OF, names.data, by_default.data, quote_literal_cstr(push->into)));
+	for (int i = 0; i < key->count; i++)
+		if (sender->values[i][0] == NULL || receiver->values[i][0] == NULL ||
+			strcmp(sender->values[i][0], receiver->values[i][0]) != 0)
+			return false;
+	return true;
 }
 
 /* mt_push_has_null_keys looks for a row of the sender's view that its key does not identify. */
@@ -163,7 +223,7 @@ mt_push_has_null_keys(MtPush *push)
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT 1 FROM %s AS t WHERE false", push->from);
 	for (int i = 0; i < push->key->count; i++)
-		appendStringInfo(&sql, " OR t.%s IS NULL", push->key->columns[i]);
+		appendStringInfo(&sql, " OR t.%s IS NOT DISTINCT FROM NULL", push->key->columns[i]);
 	appendStringInfoString(&sql, " LIMIT 1");
 	return mt_side_query(push->sender, sql.data)->count > 0;
 }
