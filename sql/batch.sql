@@ -33,7 +33,7 @@ SELECT migrate_tiers.tag('live', 'realtime');
 -- A policy can be changed at any time; what is not said goes back to its default.
 SELECT migrate_tiers.batch_policy('summary', every => '15 min', max_age => '1 hour');
 SELECT every, mode, max_age, watermark FROM migrate_tiers.policy;
-SELECT migrate_tiers.batch_policy('summary', mode => 'append', watermark => 'at');
+SELECT migrate_tiers.batch_policy('summary', mode => 'append', watermark => 'at', max_age => '2 hours');
 SELECT every, mode, max_age, watermark FROM migrate_tiers.policy;
 SELECT migrate_tiers.batch_policy('heap', mode => 'replace');
 
@@ -83,6 +83,14 @@ SELECT count(*) FROM migrate_tiers.batches;
 SELECT count(*) FROM migrate_tiers.freshness;
 \echo :SQLSTATE
 RESET ROLE;
+SELECT relid::regclass, mode, fresh FROM migrate_tiers.freshness WHERE relid = 'summary'::regclass;
+CREATE ROLE regress_mt_batch_owner;
+UPDATE migrate_tiers.migration SET owner = 'regress_mt_batch_owner'::regrole;
+SET ROLE regress_mt_batch_owner;
+SELECT mode, max_age, fresh FROM migrate_tiers.freshness WHERE mode = 'append';
+RESET ROLE;
+UPDATE migrate_tiers.migration SET owner = current_user::regrole;
+DROP ROLE regress_mt_batch_owner;
 DROP OWNED BY regress_mt_batch;
 DROP ROLE regress_mt_batch;
 

@@ -78,11 +78,14 @@ mt_unschedule(PG_FUNCTION_ARGS)
 	migration = mt_declare_open(mt_arg_name_or_null(fcinfo, 1));
 	relation = find_batch_table(migration, PG_GETARG_OID(0));
 	if (!mt_cron_unschedule(relation))
+	{
+		char	   *call = mt_policy_call(relation, "NULL");
+
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table %s has no job of pg_cron", table_name(relation)),
-				 errhint("An interval of batch_policy ends with SELECT migrate_tiers.batch_policy(%s, every => NULL).",
-						 quote_literal_cstr(table_name(relation)))));
+				 errhint("An interval of batch_policy ends with %s.", call)));
+	}
 	PG_RETURN_VOID();
 }
 

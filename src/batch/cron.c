@@ -10,6 +10,7 @@
 #include "miscadmin.h"
 
 #include "base/spi.h"
+#include "batch/policy.h"
 
 static char *table_name(const MtRelation *relation);
 static void check_installed(const MtRelation *relation);
@@ -84,11 +85,14 @@ check_installed(const MtRelation *relation)
 	installed = mt_spi_exec(SPI_OK_SELECT, "SELECT FROM pg_extension WHERE extname = 'pg_cron'", MT_NO_ARGS) > 0;
 	mt_spi_end(&scope);
 	if (!installed)
+	{
+		char	   *call = mt_policy_call(relation, "'1 hour'");
+
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"pg_cron\" is not installed in this database"),
-				 errhint("Our own workers push by an interval: SELECT migrate_tiers.batch_policy(%s, every => '1 hour').",
-						 quote_literal_cstr(table_name(relation)))));
+				 errhint("Our own workers push by an interval: %s.", call)));
+	}
 }
 
 static char *

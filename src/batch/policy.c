@@ -40,6 +40,25 @@ mt_policy_set(const MtRelation *relation, Interval *every, const char *mode, Int
 	mt_migration_invalidate();
 }
 
+/* mt_policy_call writes the other arguments that are not their defaults, since batch_policy sets them all. */
+char *
+mt_policy_call(const MtRelation *relation, const char *every)
+{
+	MtSpiScope	scope;
+	char	   *call;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT concat_ws(', ', format('SELECT migrate_tiers.batch_policy(%L', $2), 'every => ' || $3,"
+				" 'mode => ' || quote_literal(nullif(p.mode, 'diff')), 'max_age => ' || quote_literal(p.max_age),"
+				" 'watermark => ' || quote_literal(p.watermark)) || ')'"
+				" FROM (VALUES ($1)) AS r(id) LEFT JOIN migrate_tiers.policy AS p ON p.relation = r.id",
+				MT_ARGS(MT_INT4(relation->id), MT_TEXT(table_name(relation)), MT_TEXT(every)));
+	call = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return call;
+}
+
 static void
 check_mode(const char *mode)
 {

@@ -78,7 +78,8 @@ CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
                      FROM migrate_tiers.batch AS x
                     WHERE x.relation = r.id AND x.direction = d.direction AND x.started > t.began
                       AND x.finished IS NOT NULL AND x.error IS NULL) AS b
-             WHERE r.tier = 'batch') AS f;
+             WHERE r.tier = 'batch' AND pg_catalog.pg_has_role(m.owner, 'MEMBER')) AS f;
+GRANT SELECT ON migrate_tiers.freshness TO PUBLIC;
 COMMENT ON VIEW migrate_tiers.freshness IS 'how fresh the receiver of each batch table is; for the other views and the gates';
 COMMENT ON COLUMN migrate_tiers.freshness.relation IS 'number of the table';
 COMMENT ON COLUMN migrate_tiers.freshness.migration IS 'number of the migration';
