@@ -34,7 +34,7 @@ typedef struct MtReader
 	MtRemote   *remote;
 	bool		same_hash;
 	TimestampTz until;			/* no range is begun after this moment */
-	int64		rate;			/* rows a second of this reader, 0: no limit */
+	double		rate;			/* rows a second of this reader, 0: no limit */
 	MemoryContext context;		/* of one range */
 } MtReader;
 
@@ -82,7 +82,7 @@ open_reader(MtReader *reader, int32 migration_id)
 	reader->migration = mt_migration_by_id(migration_id, false);
 	reader->until = reader->order->point + mt_option_microseconds(migration_id, "verify_snapshot_limit");
 	workers = Min(mt_option_integer(migration_id, "verify_workers"), mt_option_integer(migration_id, "copy_workers"));
-	reader->rate = mt_option_integer(migration_id, "verify_rate") / workers;
+	reader->rate = (double) mt_option_integer(migration_id, "verify_rate") / workers;
 	reader->context = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers range", ALLOCSET_DEFAULT_SIZES);
 	reader->remote = mt_remote_open(reader->migration);
 	/* A range is read by its index on both sides, by one process: what is planned must not depend on statistics. */

@@ -123,6 +123,21 @@ ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE
 $session->quit;
 ok($pair->wait_until(target => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'}), 'and leaves nothing open on the target');
 
+# A rate that is lower than the number of readers is a rate.
+$pair->set_option('verify_workers', '2');
+$pair->set_option('verify_rate', '1');
+$session = begin_big();
+my $outcome = q{SELECT CASE WHEN state <> 'running' THEN state WHEN EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'migrate_tiers reader' AND wait_event = 'Extension')
+	AND NOT EXISTS (SELECT FROM migrate_tiers.verification_range AS r WHERE r.verification = v.id AND r.state = 'running') THEN 'throttled' ELSE '' END
+	FROM migrate_tiers.verification AS v ORDER BY id DESC LIMIT 1};
+my $seen = '';
+MigrateTiers::wait_for(sub { $seen = $pair->source_sql($outcome); return $seen ne ''; });
+is($seen, 'throttled', 'readers wait for their share of it');
+$pair->source_sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%verify(''big'')%' AND pid <> pg_backend_pid()});
+ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type IN ('migrate_tiers verify', 'migrate_tiers reader')}), 'and can be cancelled');
+$session->quit;
+$pair->set_option('verify_workers', '1');
+
 # One snapshot is not held for longer than is wanted.
 $pair->set_option('verify_rate', '15000');
 $pair->set_option('verify_snapshot_limit', '1 s');
