@@ -109,6 +109,9 @@ CREATE TRIGGER harmless BEFORE INSERT ON preflight.event FOR EACH ROW EXECUTE FU
 CREATE TRIGGER acting BEFORE INSERT ON preflight.event_rest FOR EACH ROW EXECUTE FUNCTION preflight.act();
 ALTER TABLE preflight.event_rest ENABLE ALWAYS TRIGGER acting;
 CREATE RULE rewriting AS ON UPDATE TO preflight.parent DO ALSO NOTHING;
+CREATE TRIGGER counting BEFORE INSERT ON preflight.totals FOR EACH ROW EXECUTE FUNCTION preflight.act();
+ALTER TABLE preflight.totals ENABLE REPLICA TRIGGER counting;
+CREATE RULE also AS ON UPDATE TO preflight.totals DO ALSO NOTHING;
 -- As a subscription looks that has begun with a table; nobody is there to connect to.
 SET client_min_messages = error;
 CREATE SUBSCRIPTION feeding CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, enabled = false, create_slot = false, slot_name = NONE);
@@ -122,6 +125,8 @@ ALTER TABLE preflight.event ADD FOREIGN KEY (id) REFERENCES preflight.other;
 SELECT * FROM findings();
 \c mt_target
 DROP TRIGGER acting ON preflight.event_rest;
+DROP TRIGGER counting ON preflight.totals;
+DROP RULE also ON preflight.totals;
 DROP SUBSCRIPTION feeding;
 DROP TABLE preflight.parent, preflight."Kind ""ö""";
 DROP TABLE preflight.other CASCADE;
@@ -179,6 +184,16 @@ SELECT * FROM findings();
 SELECT migrate_tiers.tag('preflight.picture', 'realtime');
 SELECT * FROM findings() WHERE check_name = 'large_objects';
 SELECT lo_unlink(4242);
+
+-- A materialized view on both sides is a batch table that is refreshed there.
+CREATE MATERIALIZED VIEW preflight.derived AS SELECT 1 AS one;
+SELECT migrate_tiers.tag('preflight.derived', 'batch');
+\c mt_target
+CREATE MATERIALIZED VIEW preflight.derived AS SELECT 1 AS one;
+\c mt_regress
+SELECT status, detail, hint FROM findings() WHERE object = 'preflight.derived';
+SELECT migrate_tiers.untag('preflight.derived');
+DROP MATERIALIZED VIEW preflight.derived;
 
 -- A table that was dropped behind our back, and a migration without any.
 DROP TABLE preflight.picture;

@@ -58,7 +58,7 @@ CREATE FUNCTION migrate_tiers.preflight_target_tables(m integer, source jsonb, t
         (t.id IS NULL, 'failure', format('the target has no table %s', f.name),
          'Create it there, for example with pg_dump --schema-only, or name another with tag(..., target => ...).'),
         (t.kind = 'm' AND s.kind = 'm', 'warning', format('%s is a materialized view on the target', f.name),
-         'Refresh it there and tag it ignored, or make it a table there.'),
+         'A push refreshes it there, from the tables that its query reads there. Make it a table there if rows are to be sent.'),
         (t.kind NOT IN ('r', 'p') AND NOT (t.kind = 'm' AND s.kind = 'm'), 'failure',
          format('%s is not a table on the target', f.name), 'Name another one with tag(..., target => ...).'),
         (t.kind = 'p' AND t.partitions = 0, 'failure', format('%s has no partition on the target', f.name),
@@ -244,13 +244,13 @@ CREATE FUNCTION migrate_tiers.preflight_target_triggers(m integer, source jsonb,
            format('trigger %I of the target''s table %s fires for replicated rows too', g.name, g."table"),
            format('Run ALTER TABLE %s ENABLE TRIGGER %I there: then it fires for applications only.', g."table", g.name)
       FROM jsonb_to_recordset(target->'triggers') AS g(id integer, "table" text, name text)
-      JOIN migrate_tiers.relation r ON r.id = g.id AND r.tier = 'realtime'
+      JOIN migrate_tiers.relation r ON r.id = g.id AND r.tier IN ('realtime', 'batch')
     UNION ALL
     SELECT r.relation::regclass::text, 'failure',
            format('rule %I of the target''s table %s changes what is written', g.name, g."table"),
            format('Run ALTER TABLE %s DISABLE RULE %I there, or drop it.', g."table", g.name)
       FROM jsonb_to_recordset(target->'rules') AS g(id integer, "table" text, name text)
-      JOIN migrate_tiers.relation r ON r.id = g.id AND r.tier = 'realtime'
+      JOIN migrate_tiers.relation r ON r.id = g.id AND r.tier IN ('realtime', 'batch')
     UNION ALL
     SELECT r.relation::regclass::text, 'warning',
            format('subscription %I of the target writes table %s, which neither the fence nor capture there notices', g.name, g."table"),
