@@ -14,7 +14,6 @@
 #include "utils/elog.h"
 
 #define MT_ERRCODE_GATE_FAILED		MAKE_SQLSTATE('M', 'T', '0', '0', '1')
-#define MT_ERRCODE_PREFLIGHT_FAILED MAKE_SQLSTATE('M', 'T', '0', '0', '2')
 #define MT_ERRCODE_WRONG_PHASE		MAKE_SQLSTATE('M', 'T', '0', '0', '3')
 #define MT_ERRCODE_DDL_REFUSED		MAKE_SQLSTATE('M', 'T', '0', '0', '4')
 #define MT_ERRCODE_FENCED			MAKE_SQLSTATE('M', 'T', '0', '0', '5')

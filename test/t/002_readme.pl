@@ -68,6 +68,13 @@ says('settings', sub { qr/^\| `\Q$_[0]\E`/m },
 says('functions', sub { qr/\b\Q$_[0]\E\(/ },
 	split /\n/, sql($source, "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'migrate_tiers'::regnamespace
 		AND proacl IS NULL AND proname NOT IN ('option_definitions', 'sync_state', 'pending_entries', 'capture')"));
+my ($table) = $readme =~ /^## Functions\n(.*?)^## /ms;
+my %arguments = map { split /\|/, $_, 2 } split /\n/, sql($source, "SELECT proname, coalesce(array_to_string(proargnames[1:pronargs], ', '), '')
+	FROM pg_proc WHERE pronamespace = 'migrate_tiers'::regnamespace");
+my @calls = map { /^\| (`.*?`) \|/ ? $1 =~ /`(?:CALL )?(\w+\(.*?\))`/g : () } split /\n/, $table;
+# The last one is the migration, which the table says once for all.
+my @wrong = grep { my ($name, $said) = /^(\w+)\((.*)\)$/; my $all = $arguments{$name} // '?'; $said ne $all && $said ne $all =~ s/(?:, |^)migration$//r } @calls;
+ok(@calls > 20 && @wrong == 0, 'arguments have the names that the README gives them') or diag("wrong: @wrong");
 foreach my $view (split /\n/, sql($source, "SELECT relname FROM pg_class WHERE relkind = 'v' AND relnamespace = 'migrate_tiers'::regnamespace"))
 {
 	says("columns of $view", sub { qr/`(?:[^`\n]*, )?\Q$_[0]\E[`,]/ },
