@@ -76,7 +76,7 @@ column_hash(const MtColumn *column, const char *prefix, int seed)
 		case VARCHAROID:
 			return psprintf("pg_catalog.hashtextextended(%s COLLATE \"C\", %d)", name, seed);
 		default:
-			/* concat(), unlike a cast, keeps the blanks at the end of a bpchar; a row with a null field is not IS NOT NULL. */
+			/* concat(), unlike a cast, keeps blanks at a bpchar's end; a row with a null field is not IS NOT NULL. */
 			return psprintf("CASE WHEN %s IS DISTINCT FROM NULL THEN"
 							" pg_catalog.hashtextextended(pg_catalog.concat(%s) COLLATE \"C\", %d) END",
 							name, name, seed);
