@@ -13,12 +13,12 @@
 
 #include "utils/elog.h"
 
-#define MT_ERRCODE_GATE_FAILED		MAKE_SQLSTATE('M', 'T', '0', '0', '1')
-#define MT_ERRCODE_WRONG_PHASE		MAKE_SQLSTATE('M', 'T', '0', '0', '3')
-#define MT_ERRCODE_DDL_REFUSED		MAKE_SQLSTATE('M', 'T', '0', '0', '4')
-#define MT_ERRCODE_FENCED			MAKE_SQLSTATE('M', 'T', '0', '0', '5')
-#define MT_ERRCODE_SYNC_TIMEOUT		MAKE_SQLSTATE('M', 'T', '0', '0', '6')
-#define MT_ERRCODE_CONFLICT			MAKE_SQLSTATE('M', 'T', '0', '0', '7')
+#define MT_ERRCODE_GATE_FAILED	MAKE_SQLSTATE('M', 'T', '0', '0', '1')
+#define MT_ERRCODE_WRONG_PHASE	MAKE_SQLSTATE('M', 'T', '0', '0', '3')
+#define MT_ERRCODE_DDL_REFUSED	MAKE_SQLSTATE('M', 'T', '0', '0', '4')
+#define MT_ERRCODE_FENCED		MAKE_SQLSTATE('M', 'T', '0', '0', '5')
+#define MT_ERRCODE_SYNC_TIMEOUT MAKE_SQLSTATE('M', 'T', '0', '0', '6')
+#define MT_ERRCODE_CONFLICT		MAKE_SQLSTATE('M', 'T', '0', '0', '7')
 
 /* Says in one line what an error was: SQLSTATE, message, detail and context. */
 extern char *mt_error_text(const ErrorData *edata);
