@@ -50,7 +50,14 @@ for my $level ('repeatable read', 'serializable')
 	revert($source, 'planned');
 	$session->quit;
 }
+# While all of it runs, both ways.
+advance($source, 'syncing');
+wait_synced($source);
+sql($source, 'SELECT * FROM migrate_tiers.verify()');
+sql($source, q(CALL migrate_tiers.rehearse('dual_write')));
+sql($source, q(INSERT INTO item (v) VALUES ('last')));
 sql($source, 'SELECT migrate_tiers.drop_migration()');
+is(query($source, q(SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal)), '0', 'drop_migration while it is in sync');
 
 finish($source, $target);
 done_testing();
