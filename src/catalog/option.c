@@ -138,7 +138,8 @@ mt_option_set(int32 migration, const char *name, const char *value)
 						   MT_ARGS(MT_INT4(migration), MT_TEXT(value ? value : option->fallback)));
 	if (strcmp(name, "queue_limit") == 0)
 		mt_spi_exec_latest(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET queue_limit = $2 WHERE id = $1",
-						   MT_ARGS(MT_INT4(migration), MT_INT8(parse_integer(option, value ? value : option->fallback))));
+						   MT_ARGS(MT_INT4(migration),
+								   MT_INT8(parse_integer(option, value ? value : option->fallback))));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
 }

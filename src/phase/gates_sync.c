@@ -153,7 +153,7 @@ mt_gate_verified(MtGateScope *scope, MtGate *gate)
 
 	mt_gate_decide(gate,
 				   ask("SELECT string_agg(r.relation::regclass || CASE WHEN r.copy_finished IS NULL THEN ' is not copied'"
-				   " WHEN v.verdict IS NULL THEN ' was never verified'"
+					   " WHEN v.verdict IS NULL THEN ' was never verified'"
 					   " WHEN v.verdict <> 'equal' THEN ' is not equal on both sides' || coalesce(' (' || v.different_rows || ' rows)', '')"
 					   " WHEN v.oldest < r.copy_finished THEN ' was copied again after it was verified'"
 					   " ELSE format(' was verified at %s, longer than max_age (%s) ago', date_trunc('second', v.oldest), $2) END, '; ')"
