@@ -50,7 +50,7 @@ static const char *const install_body =
 	"  state text NOT NULL DEFAULT 'aside' CHECK (state IN ('aside', 'built', 'added', 'violated')),\n"
 	"  error text,\n"
 	"  PRIMARY KEY (migration, relation, kind, table_oid, name));\n"
-	/* What forward ticks found, until the worker has carried it to the source; numbers may begin again, tokens do not. */
+	/* What forward ticks found, until the worker has carried it; numbers may begin again, tokens do not. */
 	"CREATE TABLE migrate_tiers.conflict (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
 	"  id bigint GENERATED ALWAYS AS IDENTITY, token uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),\n"

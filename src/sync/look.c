@@ -227,7 +227,7 @@ take_any(void *arg, const MtField *fields, int count)
 }
 
 /*
- * concerns_tick says whether a key of the receiver has to be kept: the backlog may be long, and few of it meet the tick.
+ * concerns_tick says whether a key of the receiver has to be kept: few of a long backlog meet the tick.
  *
  * Where keys can be equal though their bytes are not, all are.
  */

@@ -35,7 +35,7 @@ static const struct
 {
 	const char *name;
 	const char *value;
-}			settings[] = {
+} settings[] = {
 	{"session_replication_role", "replica"},
 	{"DateStyle", "ISO, YMD"},
 	{"IntervalStyle", "postgres"},

@@ -71,7 +71,7 @@ typedef struct MtSync
 extern MtSync *mt_sync_open(MtMigration *migration, MemoryContext parent);
 extern void mt_sync_close(MtSync *sync);
 
-/* Reads the tables again, over the same connection: tables came or went, or changed.  What it leaves may not be whole. */
+/* Reads the tables again, over the same connection: they came, went or changed.  A failure leaves only some. */
 extern void mt_sync_reload(MtSync *sync);
 
 /* Whether the declaration of migrations, or a table that is open, changed since this was asked last. */

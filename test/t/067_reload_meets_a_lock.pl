@@ -32,7 +32,6 @@ $session->query_safe('BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE');
 $pair->wait_until(source => "SELECT $_") or die for $waits, "NOT $waits";
 $pair->source_sql("UPDATE zlate SET v = 'new'; INSERT INTO zlate VALUES (10, 'source')");
 $pair->target_sql("INSERT INTO zlate VALUES (11, 'target')");
-$pair->wait_until(source => "SELECT $waits");
 $session->query_safe('COMMIT');
 $session->quit;
 $pair->source_sql("INSERT INTO zlate VALUES (20, 'last of the source')");
