@@ -49,10 +49,7 @@ typedef struct MtArg
 extern void mt_spi_begin(MtSpiScope *scope);
 extern void mt_spi_begin_as(MtSpiScope *scope, Oid role);
 
-/*
- * Opens a scope for rows of a table of a migration: as the table's owner, since triggers, checks, index expressions
- * and casts that he has made run there, and must not do so with the rights of the migration's owner.
- */
+/* Opens a scope for a table's rows, as its owner: triggers, checks and casts of his must have no other rights. */
 extern void mt_spi_begin_table(MtSpiScope *scope, Oid owner, Oid relid, bool writes);
 
 /* The role of such a scope; and the security context that goes with a role, for code that has no scope. */
