@@ -15,7 +15,6 @@
 
 #include "access/xact.h"
 #include "common/hashfn.h"
-#include "miscadmin.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -90,14 +89,19 @@ mt_buffer_note(int32 migration, int32 relation, MtEntryKind kind, const char *by
 	MtLevel    *level = current_level(buffer);
 	int			before;
 
-	if (buffer->data.len > level->start &&
-		buffer->data.len - level->start + MT_ENTRY_HEAD_MAX + length > MT_QUEUE_ROW_BYTES)
+	if (buffer->data.len > level->start && buffer->data.len - level->start + MT_ENTRY_HEAD_MAX + length > MT_QUEUE_ROW_BYTES)
 		write_from(buffer, level->start);
 	before = buffer->data.len;
 	mt_entry_append(&buffer->data, relation, kind, bytes, length);
-	if (kind == MT_ENTRY_KEY &&
-		fold(buffer, buffer->data.data + before, buffer->data.len - before, before))
+	if (kind == MT_ENTRY_KEY && fold(buffer, buffer->data.data + before, buffer->data.len - before, before))
 		buffer->data.len = before;
+}
+
+/* mt_buffer_fenced says what is cached of the fence. */
+bool
+mt_buffer_fenced(int32 migration)
+{
+	return get_buffer(migration)->queue.fenced;
 }
 
 /* get_buffer returns a migration's buffer, ready for this transaction. */

@@ -70,6 +70,14 @@ mt_fence(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/* mt_fence_check does the same for a row. */
+void
+mt_fence_check(int32 migration, Relation relation)
+{
+	if (!mt_fence_pass)
+		pass_or_refuse(migration, relation);
+}
+
 static void
 pass_or_refuse(int32 migration, Relation relation)
 {

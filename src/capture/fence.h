@@ -9,6 +9,10 @@
 #ifndef MT_FENCE_H
 #define MT_FENCE_H
 
+#include "base/compat.h"
+
+#include "utils/relcache.h"
+
 #include "catalog/relation.h"
 
 /*
@@ -20,6 +24,9 @@ extern void mt_fence_detach(const MtRelation *relation);
 
 /* Puts it on a partition that came to a table that has it; whoever attached the partition has it locked. */
 extern void mt_fence_cover(const MtRelation *relation, Oid partition);
+
+/* Refuses a change that no statement on the table announced (one on a table above it) where the fence is closed. */
+extern void mt_fence_check(int32 migration, Relation relation);
 
 /* Closes the fence to who begins to write, or opens it, when the transaction commits. */
 extern void mt_fence_set(int32 migration, bool closed);

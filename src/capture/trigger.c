@@ -33,6 +33,7 @@
 
 #include "capture/attach.h"
 #include "capture/buffer.h"
+#include "capture/fence.h"
 #include "catalog/applying.h"
 #include "catalog/key.h"
 
@@ -105,6 +106,8 @@ mt_capture(PG_FUNCTION_ARGS)
 	if (mt_capture_applying)
 		return PointerGetDatum(NULL);
 	captured = get_captured(data->tg_relation, data->tg_trigger);
+	if (mt_buffer_fenced(captured->migration))
+		mt_fence_check(captured->migration, data->tg_relation);
 	if (TRIGGER_FIRED_BY_TRUNCATE(data->tg_event))
 		note_truncate(captured, data->tg_relation);
 	else if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))

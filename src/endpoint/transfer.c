@@ -20,6 +20,7 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "tcop/dest.h"
+#include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/regproc.h"
 #include "utils/timestamp.h"

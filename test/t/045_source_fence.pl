@@ -10,8 +10,10 @@ use Test::More;
 my ($source, $target) = pair();
 sql($_, q(CREATE TABLE item (id int PRIMARY KEY, name text);
 	CREATE TABLE part (id int PRIMARY KEY) PARTITION BY RANGE (id);
-	CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (100))) for $source, $target;
-migration($source, 'item', 'part');
+	CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (100);
+	CREATE TABLE above (id int, v int); CREATE TABLE below (PRIMARY KEY (id)) INHERITS (above))) for $source, $target;
+migration($source, 'item', 'part', 'below');
+sql($source, q(SELECT migrate_tiers.tag('above', 'ignored'); INSERT INTO below VALUES (1, 1)));
 sql($source, q(INSERT INTO item SELECT i, 'item ' || i FROM generate_series(1, 20) i;
 	SELECT migrate_tiers.set_option('quiet_period', '0 s')));
 advance($source, 'syncing');
@@ -46,7 +48,7 @@ sql($source, q(CREATE FUNCTION stop_here() RETURNS trigger LANGUAGE plpgsql AS $
 $blocker->query_safe('SELECT pg_advisory_lock(77)');
 my $advance = background(q(CALL migrate_tiers.advance('target_only')));
 ok(wait_until($source, q(SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted)), 'the fence is on, and about to close');
-is(query($source, q(SELECT count(*) FROM pg_trigger WHERE tgname = 'migrate_tiers_fence' AND tgenabled = 'A')), '3', 'on each table and partition');
+is(query($source, q(SELECT count(*) FROM pg_trigger WHERE tgname = 'migrate_tiers_fence' AND tgenabled = 'A')), '4', 'on each table and partition');
 $writer->query_safe(q(BEGIN; INSERT INTO item VALUES (100, 'was writing')));
 sql($source, q(BEGIN; INSERT INTO item VALUES (101, 'was prepared'); PREPARE TRANSACTION 'was'));
 sql_fails($source, q(CALL migrate_tiers.advance('target_only')), '55P03', qr/somebody else is changing/, 'the second of two who ask is refused');
@@ -64,6 +66,8 @@ is($advance->() =~ s/^NOTICE.*\n|^DETAIL.*\n|^HINT.*\n//mgr, '', 'then it goes o
 phase_is('target_only', 'and arrives');
 is(query($target, q(SELECT string_agg(name, ', ' ORDER BY id) FROM item WHERE id > 99)), 'goes on, was prepared', 'with all that was let through');
 sql_fails($source, q(CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (100) TO (200); INSERT INTO part_2 VALUES (100)), 'MT005', qr/part_2/, 'a partition that comes later has the fence');
+
+sql_fails($source, $_, 'MT005', qr/table public\.below/, 'nor is a table written by its parent') for 'UPDATE above SET v = 2', 'DELETE FROM above';
 
 # Nobody takes the fence off unseen.
 foreach my $table ('item', 'part_1')
