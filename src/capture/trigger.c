@@ -48,6 +48,7 @@ typedef struct MtCaptured
 	int32		migration;
 	int32		relation;
 	bool		whole;			/* no partition of the captured table, but all of it */
+	bool		below;			/* can be written by way of a table above it, past its own statement triggers */
 	MtKeyDesc	key;
 } MtCaptured;
 
@@ -106,7 +107,7 @@ mt_capture(PG_FUNCTION_ARGS)
 	if (mt_capture_applying)
 		return PointerGetDatum(NULL);
 	captured = get_captured(data->tg_relation, data->tg_trigger);
-	if (mt_buffer_fenced(captured->migration))
+	if (captured->below && mt_buffer_fenced(captured->migration))
 		mt_fence_check(captured->migration, data->tg_relation);
 	if (TRIGGER_FIRED_BY_TRUNCATE(data->tg_event))
 		note_truncate(captured, data->tg_relation);
@@ -139,7 +140,7 @@ check_event(const TriggerData *data)
 			 errhint("Drop the trigger.")));
 }
 
-/* get_captured returns what is known of a table, from the cache or the trigger's arguments. */
+/* get_captured returns what is known of a table, from the cache or the catalog. */
 static MtCaptured *
 get_captured(Relation relation, Trigger *trigger)
 {
@@ -169,6 +170,7 @@ get_captured(Relation relation, Trigger *trigger)
 		captured->migration = tagged.migration;
 		captured->relation = tagged.id;
 		captured->whole = tagged.relid == relid;
+		captured->below = has_superclass(tagged.relid);
 		captured->key = key;
 		captured->valid = true;
 	}
