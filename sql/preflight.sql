@@ -150,6 +150,7 @@ SELECT * FROM findings();
 DROP USER MAPPING FOR regress_mt_here SERVER target;
 SELECT check_name, status, detail, hint FROM migrate_tiers.preflight() WHERE check_name = 'target_reachable';
 UPDATE migrate_tiers.migration SET owner = current_user::regrole;
+SELECT object, status, detail, hint FROM migrate_tiers.preflight() WHERE check_name = 'source_privileges';
 ALTER TABLE preflight.event OWNER TO CURRENT_USER;
 ALTER TABLE preflight.event DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
 DROP OWNED BY regress_mt_here;

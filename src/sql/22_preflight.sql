@@ -86,18 +86,22 @@ CREATE FUNCTION migrate_tiers.preflight_source_privileges(m integer, source json
     SELECT r.relation::regclass::text, 'failure',
            CASE WHEN NOT s.owned THEN format('role %s, which owns the migration, does not own the table', g.owner::regrole)
                 WHEN NOT s.schema_usage THEN format('role %s may not use the schema of the table', g.owner::regrole)
+                WHEN NOT o.usage THEN format('role %s, which owns the table, may not use its schema', c.relowner::regrole)
                 ELSE format('role %s may not read the table', g.owner::regrole) END,
            CASE WHEN NOT s.owned THEN format('Run ALTER TABLE %s OWNER TO %s, or make that role a member of the owner.',
                                              r.relation::regclass, g.owner::regrole)
                 WHEN NOT s.schema_usage THEN format('Run GRANT USAGE ON SCHEMA %s TO %s.',
                                                     c.relnamespace::regnamespace, g.owner::regrole)
+                WHEN NOT o.usage THEN format('Run GRANT USAGE ON SCHEMA %s TO %s: its rows are read and written as that role.',
+                                             c.relnamespace::regnamespace, c.relowner::regrole)
                 ELSE format('Run GRANT SELECT ON %s TO %s.', r.relation::regclass, g.owner::regrole) END
       FROM migrate_tiers.relation r
       JOIN migrate_tiers.migration g ON g.id = r.migration
       JOIN pg_class c ON c.oid = r.relation
       JOIN jsonb_to_recordset(source->'tables') AS s(id integer, owned boolean, schema_usage boolean, lacks jsonb) ON s.id = r.id
+     CROSS JOIN LATERAL (SELECT has_schema_privilege(c.relowner, c.relnamespace, 'USAGE') AS usage) AS o
      WHERE r.migration = m AND r.tier <> 'ignored'
-       AND (NOT s.owned OR NOT s.schema_usage OR s.lacks @> '["SELECT"]')
+       AND (NOT s.owned OR NOT s.schema_usage OR NOT o.usage OR s.lacks @> '["SELECT"]')
      ORDER BY 1
 $$;
 

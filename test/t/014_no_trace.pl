@@ -45,7 +45,7 @@ CREATE VIEW shop.names AS SELECT id, name FROM shop.customer GROUP BY id;
 CREATE MATERIALIZED VIEW shop.totals AS SELECT customer, count(*) FROM shop.purchase GROUP BY customer;
 CREATE POLICY own ON shop.customer USING (name = current_user);
 GRANT SELECT, UPDATE (name) ON shop.customer TO app;
-GRANT USAGE ON SCHEMA shop TO app;
+GRANT USAGE ON SCHEMA shop TO app, boss;
 ALTER TABLE shop.line OWNER TO boss;
 CREATE STATISTICS shop.more ON id, code FROM shop.item;
 CREATE PUBLICATION all_items FOR TABLE shop.item;
