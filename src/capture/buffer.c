@@ -87,9 +87,9 @@ mt_buffer_note(int32 migration, int32 relation, MtEntryKind kind, const char *by
 {
 	MtBuffer   *buffer = get_buffer(migration);
 	MtLevel    *level = current_level(buffer);
-	int			before;
+	int			before = buffer->data.len - level->start;
 
-	if (buffer->data.len > level->start && buffer->data.len - level->start + MT_ENTRY_HEAD_MAX + length > MT_QUEUE_ROW_BYTES)
+	if (before > 0 && before + MT_ENTRY_HEAD_MAX + length > MT_QUEUE_ROW_BYTES)
 		write_from(buffer, level->start);
 	before = buffer->data.len;
 	mt_entry_append(&buffer->data, relation, kind, bytes, length);

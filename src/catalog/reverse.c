@@ -28,6 +28,22 @@ mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time)
 	mt_spi_end(&scope);
 }
 
+/* mt_reverse_mark_seen returns the mark that the transaction's snapshot shows. */
+char *
+mt_reverse_mark_seen(int32 migration)
+{
+	MtSpiScope	scope;
+	char	   *mark = NULL;
+
+	mt_spi_begin(&scope);
+	if (mt_spi_exec(SPI_OK_SELECT,
+					"SELECT mark FROM migrate_tiers.reverse_mark WHERE migration = $1 ORDER BY tick DESC LIMIT 1",
+					MT_ARGS(MT_INT4(migration))) > 0)
+		mark = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return mark;
+}
+
 /* mt_reverse_mark_time returns the moment up to which the source has everything. */
 TimestampTz
 mt_reverse_mark_time(int32 migration)

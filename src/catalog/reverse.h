@@ -16,6 +16,9 @@
 /* Stores a mark (a pg_snapshot of the target, as text). */
 extern void mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time);
 
+/* The newest mark in the transaction's snapshot, or NULL: what it stands for is in that snapshot, too. */
+extern char *mt_reverse_mark_seen(int32 migration);
+
 /* When the newest was taken, or 0. */
 extern TimestampTz mt_reverse_mark_time(int32 migration);
 

@@ -22,6 +22,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/option.h"
+#include "catalog/reverse.h"
 #include "catalog/suspect.h"
 #include "catalog/verification.h"
 #include "endpoint/statements_queue.h"
@@ -265,13 +266,13 @@ begin_reading(MtReader *reader, MtRange *range)
 static void
 learn_queue(MtReader *reader, MtVerifyTable *table)
 {
-	MtMigration *migration = mt_migration_by_id(reader->migration->id, false);
+	char	   *mark = mt_reverse_mark_seen(reader->migration->id);
 
-	if (!migration->reversing)
+	if (!mt_migration_by_id(reader->migration->id, false)->reversing)
 		return;
-	table->queue = mt_sql_queue_name(migration, table->relation);
+	table->queue = mt_sql_queue_name(reader->migration, table->relation);
 	/* Nothing of it is here where nothing ever came. */
-	table->reverse_mark = migration->reverse_mark ? migration->reverse_mark : "1:1:";
+	table->reverse_mark = mark ? mark : "1:1:";
 	table->back = reader->order->back;
 }
 

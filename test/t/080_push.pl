@@ -174,7 +174,9 @@ is(push_table('code', 'in mode replace'), '0|2|0', 'the same');
 sql($_, 'ALTER TABLE code ALTER k TYPE text COLLATE "de-x-icu"') for $source, $target;
 sql($source, q(UPDATE code SET v = -3 WHERE k = 'K030000'));
 is(push_table('code', 'both sides sort it by one collation'), '0|1|0', 'what changed is updated');
-cmp_ok(last_push('ranges'), '>', 2, 'in several ranges again');
+# The libraries of two servers may be of different versions, and sort in different ways then.
+my ($here, $there) = map { sql($_, q(SELECT pg_collation_actual_version(oid) FROM pg_collation WHERE collname = 'de-x-icu')) } $source, $target;
+cmp_ok(last_push('ranges'), $here eq $there ? '>' : '<', 2, 'in several ranges again, where both have one version of it');
 
 # Who else is at the table.
 my $job = session($source);
