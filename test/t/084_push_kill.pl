@@ -92,8 +92,9 @@ for my $mode (qw(diff replace))
 	isnt($?, 0, "$mode: who asked for it is told");
 	sql($source, q{SELECT migrate_tiers.set_option('copy_rate', '0')});
 	sql($source, q{SELECT migrate_tiers.push_batch('board')});
+	# From 16 on, the stage grows ahead of its rows: fewer ranges are there than its size says.
 	my $whole = 200000 * 22;
-	cmp_ok(sql($source, q{SELECT bytes FROM migrate_tiers.batches ORDER BY id DESC LIMIT 1}), '<', 0.8 * $whole, "$mode: the next push sends the others");
+	cmp_ok(sql($source, q{SELECT bytes FROM migrate_tiers.batches ORDER BY id DESC LIMIT 1}), '<', 0.9 * $whole, "$mode: the next push sends the others");
 	is(image($target, 'board'), image($source, 'board'), "$mode: and all is there");
 }
 sql($source, q{SELECT migrate_tiers.push_batch('journal')});
