@@ -5,8 +5,8 @@
  * It notes which key changed, not what it became: memory and, seldom, the local
  * queue are all that it touches, never the network.  What it has to know of a
  * table it reads from our catalog once in a session, and again when the table
- * was altered; the trigger has no arguments, since the server copies these for
- * every statement.
+ * was altered; the trigger of rows has no arguments, since the server copies
+ * these for every statement.
  *
  * TRUNCATE is captured BEFORE, since a partition whose bound says nothing
  * portable (hash) is captured key by key, which needs the rows.
