@@ -25,6 +25,7 @@ mt_push_refresh(MtPush *push)
 	MtBatch    *batch = push->batch;
 	MtRows	   *state = mt_side_query(push->receiver, psprintf(VIEW_STATE, quote_literal_cstr(push->into)));
 	bool		filled = state->values[0][0][0] == 't';
+	MtSide		refresher = *push->receiver;
 
 	if (filled && state->values[0][1][0] != 't')
 		ereport(ERROR,
@@ -32,8 +33,10 @@ mt_push_refresh(MtPush *push)
 				 errmsg("materialized view %s of the receiver has no unique index", push->into),
 				 errdetail("Without one it cannot be refreshed while it is read."),
 				 errhint("Run CREATE UNIQUE INDEX ON %s (...) there, over plain columns.", push->into)));
+	/* The server itself runs the view's code with no rights but its owner's; for that it has to make a temporary table. */
+	refresher.relid = InvalidOid;
 	mt_side_begin(push->receiver);
-	(void) mt_side_execute(push->receiver,
+	(void) mt_side_execute(&refresher,
 						   psprintf("REFRESH MATERIALIZED VIEW %s%s", filled ? "CONCURRENTLY " : "", push->into));
 	batch->receiver_rows = count_rows(push->receiver, push->to);
 	mt_side_commit(push->receiver);

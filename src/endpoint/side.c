@@ -123,10 +123,12 @@ execute_here(const MtSide *side, const char *sql)
 
 	if (alone)
 		mt_xact_begin();
-	if (side != NULL)
+	if (side == NULL)
+		mt_spi_begin(&scope);
+	else if (OidIsValid(side->relid))
 		mt_spi_begin_table(&scope, side->owner, side->relid, side->writes);
 	else
-		mt_spi_begin(&scope);
+		mt_spi_begin_as(&scope, side->owner);
 	outcome = SPI_execute(sql, false, 0);
 	if (outcome < 0)
 		elog(ERROR, "unexpected outcome %s of query: %s", SPI_result_code_string(outcome), sql);

@@ -25,6 +25,9 @@ sql($source, 'CREATE MATERIALIZED VIEW totals AS SELECT day % 10 AS d, sum(total
 sql($target, 'CREATE TABLE totals (d int PRIMARY KEY, total numeric)');
 sql($_, 'CREATE MATERIALIZED VIEW counts AS SELECT v % 10 AS d, count(*) AS n FROM keyed GROUP BY 1; CREATE UNIQUE INDEX ON counts (d)') for $source, $target;
 migration($source, 'item', 'account');
+# Views of somebody whose rights are fewer than those of the migration's owner.
+sql($source, 'CREATE ROLE analyst; GRANT USAGE ON SCHEMA public TO analyst; GRANT SELECT ON summary, keyed TO analyst');
+sql($source, "ALTER MATERIALIZED VIEW $_ OWNER TO analyst") for qw(totals counts);
 sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(summary heap journal totals keyed counts);
 sql($source, q{SELECT migrate_tiers.tag('fired', 'ignored')});
 sql($source, q{SELECT migrate_tiers.batch_policy('heap', mode => 'replace'), migrate_tiers.batch_policy('keyed', mode => 'replace'), migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq')});
