@@ -19,7 +19,7 @@ typedef struct MtSide
 {
 	MtRemote   *remote;			/* NULL: this database */
 	Oid			owner;			/* of the migration */
-	Oid			relid;			/* table in this database whose rows statements are about; else they run as that owner */
+	Oid			relid;			/* table here whose rows statements are about; without it they run as the owner */
 	bool		writes;			/* they write it */
 } MtSide;
 
