@@ -33,7 +33,10 @@ mt_push_refresh(MtPush *push)
 				 errmsg("materialized view %s of the receiver has no unique index", push->into),
 				 errdetail("Without one it cannot be refreshed while it is read."),
 				 errhint("Run CREATE UNIQUE INDEX ON %s (...) there, over plain columns.", push->into)));
-	/* The server itself runs the view's code with no rights but its owner's; for that it has to make a temporary table. */
+	/*
+	 * The server itself runs the view's code with no rights but its owner's;
+	 * for that it has to make a temporary table.
+	 */
 	refresher.relid = InvalidOid;
 	mt_side_begin(push->receiver);
 	(void) mt_side_execute(&refresher,
