@@ -16,7 +16,7 @@ my ($source, $target) = pair(extension => 0);
 my $schema = <<'SQL';
 CREATE TABLE customer (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text);
 CREATE TABLE purchase (id bigint PRIMARY KEY, customer bigint REFERENCES customer, price numeric);
-CREATE TABLE daily_sales (day date, total numeric);
+CREATE TABLE daily_sales (day date PRIMARY KEY, total numeric);
 SQL
 sql($_, $schema) for $source, $target;
 sql($source, "INSERT INTO customer (name) SELECT 'customer ' || i FROM generate_series(1, 1000) i;
@@ -37,13 +37,19 @@ sql($source, "UPDATE customer SET name = 'another' WHERE id = 7");
 wait_synced($source);
 tables_equal($source, $target, 'customer', 'a change arrives');
 
-# The other statements that it shows.
-foreach my $block ($readme =~ /^```sql\n(.*?)^```/msg)
+# runs($block): the statements of a block run to their end.
+sub runs
 {
-	next if $block =~ /create_migration/;
-	($status, $out, $err) = $source->psql(database(), $block);
-	is($status, 0, 'runs: ' . ($block =~ /^(.*)$/m)[0]) or diag($err);
+	my ($block) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($failed, undef, $why) = $source->psql(database(), $block, on_error_stop => 1);
+	return is($failed, 0, 'runs: ' . ($block =~ /^(.*)$/m)[0]) || diag($why);
 }
+
+# The other statements that it shows; the rest of the way ends the migration, and comes last.
+my @blocks = grep { !/create_migration/ } $readme =~ /^```sql\n(.*?)^```/msg;
+my ($rest) = grep { /advance\('finished'\)/ } @blocks;
+runs($_) foreach grep { $_ ne $rest } @blocks;
 
 # says($what, $pattern, @names): one test, every name is in the README so.
 sub says
@@ -84,6 +90,13 @@ says('SQLSTATEs', sub { qr/^\| `$_[0]` \|/m },
 	map { s/[', ]//gr } slurp_file("$root/src/base/errors.h") =~ /MAKE_SQLSTATE\((.*?)\)/g);
 says('checks of preflight', sub { qr/^\| .*`$_[0]`.* \|/m },
 	split /\n/, sql($source, 'SELECT DISTINCT check_name FROM migrate_tiers.preflight()'));
+
+sql($source, "CALL migrate_tiers.advance('syncing')");
+sql($source, 'SELECT migrate_tiers.wait_for_sync()');
+sql($source, "SELECT migrate_tiers.set_option('quiet_period', '0')");
+runs($rest);
+is(sql($_, "SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers'"), 0, 'nothing of it is left') for $source, $target;
+tables_equal($source, $target, $_) for 'customer', 'purchase', 'daily_sales';
 
 finish($source, $target);
 done_testing();
