@@ -167,10 +167,7 @@ known_mark(const MtMigration *migration, MtQueueReader *reader, bool everything)
 		{
 			text = pstrdup(shared->mark);
 			for (int i = 0; i < MT_QUEUE_SEGMENTS && !everything; i++)
-			{
-				reader->segments[i].low = shared->low[i];
-				reader->segments[i].filenode = shared->filenode[i];
-			}
+				reader->segments[i].settled = shared->settled[i];
 		}
 		LWLockRelease(&shared->lock);
 	}

@@ -13,6 +13,13 @@
  * Example: transaction 7 writes rows on page 3 and stays open for an hour, while
  * others fill pages 4 to 9000.  Pages 4 to 9000 settle as they are sent; page 3
  * waits for 7 and is not read; low stays at 3 until 7 ends.
+ *
+ * All of it is true of the pages only that were looked at.  VACUUM may cut off
+ * pages at the end whose rows were all rolled back, and others are then written in
+ * their place.  It cannot cut off a frozen page without the last one of them: so
+ * that one is looked at again each time.  If it is not there, or is the last of
+ * the segment, or holds other rows than it did, all that is known is forgotten,
+ * which costs reading and nothing else: the mark tells what is sent.
  */
 #include "catalog/queue_read.h"
 
@@ -21,6 +28,7 @@
 #include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -52,7 +60,8 @@ typedef struct MtPageRead
 
 static void read_segment(MtQueueReader *reader, int number, MtPageRead *read);
 static void start_segment(MtQueueReader *reader, int number, Relation relation, bool everything);
-static BlockNumber freeze(Relation relation, BlockNumber known);
+static void freeze(Relation relation, MtSettled *settled);
+static uint64 page_identity(Relation relation, BlockNumber block);
 static TransactionId read_page(MtPageRead *read, BlockNumber block);
 static void give_row(MtPageRead *read, HeapTuple tuple);
 static void drop_settled(MtSegment *segment);
@@ -77,7 +86,7 @@ mt_queue_reader_reset(MtQueueReader *reader)
 	{
 		MtSegment  *segment = &reader->segments[i];
 
-		segment->low = segment->frozen = 0;
+		segment->settled.low = segment->settled.frozen = 0;
 		segment->count = 0;
 	}
 }
@@ -135,18 +144,18 @@ read_segment(MtQueueReader *reader, int number, MtPageRead *read)
 
 	start_segment(reader, number, read->relation, read->everything);
 	blocks = RelationGetNumberOfBlocks(read->relation);
-	next->count = blocks > next->low ? blocks - next->low : 0;
+	next->count = blocks > next->settled.low ? blocks - next->settled.low : 0;
 	next->waiting = next->waiting == NULL ?
 		MemoryContextAllocHuge(reader->context, sizeof(TransactionId) * Max(next->count, 64)) :
 		repalloc_huge(next->waiting, sizeof(TransactionId) * Max(next->count, 64));
 	read->newest = &next->newest;
 	for (uint32 i = 0; i < next->count; i++)
 	{
-		BlockNumber block = next->low + i;
+		BlockNumber block = next->settled.low + i;
 		TransactionId waiting = PAGE_UNKNOWN;
 
-		if (!read->everything && block < known->frozen && block - known->low < known->count)
-			waiting = known->waiting[block - known->low];
+		if (!read->everything && block < known->settled.frozen && block - known->settled.low < known->count)
+			waiting = known->waiting[block - known->settled.low];
 		if (waiting == PAGE_UNKNOWN ||
 			(waiting != PAGE_SETTLED && !XidInMVCCSnapshot(waiting, read->snapshot)))
 			waiting = read_page(read, block);
@@ -157,39 +166,83 @@ read_segment(MtQueueReader *reader, int number, MtPageRead *read)
 	}
 }
 
-/* start_segment begins the new state of a segment; a truncated one is a new one. */
+/* start_segment begins the new state of a segment; one whose pages are not those that are known is a new one. */
 static void
 start_segment(MtQueueReader *reader, int number, Relation relation, bool everything)
 {
 	MtSegment  *known = &reader->segments[number];
 	MtSegment  *next = &reader->next[number];
 	TransactionId *room = next->waiting;
-	Oid			filenode = mt_relation_filenode(relation);
 
-	if (known->filenode != filenode)
+	if (!mt_queue_still_settled(&known->settled, relation))
 	{
-		known->filenode = filenode;
-		known->low = known->frozen = known->count = 0;
+		known->settled = (MtSettled) {.filenode = mt_relation_filenode(relation)};
+		known->count = 0;
 		known->newest = 0;
 	}
 	*next = *known;
 	next->waiting = room;
 	if (everything)
-		next->low = 0;
-	next->frozen = freeze(relation, known->frozen);
+		next->settled.low = 0;
+	freeze(relation, &next->settled);
+}
+
+/* mt_queue_still_settled says whether what is known of a segment's pages is still true. */
+bool
+mt_queue_still_settled(const MtSettled *settled, Relation relation)
+{
+	if (settled->filenode != mt_relation_filenode(relation))
+		return false;
+	return settled->frozen == 0 ||
+		(RelationGetNumberOfBlocks(relation) > settled->frozen &&
+		 page_identity(relation, settled->frozen - 1) == settled->last);
 }
 
 /* freeze finds out up to where no page can get another row; without waiting, so maybe nothing new. */
-static BlockNumber
-freeze(Relation relation, BlockNumber known)
+static void
+freeze(Relation relation, MtSettled *settled)
 {
 	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
 
-	if (blocks <= known + 1 || !ConditionalLockRelation(relation, ShareLock))
-		return known;
+	if (blocks <= settled->frozen + 1 || !ConditionalLockRelation(relation, ShareLock))
+		return;
 	blocks = RelationGetNumberOfBlocks(relation);
 	UnlockRelation(relation, ShareLock);
-	return blocks > 0 ? blocks - 1 : 0;
+	settled->frozen = blocks - 1;
+	settled->last = page_identity(relation, settled->frozen - 1);
+}
+
+/*
+ * page_identity returns what tells the rows of a frozen page from those that another life of the page would hold.
+ *
+ * A page is cut off, and a place on it used again, only where the transaction that wrote there has
+ * been rolled back: it writes nothing more.  A page without rows is told by when it was last changed.
+ */
+static uint64
+page_identity(Relation relation, BlockNumber block)
+{
+	Buffer		buffer = ReadBuffer(relation, block);
+	Page		page;
+	uint64		identity = 0;
+	bool		empty = true;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	for (OffsetNumber offset = FirstOffsetNumber;
+		 !PageIsNew(page) && offset <= PageGetMaxOffsetNumber(page); offset++)
+	{
+		ItemId		item = PageGetItemId(page, offset);
+
+		if (!ItemIdIsNormal(item))
+			continue;
+		empty = false;
+		identity = hash_bytes_uint32_extended(HeapTupleHeaderGetRawXmin((HeapTupleHeader) PageGetItem(page, item)),
+											  identity + offset);
+	}
+	if (empty)
+		identity = BufferGetLSNAtomic(buffer);
+	UnlockReleaseBuffer(buffer);
+	return identity;
 }
 
 /* read_page gives the new rows of a page, and returns what the page waits for. */
@@ -269,12 +322,12 @@ drop_settled(MtSegment *segment)
 {
 	uint32		settled = 0;
 
-	while (settled < segment->count && segment->low + settled < segment->frozen &&
+	while (settled < segment->count && segment->settled.low + settled < segment->settled.frozen &&
 		   segment->waiting[settled] == PAGE_SETTLED)
 		settled++;
 	if (settled == 0)
 		return;
-	segment->low += settled;
+	segment->settled.low += settled;
 	segment->count -= settled;
 	memmove(segment->waiting, segment->waiting + settled, sizeof(TransactionId) * segment->count);
 }

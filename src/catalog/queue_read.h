@@ -12,6 +12,7 @@
 #include "catalog/queue.h"
 
 #include "storage/block.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 
 #include "base/mark.h"
@@ -28,12 +29,19 @@ typedef struct MtQueueRow
 
 typedef void (*MtQueueRowFn)(void *arg, const MtQueueRow *row);
 
-typedef struct MtSegment
+/* What is known of a segment's pages, for as long as they are the same pages. */
+typedef struct MtSettled
 {
-	Oid			relid;
 	Oid			filenode;
 	BlockNumber low;			/* every page below is settled */
 	BlockNumber frozen;			/* no page below will get another row */
+	uint64		last;			/* of the last frozen page: what tells its rows from any others */
+} MtSettled;
+
+typedef struct MtSegment
+{
+	Oid			relid;
+	MtSettled	settled;
 	TransactionId *waiting;		/* of pages low .. low + count - 1 */
 	uint32		count;
 	TimestampTz newest;
@@ -55,6 +63,9 @@ extern void mt_queue_read(MtQueueReader *reader, Snapshot snapshot, const MtMark
 
 /* What the last mt_queue_read gave is dealt with: the mark is now what its snapshot saw. */
 extern void mt_queue_read_done(MtQueueReader *reader);
+
+/* Whether what is known of the segment's pages is still true of them; the segment is locked. */
+extern bool mt_queue_still_settled(const MtSettled *settled, Relation relation);
 
 /* Forgets what is settled: the next read begins at the first page. */
 extern void mt_queue_reader_reset(MtQueueReader *reader);

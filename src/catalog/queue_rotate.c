@@ -57,7 +57,7 @@ truncate_sent(MtSegment *segment, int32 migration, const MtMark *mark, const cha
 	bool		truncate;
 	MtSpiScope	scope;
 
-	if (!OidIsValid(segment->relid) || segment->low < segment->frozen ||
+	if (!OidIsValid(segment->relid) || segment->settled.low < segment->settled.frozen ||
 		!ConditionalLockRelationOid(segment->relid, AccessExclusiveLock))
 		return false;
 	relation = table_open(segment->relid, NoLock);
@@ -82,7 +82,7 @@ static bool
 wholly_sent(MtSegment *segment, Relation relation, const MtMark *mark)
 {
 	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
-	BlockNumber from = segment->filenode == mt_relation_filenode(relation) ? segment->low : 0;
+	BlockNumber from = mt_queue_still_settled(&segment->settled, relation) ? segment->settled.low : 0;
 
 	for (BlockNumber block = from; block < blocks; block++)
 		if (!page_sent(relation, block, mark))

@@ -69,8 +69,7 @@ typedef struct MtShared
 	int64		reverse_pending;	/* keys of the target that are not here, as last seen */
 	TimestampTz reverse_oldest;	/* commit time of the oldest of them, 0: none */
 	TimestampTz reverse_seen;	/* when the target was last asked */
-	BlockNumber low[MT_QUEUE_SEGMENTS];	/* of the queue, as its reader has them */
-	Oid			filenode[MT_QUEUE_SEGMENTS];
+	MtSettled	settled[MT_QUEUE_SEGMENTS];	/* of the queue, as its reader has them */
 	char		mark[MT_SHARED_MARK];	/* text; empty: none yet */
 } MtShared;
 

@@ -122,10 +122,7 @@ publish(MtWorker *worker)
 		shared->mark_time = sync->mark_time;
 		shared->complete = !worker->unjoined;
 		for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
-		{
-			shared->low[i] = sync->reader->segments[i].low;
-			shared->filenode[i] = sync->reader->segments[i].filenode;
-		}
+			shared->settled[i] = sync->reader->segments[i].settled;
 	}
 	shared->ticks++;
 	shared->rows += sync->rows;
