@@ -33,6 +33,7 @@
 	" FROM pg_catalog.pg_current_wal_insert_lsn() AS i(lsn)) AS l)"
 
 static const MtColumn *key_column(const MtRelation *relation, const MtColumns *columns, int number);
+static char *as_text(const char *value);
 static bool exact_in_jsonb(Oid type);
 static char *forms(const MtColumns *columns, const char *prefix);
 static char *key_forms(const MtRelation *relation, const MtColumns *columns);
@@ -193,22 +194,36 @@ mt_sql_target_row(const MtRelation *relation, const MtColumns *columns)
 /*
  * mt_sql_row_image reads a row by its key as jsonb; "table" is named with the ONLY that it needs.
  *
- * Of most types the value is kept as its text: json would lose its spaces and doubled keys, an array its bounds,
- * and of a type with a cast to json (hstore) nobody could read back what that gave.
+ * Of most types the value is kept as its text, before jsonb sees it: that would lose the spaces and doubled keys of
+ * json and the bounds of an array, refuses a \u0000, and of a type with a cast to json (hstore) nobody could read
+ * back what that gave.
  */
 char *
 mt_sql_row_image(const char *table, const MtRelation *relation, const MtColumns *columns, bool typed)
 {
-	StringInfoData image;
+	StringInfoData values;
 
-	initStringInfo(&image);
-	appendStringInfoString(&image, "pg_catalog.to_jsonb(t)");
+	initStringInfo(&values);
 	for (int i = 0; i < columns->count; i++)
-		if (!exact_in_jsonb(columns->columns[i].type))
-			appendStringInfo(&image, " || pg_catalog.jsonb_build_object(%s, t.%s::pg_catalog.text)",
-							 quote_literal_cstr(columns->columns[i].name), quote_identifier(columns->columns[i].name));
-	return psprintf("SELECT (%s)::pg_catalog.text FROM %s AS t WHERE %s", image.data, table,
-					mt_sql_key_match(relation, typed ? columns : NULL, "t.", 1));
+	{
+		const char *name = quote_identifier(columns->columns[i].name);
+		char	   *value = psprintf("t.%s", name);
+
+		appendStringInfo(&values, "%s%s AS %s", i ? ", " : "",
+						 exact_in_jsonb(columns->columns[i].type) ? value : as_text(value), name);
+	}
+	return psprintf("SELECT pg_catalog.to_jsonb(i.*)::pg_catalog.text FROM (SELECT %s FROM %s AS t WHERE %s) AS i",
+					values.data, table, mt_sql_key_match(relation, typed ? columns : NULL, "t.", 1));
+}
+
+/*
+ * as_text makes of a value what its type's output gives: a cast to text might be a user's own, whose text cannot be
+ * read back.  Compared with NULL like this, a row of nothing but NULLs is not NULL.
+ */
+static char *
+as_text(const char *value)
+{
+	return psprintf("CASE WHEN %s IS NOT DISTINCT FROM NULL THEN NULL ELSE pg_catalog.concat(%s) END", value, value);
 }
 
 /* exact_in_jsonb says whether to_jsonb keeps a value of a type so that it can be read back. */
@@ -280,8 +295,11 @@ forms(const MtColumns *columns, const char *prefix)
 
 	initStringInfo(&list);
 	for (int i = 0; i < columns->count; i++)
-		appendStringInfo(&list, "%s%s%s%s", i ? ", " : "", prefix, quote_identifier(columns->columns[i].name),
-						 columns->columns[i].binary ? "" : "::pg_catalog.text");
+	{
+		char	   *value = psprintf("%s%s", prefix, quote_identifier(columns->columns[i].name));
+
+		appendStringInfo(&list, "%s%s", i ? ", " : "", columns->columns[i].binary ? value : as_text(value));
+	}
 	return list.data;
 }
 
@@ -292,8 +310,12 @@ key_forms(const MtRelation *relation, const MtColumns *columns)
 
 	initStringInfo(&list);
 	for (int i = 0; i < relation->nkeys; i++)
-		appendStringInfo(&list, "%sq.k%d%s", i ? ", " : "", i + 1,
-						 key_column(relation, columns, i)->binary ? "" : "::pg_catalog.text");
+	{
+		char	   *value = psprintf("q.k%d", i + 1);
+
+		appendStringInfo(&list, "%s%s", i ? ", " : "",
+						 key_column(relation, columns, i)->binary ? value : as_text(value));
+	}
 	return list.data;
 }
 

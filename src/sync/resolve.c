@@ -10,9 +10,11 @@
 #include "sync/resolve.h"
 
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/pg_type_d.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "base/errors.h"
@@ -202,6 +204,10 @@ value_sql(const MtColumns *columns, const char *name)
 			continue;
 		if (column->type == JSONBOID)
 			return psprintf("nullif($1::pg_catalog.jsonb OPERATOR(pg_catalog.->) %s, 'null'::pg_catalog.jsonb)", label);
+		/* Read by the type's input: a cast might be a user's own.  What is json at bottom would get the quotes, too. */
+		if (column->type >= FirstNormalObjectId && getBaseType(column->type) != JSONOID)
+			return psprintf("(SELECT r.%1$s FROM pg_catalog.jsonb_to_record($1::pg_catalog.jsonb) AS r(%1$s %2$s))",
+							quote_identifier(name), mt_sql_type(column->type));
 		return psprintf("($1::pg_catalog.jsonb OPERATOR(pg_catalog.->>) %s)::%s", label, mt_sql_type(column->type));
 	}
 	elog(ERROR, "column \"%s\" does not travel", name);

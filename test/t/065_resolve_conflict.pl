@@ -24,6 +24,19 @@ my $round = 0;
 
 $pair->both_sql('CREATE EXTENSION hstore');
 $pair->both_sql(q{CREATE TABLE item (id int PRIMARY KEY, v text, u int UNIQUE, j json, h hstore DEFAULT '"a b"=>"1", c=>NULL', a int[] DEFAULT '[2:3]={1,NULL}', f float8 DEFAULT '-0', m money DEFAULT 1234.5, r tstzrange DEFAULT '[2020-02-01 00:00+00,)', b jsonb DEFAULT '"x"', d date DEFAULT 'infinity', n numeric DEFAULT 'NaN', c char(4) DEFAULT 'q', bits bit(3) DEFAULT '101', nothing hstore, w int GENERATED ALWAYS AS (id * 2) STORED); CREATE ROLE app LOGIN; GRANT ALL ON item TO app; CREATE TABLE tagged (tags text[], price float8, v text, PRIMARY KEY (tags, price))});
+$pair->both_sql(<<'SQL');
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE FUNCTION shout(mood) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $$!$$ || upper($1::varchar)';
+CREATE FUNCTION guess(text) RETURNS mood IMMUTABLE LANGUAGE sql AS 'SELECT mood $$ok$$';
+CREATE FUNCTION no_json(mood) RETURNS json IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no json$$; END';
+CREATE CAST (mood AS text) WITH FUNCTION shout(mood);
+CREATE CAST (text AS mood) WITH FUNCTION guess(text);
+CREATE CAST (mood AS json) WITH FUNCTION no_json(mood);
+CREATE TYPE pair AS (a mood, b text);
+CREATE FUNCTION shout(pair) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $$!$$';
+CREATE CAST (pair AS text) WITH FUNCTION shout(pair);
+CREATE TABLE hostile (k mood PRIMARY KEY, i int, j json, m mood, p pair, a mood[]);
+SQL
 $pair->declare;
 $pair->advance;
 $pair->sync;
@@ -36,6 +49,10 @@ for my $winner (qw(source target))
 is($pair->$_('SELECT count(DISTINCT ROW(h, a, f, m, r, b, d, n, c, bits, nothing)::text) FROM item'), '1', "the other values are what they were: $_")
   for qw(source_sql target_sql);
 subtest 'a key of types that jsonb does not hold' => \&other_keys;
+for my $winner (qw(source target))
+{
+	for my $chosen (qw(source target)) { subtest "values that jsonb refuses: $winner wins, the row of the $chosen is taken" => sub { hostile_values($winner, $chosen); }; }
+}
 subtest 'what cannot be' => \&refusals;
 subtest 'after a new start' => \&begun_anew;
 ready($pair, $_), $pair->advance($_) for 'read_target';
@@ -210,6 +227,31 @@ sub other_keys
 	settle($pair);
 	is($pair->source_sql('SELECT count(*) FROM tagged'), '0', 'the row is deleted');
 	$pair->equal('both sides are equal');
+	return;
+}
+
+# Texts of json that jsonb refuses, and types whose casts are a user's own: to and from text, and to json.
+sub hostile_values
+{
+	my ($winner, $chosen) = @_;
+	my %value = (source => ['{"a":"\u0000"}', 'sad', '(sad,)', '{sad,ok}'], target => ['{"n":1e200000}', 'ok', '(,)', '{ok}']);
+
+	$pair->set_option('conflict_policy', $winner);
+	$pair->source_sql(q{DELETE FROM hostile; INSERT INTO hostile VALUES ('ok', 1, '{}', 'ok', NULL, NULL)});
+	settle($pair);
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	for my $side (qw(source target))
+	{
+		my ($j, $m, $p, $a) = @{ $value{$side} };
+		$pair->can("${side}_sql")->($pair, "UPDATE hostile SET j = '$j', m = '$m', p = '$p', a = '$a'");
+	}
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	settle($pair);
+	is($pair->source_sql("SELECT ${winner}_row ->> 'm' || (${winner}_row ->> 'j') FROM migrate_tiers.conflicts WHERE resolved IS NULL"), $value{$winner}[1] . $value{$winner}[0], 'the row is kept');
+	$pair->source_sql("SELECT migrate_tiers.resolve_conflict(id, '$chosen') FROM migrate_tiers.conflicts WHERE resolved IS NULL");
+	settle($pair);
+	$pair->equal('both sides are equal');
+	is($pair->source_sql('SELECT concat_ws($$ $$, j, m, p, a) FROM hostile'), "@{ $value{$chosen} }", 'and have what was chosen');
 	return;
 }
 
