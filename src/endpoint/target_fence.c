@@ -8,6 +8,9 @@
  * syncing on; what a change of phase flips is a flag, so that no table is locked
  * then.  The flag is the last value of a sequence: reads of it are not bound to a snapshot.
  *
+ * A table that stands below another one can be written by way of that, which fires its row triggers
+ * only.  There is one more on it, whose name comes before those that note keys: who has noted is taken for let through.
+ *
  * Nobody may write unseen by whoever closes the fence.  So a writer finds the
  * flag open, takes a shared advisory lock until the end of its transaction, and
  * looks at the flag again; who closes sets the flag, and then waits for the
@@ -50,8 +53,8 @@ const char *const mt_target_fence_functions =
 	"CREATE FUNCTION migrate_tiers.refuse_write(ident text, key integer, table_schema name, table_name name) RETURNS void\n"
 	"LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$\n"
 	"DECLARE\n"
-	"  flag regclass := 'migrate_tiers.fence_' || left(ident, 8);\n"
-	"  writer regclass := to_regclass('migrate_tiers.writer_' || left(ident, 8));\n"
+	"  flag regclass := 'migrate_tiers.fence_' || left(ident::uuid::text, 8);\n"
+	"  writer regclass := to_regclass('migrate_tiers.writer_' || left(ident::uuid::text, 8));\n"
 	"  deadline timestamptz := clock_timestamp() + interval '1 s';\n"
 	"  written boolean := false;\n"
 	"BEGIN\n"
@@ -102,16 +105,17 @@ static const char *const check_function =
 	"END $f$;\n"
 	"REVOKE ALL ON FUNCTION migrate_tiers.check_write_%1$.8s() FROM PUBLIC;\n";
 
-/* The table and all its partitions, without a lock on any of them. */
+/* The table and all its partitions, without a lock on any of them; whether it can be written past statement triggers. */
 #define TREE \
 	"WITH RECURSIVE tree(oid) AS (SELECT pg_catalog.to_regclass($1)::oid" \
 	" UNION ALL SELECT i.inhrelid FROM tree t" \
 	" JOIN pg_catalog.pg_class p ON p.oid = t.oid AND p.relkind = 'p'" \
-	" JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid) "
+	" JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid)," \
+	" below(oid) AS (SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhrelid = pg_catalog.to_regclass($1)::oid LIMIT 1) "
 
 static char *trigger_name(const MtMigration *migration, const MtRelation *relation);
-static void fence_table(MtRemote *remote, const MtMigration *migration, const char *trigger,
-						const char *table);
+static void fence_table(MtRemote *remote, const MtMigration *migration, const char *trigger, const char *table,
+						bool below);
 static void drop_triggers(MtRemote *remote, const char *pattern);
 static char *lock_key(const MtMigration *migration);
 static void set_flag(MtRemote *remote, const MtMigration *migration, const char *value);
@@ -135,12 +139,14 @@ mt_target_fence(MtRemote *remote, const MtMigration *migration, const MtRelation
 	MtRows	   *rows;
 
 	rows = mt_remote_query(remote,
-						   TREE "SELECT c.oid::pg_catalog.regclass FROM tree t JOIN pg_catalog.pg_class c USING (oid) "
-								"WHERE c.relkind IN ('r', 'p') AND 2 > (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger g "
-								"WHERE g.tgrelid = c.oid AND g.tgname::text IN ($2::text, $2::text || '_truncate') AND g.tgenabled = 'A')",
+						   TREE "SELECT c.oid::pg_catalog.regclass, b.oid IS NOT NULL FROM tree t JOIN pg_catalog.pg_class c USING (oid) "
+								"LEFT JOIN below b USING (oid) WHERE c.relkind IN ('r', 'p') AND "
+								"CASE WHEN b.oid IS NULL THEN 2 ELSE 3 END > (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger g "
+								"WHERE g.tgrelid = c.oid AND g.tgenabled = 'A' AND (g.tgname::text IN ($2::text, $2::text || '_truncate') "
+								"OR g.tgname::text = $2::text || '_row' AND b.oid IS NOT NULL))",
 						   MT_PARAMS(mt_relation_target_name(relation), trigger));
 	for (int row = 0; row < rows->count; row++)
-		fence_table(remote, migration, trigger, rows->values[row][0]);
+		fence_table(remote, migration, trigger, rows->values[row][0], rows->values[row][1][0] == 't');
 }
 
 /* mt_target_has_fence says whether a table, or a partition of it, has the fence; wherever it is now. */
@@ -162,7 +168,7 @@ mt_target_unfence(MtRemote *remote, const MtMigration *migration, const MtRelati
 {
 	char	   *trigger = trigger_name(migration, relation);
 
-	drop_triggers(remote, psprintf("^%s(_truncate)?$", trigger));
+	drop_triggers(remote, psprintf("^%s(_truncate|_row)?$", trigger));
 }
 
 /* mt_target_unfence_all takes every fence of the migration off. */
@@ -172,16 +178,21 @@ mt_target_unfence_all(MtRemote *remote, const MtMigration *migration)
 	drop_triggers(remote, psprintf("^migrate_tiers_fence_%.8s_", migration->ident));
 }
 
-/* trigger_name returns the name of a table's write trigger; the other's has a suffix. */
+/* trigger_name returns the name of a table's write trigger; the others' have a suffix. */
 static char *
 trigger_name(const MtMigration *migration, const MtRelation *relation)
 {
 	return psprintf("migrate_tiers_fence_%.8s_%d", migration->ident, relation->id);
 }
 
-/* fence_table puts both triggers on one table; the name of the table comes quoted. */
+/*
+ * fence_table puts the triggers on one table; the name of the table comes quoted.
+ *
+ * That by row is cloned to partitions.  An AFTER trigger of rows, it keeps each row in mind until the statement ends:
+ * its condition spares our own sessions that, which copy.
+ */
 static void
-fence_table(MtRemote *remote, const MtMigration *migration, const char *trigger, const char *table)
+fence_table(MtRemote *remote, const MtMigration *migration, const char *trigger, const char *table, bool below)
 {
 	static const char *const events[][2] = {{"", "INSERT OR UPDATE OR DELETE"}, {"_truncate", "TRUNCATE"}};
 	StringInfoData sql;
@@ -195,6 +206,13 @@ fence_table(MtRemote *remote, const MtMigration *migration, const char *trigger,
 						 trigger, events[i][0], events[i][1], table, migration->ident);
 		appendStringInfo(&sql, "ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s%s;", table, trigger, events[i][0]);
 	}
+	if (below)
+		appendStringInfo(&sql,
+						 "CREATE OR REPLACE TRIGGER %1$s_row AFTER INSERT OR UPDATE OR DELETE ON %2$s FOR EACH ROW "
+						 "WHEN (pg_catalog.current_setting('migrate_tiers.session', true) IS DISTINCT FROM %3$s) "
+						 "EXECUTE FUNCTION migrate_tiers.check_write_%4$.8s();"
+						 "ALTER TABLE %2$s ENABLE ALWAYS TRIGGER %1$s_row;",
+						 trigger, table, quote_literal_cstr(migration->token), migration->ident);
 	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
 }
 
@@ -207,7 +225,7 @@ drop_triggers(MtRemote *remote, const char *pattern)
 	rows = mt_remote_query(remote,
 						   "SELECT pg_catalog.string_agg(pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %s', g.tgname, "
 						   "g.tgrelid::pg_catalog.regclass), '; ') FROM pg_catalog.pg_trigger g "
-						   "WHERE g.tgname ~ $1 AND g.tgfoid IN (SELECT p.oid FROM pg_catalog.pg_proc p "
+						   "WHERE g.tgname ~ $1 AND g.tgparentid = 0 AND g.tgfoid IN (SELECT p.oid FROM pg_catalog.pg_proc p "
 						   "WHERE p.pronamespace = pg_catalog.to_regnamespace('migrate_tiers')::pg_catalog.oid AND p.proname ~ '^check_write_') "
 						   "GROUP BY g.tgrelid ORDER BY g.tgrelid",
 						   MT_PARAMS(pattern));

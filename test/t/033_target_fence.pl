@@ -14,10 +14,16 @@ CREATE TABLE line (item int REFERENCES item ON DELETE CASCADE, n int, PRIMARY KE
 CREATE TABLE event (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
 CREATE TABLE event_1 PARTITION OF event FOR VALUES FROM (0) TO (100);
 INSERT INTO event VALUES (1, 1);
+CREATE TABLE above (k int, v int);
+CREATE TABLE below (PRIMARY KEY (k)) INHERITS (above);
+CREATE TABLE part (id int, at int, n int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (50);
 SQL
+$pair->target_sql('CREATE TABLE whole (id int, at int, n int) PARTITION BY RANGE (at); ALTER TABLE whole ATTACH PARTITION part FOR VALUES FROM (0) TO (100)');
 $pair->target_sql('TRUNCATE event; CREATE ROLE clerk; GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO clerk');
-$pair->source_sql(q{INSERT INTO item VALUES (1, 'a'), (2, 'b'); INSERT INTO line VALUES (1, 1)});
+$pair->source_sql(q{INSERT INTO item VALUES (1, 'a'), (2, 'b'); INSERT INTO line VALUES (1, 1); INSERT INTO below VALUES (1, 1); INSERT INTO part VALUES (1, 1, 1)});
 $pair->declare;
+$pair->source_sql(q{SELECT migrate_tiers.tag('above', 'ignored')});
 $pair->advance;
 $pair->sync;
 
@@ -49,7 +55,11 @@ my %ways = (
 	'truncate cascade' => 'TRUNCATE item CASCADE',
 	'a partition' => 'INSERT INTO event_1 VALUES (2, 2)',
 	'truncate of a partition' => 'TRUNCATE event_1',
-	'the partitioned table' => 'DELETE FROM event');
+	'the partitioned table' => 'DELETE FROM event',
+	'a parent' => 'UPDATE above SET v = 2',
+	'a delete by a parent' => 'DELETE FROM above',
+	'a partitioned table above' => 'INSERT INTO whole VALUES (2, 2, 2)',
+	'a move by a partitioned table above' => 'UPDATE whole SET n = 2');
 
 subtest 'closed from the start' => sub {
 	refused($ways{$_}, $_) for sort keys %ways;
@@ -99,9 +109,28 @@ subtest 'closed again' => sub {
 	refused($ways{$_}, $_) for sort keys %ways;
 };
 
-$pair->source_sql(q{UPDATE item SET v = v || '!'});
+$pair->source_sql(q{UPDATE item SET v = v || '!'; UPDATE below SET v = 3; UPDATE part SET n = 3});
 $pair->sync;
 $pair->equal('our own sessions pass');
+
+# The fence closes while somebody writes by way of a parent: he is waited for, and what he wrote arrives.
+subtest 'closed under who writes a parent' => sub {
+	$pair->set_option('quiet_period', '0 s');
+	$pair->dual_write;
+	my $writer = MigrateTiers::session($pair->target);
+	$writer->query_safe(q{SET application_name = 'above all'; BEGIN; UPDATE above SET v = 9; UPDATE whole SET n = 9});
+	my $revert = MigrateTiers::session($pair->source);
+	$revert->query_safe('SET client_min_messages = warning');
+	$revert->query_until(qr/begun/, "\\echo begun\nCALL migrate_tiers.revert('syncing');\n");
+	ok($pair->wait_until(target => "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND classid = 19796 AND NOT granted"), 'it is waited for');
+	$writer->query_safe('COMMIT');
+	$revert->query_safe('SELECT 1');
+	$_->quit for $writer, $revert;
+	is($pair->status('phase'), 'syncing', 'then it goes on');
+	is($pair->source_sql('SELECT v FROM below UNION ALL SELECT n FROM part'), "9\n9", 'with what was written');
+	$pair->equal('both sides are equal');
+	refused($ways{$_}, $_) for 'a parent', 'a partitioned table above';
+};
 $pair->revert;
 $pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
 is($pair->target_sql(q{SELECT (SELECT count(*) FROM pg_trigger WHERE tgname ~ '^migrate_tiers') + (SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers')}), '0', 'nothing is left');
