@@ -221,6 +221,23 @@ CALL settled();
 ALTER TABLE ddl_guard.item ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ddl_guard.item DISABLE ROW LEVEL SECURITY;
 
+-- While the target has changes of its own, nothing passes after which a table would have to be copied again.
+UPDATE migrate_tiers.migration SET reversing = true, phase = 'read_target';
+ALTER TABLE ddl_guard.item ADD COLUMN even_more int;
+ALTER TABLE ddl_guard.item ALTER COLUMN note TYPE varchar USING note || '!';
+ALTER TABLE ddl_guard.item DROP CONSTRAINT item_pkey, ADD PRIMARY KEY (n, "Item's id");
+ALTER TABLE ddl_guard."Log" DETACH PARTITION ddl_guard.loose CONCURRENTLY;
+DROP INDEX CONCURRENTLY ddl_guard.marked_id;
+ALTER TABLE ddl_guard.item RENAME COLUMN note TO noted;
+ALTER TABLE ddl_guard.item RENAME COLUMN noted TO note;
+CREATE TABLE ddl_guard.log_7 PARTITION OF ddl_guard."Log" FOR VALUES FROM (70) TO (80);
+RESET migrate_tiers.allow_ddl;
+ALTER TABLE ddl_guard.item ADD COLUMN even_more int;
+ALTER TABLE ddl_guard.item RENAME COLUMN note TO noted;
+SET migrate_tiers.allow_ddl = on;
+UPDATE migrate_tiers.migration SET reversing = false, phase = 'syncing';
+SELECT relation, state FROM guarded() WHERE state = 'recopy';
+
 -- A captured table that is dropped leaves the migration.
 DROP TABLE ddl_guard.marked;
 SELECT relation, state FROM guarded();

@@ -77,7 +77,7 @@ mt_ddl_check(int32 relation_id, bool creating)
 		moved |= change->moved;
 		appendStringInfo(&what, "%s%s", what.len ? ", " : "", change->what);
 	}
-	if (what.len > 0 && !mt_allow_ddl)
+	if (what.len > 0 && !mt_ddl_allowed(relation, moved))
 		mt_ddl_refuse(relation, NULL, what.data, moved);
 	check_key(relation, what.data);
 	warn_row_security(relation);
@@ -89,6 +89,16 @@ mt_ddl_check(int32 relation_id, bool creating)
 	if (moved)
 		mt_ddl_recopy(relation_id, what.data);
 	mt_migration_invalidate();
+}
+
+/*
+ * mt_ddl_allowed says whether somebody has given leave for a change.  None can be given for one after which a table
+ * has to be copied again, while the target has changes of its own: its copy would wait for ever.
+ */
+bool
+mt_ddl_allowed(const MtRelation *relation, bool recopy)
+{
+	return mt_allow_ddl && !(recopy && mt_migration_by_id(relation->migration, false)->reversing);
 }
 
 /* is_let_pass says whether a change needs nobody's leave: a new partition is empty. */
@@ -103,14 +113,17 @@ is_let_pass(const MtDdlChange *change, bool creating)
 static void
 check_key(const MtRelation *relation, const char *what)
 {
+	MtMigration *migration = mt_migration_by_id(relation->migration, false);
+
 	if (mt_identity_find(relation->relid) != NULL)
 		return;
 	ereport(ERROR,
 			(errcode(MT_ERRCODE_DDL_REFUSED),
 			 errmsg("table %s cannot be without a key while migration \"%s\" captures it",
-					table_name(relation, NULL), mt_migration_by_id(relation->migration, false)->name),
+					table_name(relation, NULL), migration->name),
 			 errdetail("With this command %s.", what),
-			 errhint("Drop the old key and add the new one in one ALTER TABLE, or go back first: CALL migrate_tiers.revert('planned').")));
+			 errhint("Drop the old key and add the new one in one ALTER TABLE, or go back first: %s.",
+					 mt_phase_way_back(migration->phase, MT_PLANNED))));
 }
 
 /* warn_row_security tells that the migration's owner would not see all rows. */
@@ -194,14 +207,21 @@ is_same_key(const MtRelation *relation, const MtIdentity *key)
 void
 mt_ddl_refuse(const MtRelation *relation, const char *name, const char *what, bool recopy)
 {
+	MtMigration *migration = mt_migration_by_id(relation->migration, false);
+
 	ereport(ERROR,
 			(errcode(MT_ERRCODE_DDL_REFUSED),
 			 errmsg("cannot change table %s while migration \"%s\" captures it",
-					table_name(relation, name), mt_migration_by_id(relation->migration, false)->name),
+					table_name(relation, name), migration->name),
 			 errdetail("With this command %s.", what),
-			 errhint("Make the change on the target as well, and run it here after SET migrate_tiers.allow_ddl = on%s."
-					 " Or go back first: CALL migrate_tiers.revert('planned').",
-					 recopy ? ", which has the table copied again" : "")));
+			 recopy && migration->reversing ?
+			 errhint("The table would have to be copied again, which cannot be while applications write the target."
+					 " Go back first: %s.",
+					 mt_phase_way_back(migration->phase, MT_SYNCING)) :
+			 errhint("Make the change on the target first, and then here after SET migrate_tiers.allow_ddl = on%s."
+					 " Or go back first: %s.",
+					 recopy ? ", which has the table copied again" : "",
+					 mt_phase_way_back(migration->phase, MT_PLANNED))));
 }
 
 /* mt_ddl_recopy marks a table to be copied again. */
@@ -229,7 +249,7 @@ mt_ddl_forget(Oid relid, const char *name)
 	MtRelation *relation = mt_relation_by_relid(relid);
 	MtSpiScope	scope;
 
-	if (!mt_allow_ddl)
+	if (!mt_ddl_allowed(relation, false))
 		mt_ddl_refuse(relation, name, "the table was dropped", false);
 	mt_spi_begin(&scope);
 	mt_spi_exec_latest(SPI_OK_DELETE, "DELETE FROM migrate_tiers.relation WHERE id = $1",

@@ -22,7 +22,6 @@
 #include "utils/inval.h"
 
 #include "base/errors.h"
-#include "base/settings.h"
 #include "base/spi.h"
 #include "capture/ddl_fingerprint.h"
 #include "capture/ddl_own.h"
@@ -211,14 +210,18 @@ judge_concurrent(Oid relid, const char *what)
 {
 	static SPIPlanPtr plan = NULL;
 	List	   *ids;
+	MtRelation *relation;
 
-	if (mt_allow_ddl || !OidIsValid(relid))
+	if (!OidIsValid(relid))
 		return;
 	ids = query_ids(&plan, "SELECT id FROM migrate_tiers.relation WHERE captured AND"
 						   " ($1 IN (relation, migrate_tiers.key_index(relation)) OR relation IN (SELECT relid FROM pg_partition_ancestors($1)))",
 					MT_ARGS(MT_OID(relid)));
-	if (ids != NIL)
-		mt_ddl_refuse(mt_relation_by_id(linitial_int(ids), false), NULL, what, true);
+	if (ids == NIL)
+		return;
+	relation = mt_relation_by_id(linitial_int(ids), false);
+	if (!mt_ddl_allowed(relation, true))
+		mt_ddl_refuse(relation, NULL, what, true);
 }
 
 static void
@@ -316,8 +319,10 @@ judge_rewrite(EventTriggerData *event)
 
 	foreach(cell, query_ids(&plan, "WITH family(oid) AS (SELECT $1::oid) " FAMILY, MT_ARGS(MT_OID(relid))))
 	{
-		if (!mt_allow_ddl)
-			mt_ddl_refuse(mt_relation_by_id(lfirst_int(cell), false), NULL, "its rows were to be rewritten", true);
+		MtRelation *relation = mt_relation_by_id(lfirst_int(cell), false);
+
+		if (!mt_ddl_allowed(relation, true))
+			mt_ddl_refuse(relation, NULL, "its rows were to be rewritten", true);
 		mt_ddl_recopy(lfirst_int(cell), "its rows were rewritten");
 	}
 }

@@ -18,6 +18,7 @@ extern void mt_ddl_init(void);
  * makes the best of them: the rest of src/capture/ddl_*.c, for ddl_guard.c only.
  */
 extern void mt_ddl_check(int32 relation_id, bool creating);
+extern bool mt_ddl_allowed(const MtRelation *relation, bool recopy);
 extern void mt_ddl_refuse(const MtRelation *relation, const char *name, const char *what, bool recopy);
 extern void mt_ddl_recopy(int32 relation_id, const char *what);
 extern void mt_ddl_forget(Oid relid, const char *name);

@@ -64,6 +64,22 @@ mt_phase_parse(const char *name)
 			 errhint("Phases are planned, syncing, dual_write, read_target, target_only and finished.")));
 }
 
+/* mt_phase_way_back writes the calls that lead back to a phase; of the phase itself, the one that undoes what was cut off. */
+char *
+mt_phase_way_back(MtPhase from, MtPhase to)
+{
+	StringInfoData calls;
+
+	initStringInfo(&calls);
+	do
+	{
+		if (from > to)
+			from--;
+		appendStringInfo(&calls, "%sCALL migrate_tiers.revert('%s')", calls.len ? ", then " : "", mt_phase_name(from));
+	} while (from > to);
+	return calls.data;
+}
+
 /* mt_migration_get finds a migration by name, or the only one. */
 MtMigration *
 mt_migration_get(const char *name)

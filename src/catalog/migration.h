@@ -47,6 +47,7 @@ typedef struct MtMigration
 
 extern const char *mt_phase_name(MtPhase phase);
 extern MtPhase mt_phase_parse(const char *name);	/* ereports on an unknown name */
+extern char *mt_phase_way_back(MtPhase from, MtPhase to);	/* for a hint: the calls, without a full stop */
 
 /* Looks up a migration; name NULL means the only one.  Errors name the call to make. */
 extern MtMigration *mt_migration_get(const char *name);

@@ -80,6 +80,9 @@ sql_fails($source, 'ALTER TABLE item DISABLE TRIGGER ALL', 'MT004', qr/capture t
 sql($source, q(BEGIN; SET LOCAL migrate_tiers.allow_ddl = on; ALTER TABLE item DISABLE TRIGGER migrate_tiers_fence; INSERT INTO item VALUES (150, 'past it');
 	ALTER TABLE item ENABLE ALWAYS TRIGGER migrate_tiers_fence; ROLLBACK));
 pass('unless somebody says that he means it');
+# A copy would empty the target, which has changes of its own.
+sql_fails($source, q(SET migrate_tiers.allow_ddl = on; ALTER TABLE item ADD COLUMN more int), 'MT004',
+	qr/cannot be while applications write the target\. Go back first: CALL migrate_tiers\.revert\('read_target'\), then CALL migrate_tiers\.revert\('dual_write'\), then CALL migrate_tiers\.revert\('syncing'\)\./, 'nobody may mean what has a table copied again');
 
 # The worker's own writes pass, and are not sent back.
 sql($target, q(CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (100) TO (200); INSERT INTO part VALUES (100); UPDATE item SET name = 'from the target' WHERE id = 1));
