@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
@@ -21,12 +22,13 @@
 #define LOOK_MS		10
 #define CHECK_LOOKS 50
 
-typedef bool (*MtDrained)(const MtMigration *migration, MtRemote *remote);
+/* Says what is left, by a number that changes when something comes; 0: nothing. */
+typedef int64 (*MtLeft)(const MtMigration *migration, MtRemote *remote);
 
-static void wait_until(const MtMigration *migration, MtRemote *remote, MtDrained drained, const char *column,
-					   const char *what);
-static bool is_reverse_drained(const MtMigration *migration, MtRemote *remote);
-static bool are_conflicts_carried(const MtMigration *migration, MtRemote *remote);
+static void wait_until_none(const MtMigration *migration, MtRemote *remote, MtLeft left, const char *column,
+							const char *what);
+static int64 reverse_left(const MtMigration *migration, MtRemote *remote);
+static int64 conflicts_left(const MtMigration *migration, MtRemote *remote);
 static bool is_stopped(const MtMigration *migration, const char *column, TimestampTz begun);
 static char *stopped_reason(const MtMigration *migration, const char *column);
 static void raise_timeout(const MtMigration *migration, const char *column, const char *what);
@@ -52,25 +54,30 @@ mt_wait_drained_forward(const MtMigration *migration)
 void
 mt_wait_drained_reverse(const MtMigration *migration, MtRemote *remote)
 {
-	wait_until(migration, remote, is_reverse_drained, "reverse_stopped",
-			   "the source did not get every change of the target");
+	wait_until_none(migration, remote, reverse_left, "reverse_stopped",
+					"the source did not get every change of the target");
 }
 
 /* mt_wait_conflicts_carried waits until rows that lost on the target are noted here. */
 void
 mt_wait_conflicts_carried(const MtMigration *migration, MtRemote *remote)
 {
-	wait_until(migration, remote, are_conflicts_carried, "reverse_stopped",
-			   "conflicts that were found on the target were not noted on the source");
+	wait_until_none(migration, remote, conflicts_left, "reverse_stopped",
+					"conflicts that were found on the target were not noted on the source");
 }
 
 static void
-wait_until(const MtMigration *migration, MtRemote *remote, MtDrained drained, const char *column, const char *what)
+wait_until_none(const MtMigration *migration, MtRemote *remote, MtLeft left, const char *column, const char *what)
 {
 	TimestampTz begun = GetCurrentTimestamp();
+	int64		last = 0;
+	int64		now;
 
-	for (int looks = 1; !drained(migration, remote); looks++)
+	for (int looks = 1; (now = left(migration, remote)) != 0; looks++)
 	{
+		if (now != last)
+			begun = GetCurrentTimestamp();
+		last = now;
 		if (TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), LONGEST_DRAIN_MS) ||
 			(looks % CHECK_LOOKS == 0 && is_stopped(migration, column, begun)))
 			raise_timeout(migration, column, what);
@@ -81,9 +88,9 @@ wait_until(const MtMigration *migration, MtRemote *remote, MtDrained drained, co
 	}
 }
 
-/* is_reverse_drained says whether the reverse mark sees every transaction that wrote the target. */
-static bool
-is_reverse_drained(const MtMigration *migration, MtRemote *remote)
+/* reverse_left says 1 while the reverse mark does not see every transaction that wrote the target. */
+static int64
+reverse_left(const MtMigration *migration, MtRemote *remote)
 {
 	const char *mark = mt_migration_by_id(migration->id, false)->reverse_mark;
 	MtRows	   *rows;
@@ -94,17 +101,19 @@ is_reverse_drained(const MtMigration *migration, MtRemote *remote)
 									" AND NOT pg_catalog.pg_visible_in_snapshot(xid, $1))",
 									migration->ident),
 						   MT_PARAMS(mark));
-	return rows->values[0][0][0] == 't';
+	return rows->values[0][0][0] == 't' ? 0 : 1;
 }
 
-static bool
-are_conflicts_carried(const MtMigration *migration, MtRemote *remote)
+/* conflicts_left says which conflict is carried next: they go by their numbers, some at a time. */
+static int64
+conflicts_left(const MtMigration *migration, MtRemote *remote)
 {
 	MtRows	   *rows;
 
-	rows = mt_remote_query(remote, "SELECT NOT EXISTS (SELECT FROM migrate_tiers.conflict WHERE migration = $1)",
+	rows = mt_remote_query(remote,
+						   "SELECT coalesce(pg_catalog.min(id), 0) FROM migrate_tiers.conflict WHERE migration = $1",
 						   MT_PARAMS(migration->ident));
-	return rows->values[0][0][0] == 't';
+	return pg_strtoint64(rows->values[0][0]);
 }
 
 /*

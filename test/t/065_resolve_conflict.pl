@@ -54,6 +54,7 @@ for my $winner (qw(source target))
 	for my $chosen (qw(source target)) { subtest "values that jsonb refuses: $winner wins, the row of the $chosen is taken" => sub { hostile_values($winner, $chosen); }; }
 }
 subtest 'what cannot be' => \&refusals;
+subtest 'a way back waits until those found on the target are carried' => \&carried_first;
 subtest 'after a new start' => \&begun_anew;
 ready($pair, $_), $pair->advance($_) for 'read_target';
 subtest 'while the fence of the source is closed' => \&behind_the_fence;
@@ -191,14 +192,39 @@ sub at_the_end
 	return;
 }
 
+# More than one round carries, and a worker that finds them anew, as after it was killed in between.
+sub carried_first
+{
+	my $hold = MigrateTiers::session($pair->source);
+	my $revert = MigrateTiers::session($pair->source);
+	my $relation = $pair->source_sql(q{SELECT id FROM migrate_tiers.relation WHERE relation = 'item'::regclass});
+	my $kept = 'SELECT count(*) FROM migrate_tiers.conflicts';
+	my $before = $pair->source_sql($kept);
+
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	$pair->target_sql("INSERT INTO migrate_tiers.conflict (migration, relation, key, winner, policy, source_row, target_row)"
+		  . " SELECT ident, $relation, jsonb_build_object('id', -n), 'source', 'source', NULL, jsonb_build_object('id', -n) FROM migrate_tiers.migration, generate_series(1, 5000) AS n");
+	$hold->query_safe('BEGIN; LOCK TABLE migrate_tiers.conflict IN SHARE MODE');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	ready_but_conflicts('syncing');
+	$revert->query_safe('SET client_min_messages = warning');
+	$revert->query_until(qr/begun/, "\\echo begun\nCALL migrate_tiers.revert('syncing');\n");
+	$pair->wait_until(source => q{SELECT transition LIKE 'drain_reverse%' OR phase = 'syncing' FROM migrate_tiers.status});
+	is(phase($pair), 'dual_write', 'while they cannot be kept here, it does not go on');
+	$hold->query_safe('COMMIT');
+	$revert->query_safe('SELECT 1');
+	$_->quit for $hold, $revert;
+	is(phase($pair), 'syncing', 'then it does');
+	is($pair->source_sql($kept) - $before, 5000, 'all are here');
+	is($pair->target_sql('SELECT count(*) FROM migrate_tiers.conflict'), '0', 'and none is there');
+	return;
+}
+
 # What the first start has kept stays, and so does what a second one finds: the target counts its conflicts from 1 again.
 sub begun_anew
 {
-	for my $to (qw(syncing planned))
-	{
-		ready($pair, $to);
-		$pair->revert($to);
-	}
+	ready($pair, 'planned');
+	$pair->revert('planned');
 	$pair->set_option('overwrite', 'on');
 	my $kept = $pair->source_sql('SELECT count(*) FROM migrate_tiers.conflicts');
 	cmp_ok($kept, '>', 0, 'conflicts of the first start are kept');
