@@ -104,6 +104,7 @@ take_reverse_mark(MtSync *sync)
 	char	   *mark = sync->migration->reverse_mark;
 
 	sync->reverse_mark = mark ? MemoryContextStrdup(sync->context, mark) : NULL;
+	sync->reverse_mark_told = false;
 	sync->conflicts_there = sync->migration->reversing;
 }
 

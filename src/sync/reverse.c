@@ -36,6 +36,9 @@
 #define PUBLISH_MARK \
 	"UPDATE migrate_tiers.migration SET reverse_mark = $1::pg_catalog.pg_snapshot," \
 	" reverse_mark_time = $2::pg_catalog.timestamptz WHERE ident = $3::pg_catalog.uuid"
+#define REPAIR_MARK \
+	"UPDATE migrate_tiers.migration SET reverse_mark = $1::pg_catalog.text::pg_catalog.pg_snapshot" \
+	" WHERE ident = $2::pg_catalog.uuid AND reverse_mark::pg_catalog.text IS DISTINCT FROM $1::pg_catalog.text"
 #define BY_ANY_PATH "SET LOCAL enable_seqscan = on"
 
 /* What the target says at the beginning of a tick. */
@@ -48,6 +51,7 @@ typedef struct MtBegun
 	char	   *leaves;			/* state of its leaf partitions */
 } MtBegun;
 
+static void repair_mark(MtSync *sync);
 static void begin_target(MtSync *sync, MtBegun *begun);
 static void take_begun(void *arg, const MtField *fields, int count);
 static TimestampTz parse_time(const char *text);
@@ -56,8 +60,9 @@ static List *touched_tables(MtSync *sync, char *touched);
 static void collect(MtSync *sync, List *tables);
 static void collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry);
 static void spare_keys(MtTable *table);
+static void take_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
 static void show_mark(MtSync *sync);
-static void finish(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
+static void finish(MtSync *sync);
 static void reset_tables(MtSync *sync);
 
 /* mt_reverse_run runs one tick from the target and returns whether anything was sent. */
@@ -77,6 +82,7 @@ mt_reverse_run(MtSync *sync)
 	sync->reverse_oldest = 0;
 	sync->early = NULL;
 	sync->reverse_seen = GetCurrentTimestamp();
+	repair_mark(sync);
 	if (!sync->target_unsent && !sync->target_active && !mt_look_target_unsent(sync))
 	{
 		MemoryContextSwitchTo(previous);
@@ -107,11 +113,35 @@ mt_reverse_run(MtSync *sync)
 	sync->merge = NULL;
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	take_mark(sync, begun.mark, begun.time);
 	MemoryContextSwitchTo(sync->tick_context);
 	show_mark(sync);
-	finish(sync, begun.mark, begun.time);
+	finish(sync);
 	MemoryContextSwitchTo(previous);
 	return true;
+}
+
+/* repair_mark tells the target a mark that it may not know, since who took it died, or failed, before he told it. */
+static void
+repair_mark(MtSync *sync)
+{
+	if (sync->reverse_mark_told || sync->reverse_mark == NULL)
+		return;
+	mt_remote_query(sync->remote, REPAIR_MARK, MT_PARAMS(sync->reverse_mark, sync->migration->ident));
+	sync->reverse_mark_told = true;
+}
+
+/* take_mark takes what is committed here as it is, before anything can fail: nothing of it may be taken for unsent. */
+static void
+take_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
+{
+	char	   *old = sync->reverse_mark;
+
+	sync->reverse_mark = MemoryContextStrdup(sync->context, new_mark);
+	sync->reverse_mark_time = snapshot_time;
+	sync->reverse_mark_told = false;
+	if (old)
+		pfree(old);
 }
 
 /* show_mark shows whoever asks for it what is here now, beside the target's snapshot, if that is held still. */
@@ -308,19 +338,14 @@ spare_keys(MtTable *table)
 
 /* finish ends the target's transaction, tells it how far we are, and asks whether there is more. */
 static void
-finish(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
+finish(MtSync *sync)
 {
-	char	   *old = sync->reverse_mark;
-	const char *time = timestamptz_to_str(snapshot_time);
+	const char *time = timestamptz_to_str(sync->reverse_mark_time);
 	const char *ident = sync->migration->ident;
 	MtField		fields[3];
 
 	sync->reverse_rows = sync->rows;
 	sync->reverse_oldest = 0;
-	sync->reverse_mark = MemoryContextStrdup(sync->context, new_mark);
-	sync->reverse_mark_time = snapshot_time;
-	if (old)
-		pfree(old);
 	reset_tables(sync);
 	fields[0] = mt_reverse_mark_param(sync);
 	fields[1] = (MtField) {.data = time, .length = strlen(time), .binary = false};
@@ -330,6 +355,7 @@ finish(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 	mt_pipeline_query(sync->remote, PUBLISH_MARK, lengthof(fields), fields);
 	mt_look_ask_unsent(sync);
 	(void) mt_pipeline_finish(sync->remote);
+	sync->reverse_mark_told = true;
 }
 
 static void

@@ -43,6 +43,7 @@ typedef struct MtSync
 	struct MtMerge *merge;		/* of the tick under way */
 	char	   *reverse_mark;	/* the target's snapshot up to which we have all of it, as text */
 	TimestampTz reverse_mark_time;
+	bool		reverse_mark_told;	/* the target knows it, for those who wait there */
 	char	   *target_lsn;		/* of a reverse tick, as visible_lsn */
 	bool		target_flushed;	/* the target's log was seen to be on disk up to there */
 	char	   *leaves;			/* state of the target's leaf partitions up to which all is noted; NULL: unknown */
@@ -52,7 +53,6 @@ typedef struct MtSync
 	bool		target_small;	/* the reverse tick is read in pipelines */
 	bool		cancelled;		/* entries of our queue are void */
 	bool		conflicts_there;	/* conflicts may wait on the target to be brought here */
-
 	/* of the last reverse tick */
 	int64		reverse_rows;
 	TimestampTz reverse_oldest;	/* commit time of the oldest change of the target that is not here, or 0 */

@@ -22,6 +22,7 @@ ready($pair, 'dual_write');
 $pair->advance('dual_write');
 subtest 'the source, both ways' => sub { exact('source'); };
 subtest 'the target' => sub { exact('target'); refusals(); };
+subtest 'a mark that the target was not told' => \&untold;
 settle($pair);
 $pair->equal('both sides are equal');
 $pair->finish;
@@ -77,6 +78,29 @@ sub exact
 	is(has($other{$side}, $prepared), '1', 'and is, when it is committed');
 	is((try_on($side, "SELECT migrate_tiers.wait_for_sync('nonsense')"))[0], '22P02', 'no token');
 	$open->quit;
+	return;
+}
+
+# The source has everything, and nothing more is written: whoever waits on the target must learn that all the same.
+sub untold
+{
+	$row++;
+	my $old = $pair->target_sql('SELECT reverse_mark FROM migrate_tiers.migration');
+	on('target', "INSERT INTO item VALUES ($row, 'x'); SELECT migrate_tiers.wait_for_sync(timeout => '30 s')");
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	$pair->target_sql("UPDATE migrate_tiers.migration SET reverse_mark = '$old'");
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	is((try_on('target', "SELECT migrate_tiers.wait_for_sync(timeout => '10 s')"))[0], '', 'since the worker died in between');
+
+	my $hold = MigrateTiers::session($pair->target);
+	$row++;
+	$hold->query_safe('BEGIN; SELECT FROM migrate_tiers.migration FOR UPDATE');
+	on('target', "INSERT INTO item VALUES ($row, 'x')");
+	ok($pair->wait_until(source => "SELECT count(*) = 1 FROM item WHERE id = $row"), 'the source has the row');
+	$pair->wait_until(source => q{SELECT reverse_pending = 0 FROM migrate_tiers.status});
+	$hold->query_safe('COMMIT');
+	$hold->quit;
+	is((try_on('target', "SELECT migrate_tiers.wait_for_sync(timeout => '10 s')"))[0], '', 'since it could not be told');
 	return;
 }
 
