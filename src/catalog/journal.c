@@ -112,6 +112,20 @@ mt_journal_end(int32 id, const MtMigration *migration, const char *outcome, MtPh
 	mt_spi_end(&scope);
 }
 
+/* mt_journal_rehearsed notes that the last transition was gone for practice. */
+void
+mt_journal_rehearsed(int32 migration)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE,
+				"UPDATE migrate_tiers.transition SET rehearsal = true"
+				" WHERE id = (SELECT max(id) FROM migrate_tiers.transition WHERE migration = $1)",
+				MT_ARGS(MT_INT4(migration)));
+	mt_spi_end(&scope);
+}
+
 static void
 show_step(const MtMigration *migration, const char *text)
 {

@@ -23,4 +23,7 @@ extern void mt_journal_step(int32 id, const MtMigration *migration, const char *
 extern void mt_journal_end(int32 id, const MtMigration *migration, const char *outcome, MtPhase phase,
 						   const char *error, bool settled);
 
+/* Notes of the last transition, a way back, that it was gone for practice. */
+extern void mt_journal_rehearsed(int32 migration);
+
 #endif							/* MT_JOURNAL_H */

@@ -18,7 +18,8 @@ static const char *there(MtGateScope *scope);
 
 /*
  * mt_gate_instances wants every expected instance to report the phase that the migration is in, or a
- * later one; the last report on either side counts.
+ * later one; the last report on either side counts, unless the migration has left the phase since, in
+ * earnest: servers that were led back have to be led forward again.
  */
 void
 mt_gate_instances(MtGateScope *scope, MtGate *gate)
@@ -35,13 +36,19 @@ mt_gate_instances(MtGateScope *scope, MtGate *gate)
 				"  'target_only', 'finished']) WITH ORDINALITY AS p (name, position)),"
 				" reports AS (SELECT name, reported_phase, reported_at FROM migrate_tiers.instance WHERE migration = $1"
 				"  UNION ALL SELECT name, reported_phase, reported_at FROM migrate_tiers.instances_there($2::jsonb)),"
-				" last AS (SELECT DISTINCT ON (name) * FROM reports WHERE reported_phase IS NOT NULL ORDER BY name, reported_at DESC)"
-				" SELECT string_agg(format(CASE WHEN l.name IS NULL THEN '%1$s has not reported' ELSE '%1$s reports %2$s' END,"
-				"  i.name, l.reported_phase), '; ' ORDER BY i.name)"
-				"  FILTER (WHERE coalesce(p.position, 0) < (SELECT position FROM phases WHERE name = $3)),"
+				" last AS (SELECT DISTINCT ON (name) * FROM reports WHERE reported_phase IS NOT NULL ORDER BY name, reported_at DESC),"
+				" wanted AS (SELECT w.position, (SELECT max(t.finished) FROM migrate_tiers.transition AS t"
+				"  JOIN phases AS f ON f.name = t.from_phase JOIN phases AS p ON p.name = t.to_phase WHERE t.migration = $1"
+				"   AND t.outcome = 'done' AND NOT t.rehearsal AND p.position < f.position AND p.position < w.position) AS back"
+				"  FROM phases AS w WHERE w.name = $3)"
+				" SELECT string_agg(format(CASE WHEN l.name IS NULL THEN '%1$s has not reported'"
+				"  WHEN p.position < w.position THEN '%1$s reports %2$s'"
+				"  ELSE '%1$s has not reported since the way back of %3$s' END,"
+				"  i.name, l.reported_phase, date_trunc('second', w.back)), '; ' ORDER BY i.name)"
+				"  FILTER (WHERE coalesce(p.position, 0) < w.position OR l.reported_at <= w.back),"
 				"  count(*)::text"
-				" FROM migrate_tiers.instance AS i LEFT JOIN last AS l USING (name) LEFT JOIN phases AS p ON p.name = l.reported_phase"
-				" WHERE i.migration = $1 AND i.expected",
+				" FROM wanted AS w, migrate_tiers.instance AS i LEFT JOIN last AS l USING (name)"
+				" LEFT JOIN phases AS p ON p.name = l.reported_phase WHERE i.migration = $1 AND i.expected",
 				MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(there(scope)), MT_TEXT(phase)));
 	missing = mt_spi_text(&spi, 0, 1);
 	expected = mt_spi_text(&spi, 0, 2);

@@ -17,11 +17,13 @@
 
 #include "base/errors.h"
 #include "base/xact.h"
+#include "catalog/journal.h"
 #include "catalog/option.h"
 #include "phase/wait.h"
 
 static void check_way(const MtMigration *migration, MtPhase to);
 static void there_and_back(const char *name, MtPhase from, MtPhase to);
+static void note_rehearsal(const char *name);
 static void check_sync(const char *name);
 static void tell_where_it_ended(void *arg);
 
@@ -79,7 +81,18 @@ there_and_back(const char *name, MtPhase from, MtPhase to)
 	check_sync(name);
 	mt_transition_run(name, from, false);
 	error_context_stack = callback.previous;
+	note_rehearsal(name);
 	check_sync(name);
+}
+
+/* note_rehearsal has the journal tell the way back from one that was gone in earnest. */
+static void
+note_rehearsal(const char *name)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	mt_journal_rehearsed(mt_migration_get_owned(name)->id);
+	PopActiveSnapshot();
+	mt_xact_next();
 }
 
 /* check_sync waits until what is committed here now is on the target. */

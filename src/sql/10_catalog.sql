@@ -100,7 +100,8 @@ CREATE TABLE migrate_tiers.transition (
     outcome text CHECK (outcome IN ('done', 'failed', 'undone')),
     steps jsonb NOT NULL DEFAULT '[]',                         -- [{step, object, started, finished, outcome}]
     gates jsonb NOT NULL DEFAULT '[]',
-    error text
+    error text,
+    rehearsal boolean NOT NULL DEFAULT false                   -- the way back of one, at its end
 );
 CREATE INDEX ON migrate_tiers.transition (migration);
 

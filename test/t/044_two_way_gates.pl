@@ -91,9 +91,14 @@ ok(wait_until($source, q(SELECT last_target_write > now() - interval '1 min' FRO
 sql($source, q(SELECT migrate_tiers.set_option('quiet_period', '0 s')));
 gate_becomes('syncing', 'reverse_drained', qr/^t$/, 'reverse_drained');
 revert($source, 'syncing');
+sql($source, q(SELECT migrate_tiers.report_instance('web1', 'dual_write')));
 sql($source, 'SELECT * FROM migrate_tiers.verify()');
+sql($source, q(CALL migrate_tiers.rehearse('dual_write')));
 advance($source, 'dual_write');
 is(gate('read_target', 'rehearsed'), 't', 'rehearsed: a real revert is as good');
+like(gate('read_target', 'instances'), qr/^f: web2 has not reported since the way back of 20[-0-9]+ [:0-9]+\S*; web3 has not reported since the way back of \S+ \S+$/, 'instances: a report from before a way back counts no more, one from before a rehearsal does');
+sql($_->[0], "SELECT migrate_tiers.report_instance('$_->[1]', 'dual_write')") for [ $source, 'web2' ], [ $target, 'web3' ];
+is(gate('read_target', 'instances'), 't', 'instances: until each has reported again, on either side');
 
 # A row that both sides change, while neither has the other's: the reading side wins, and a person looks at it.
 sql($source, 'SELECT migrate_tiers.pause(); UPDATE item SET name = \'source\' WHERE id = 5');
@@ -112,6 +117,12 @@ sql($source, q(SELECT migrate_tiers.report_instance(n, 'read_target') FROM unnes
 is(gate('target_only', 'instances'), 'f: web2 reports dual_write', 'instances: each phase asks for its own');
 sql($source, q(SELECT migrate_tiers.forget_instance('web2')));
 is(gate('target_only', 'instances'), 't', 'instances: who is off the roster is not waited for');
+revert($source, 'dual_write');
+is(gate('read_target', 'instances'), 't', 'instances: a way back from a later phase is no matter');
+advance($source, 'read_target');
+like(gate('target_only', 'instances'), qr/^f: web1 has not reported since the way back of .*; web3 has/, 'instances: from this one it is');
+sql($source, q(SELECT migrate_tiers.report_instance(n, 'read_target') FROM unnest('{web1,web3}'::text[]) n));
+is(gate('target_only', 'instances'), 't', 'instances: as before');
 sql($source, q(SELECT migrate_tiers.set_option('quiet_period', '1 hour')));
 sql($source, q(SET application_name = 'web3'; UPDATE item SET name = 'late' WHERE id = 7), as => 'app');
 my $quiet = gate('target_only', 'source_quiet');
