@@ -33,7 +33,12 @@ mt_sql_table_digest(const char *row_digest, const char *table)
 	return psprintf("SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(%s), 0)::text FROM %s AS t", row_digest, table);
 }
 
-/* column_hash writes the hash of one column; it is NULL where the column is. */
+/*
+ * column_hash writes the hash of one column; it is NULL where the column is.
+ *
+ * The outermost function must mix all that is known of the value.  What is added to a hash by an exclusive-or is
+ * undone by the same of another column; so it is hashed with the hash as its seed.
+ */
 static char *
 column_hash(const MtColumn *column, const char *prefix, int seed)
 {
@@ -47,8 +52,8 @@ column_hash(const MtColumn *column, const char *prefix, int seed)
 			return psprintf("pg_catalog.hashint4extended(%s, %d)", name, seed);
 		case INT8OID:
 			/* Its hash folds the upper half into the lower: 1 and 4294967296 have the same. */
-			return psprintf("(pg_catalog.hashint8extended(%s, %d) # pg_catalog.hashint4extended((%s >> 32)::pg_catalog.int4, %d))",
-							name, seed, name, -seed);
+			return psprintf("pg_catalog.hashint4extended((%s >> 32)::pg_catalog.int4, pg_catalog.hashint8extended(%s, %d))",
+							name, name, seed);
 		case OIDOID:
 			return psprintf("pg_catalog.hashoidextended(%s, %d)", name, seed);
 		case BOOLOID:
@@ -59,19 +64,20 @@ column_hash(const MtColumn *column, const char *prefix, int seed)
 		case TIMESTAMPOID:
 		case TIMESTAMPTZOID:
 			/* Their hash folds as that of a bigint; as seconds they are exact for centuries around now. */
-			return psprintf("(pg_catalog.hashfloat8extended(pg_catalog.date_part('epoch', %s), %d)"
-							" # pg_catalog.hash_record_extended(ROW(%s), %d))",
-							name, seed, name, -seed);
+			return psprintf("pg_catalog.hash_record_extended(ROW(%s), pg_catalog.hashfloat8extended(pg_catalog.date_part('epoch', %s), %d))",
+							name, name, seed);
 		case DATEOID:
 			/* Its hash function is that of another type, which SQL cannot call with it. */
 			return psprintf("CASE WHEN %s IS DISTINCT FROM NULL THEN pg_catalog.hash_record_extended(ROW(%s), %d) END",
 							name, name, seed);
 		case NUMERICOID:
-			/* Its hash leaves out sign and scale, and is one for infinities and NaN, which have no scale. */
-			return psprintf("(pg_catalog.hash_numeric_extended(%s, %d)"
-							" # coalesce(pg_catalog.hashint4extended(pg_catalog.scale(%s) * 2 + (%s < 0)::pg_catalog.int4, %d),"
-							" pg_catalog.hashtextextended(%s::pg_catalog.text, %d)))",
-							name, seed, name, name, seed, name, seed);
+			/*
+			 * Its hash leaves out sign and scale, and is one for infinities and NaN, which have no scale.  The power
+			 * of 10000 is a mere exclusive-or on it, and zero has the seed itself.
+			 */
+			return psprintf("coalesce(pg_catalog.hashint4extended(pg_catalog.scale(%s) * 2 + (%s < 0)::pg_catalog.int4,"
+							" pg_catalog.hash_numeric_extended(%s, %d)), pg_catalog.hashtextextended(%s::pg_catalog.text, %d))",
+							name, name, name, -seed, name, seed);
 		case TEXTOID:
 		case VARCHAROID:
 			return psprintf("pg_catalog.hashtextextended(%s COLLATE \"C\", %d)", name, seed);

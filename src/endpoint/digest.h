@@ -3,7 +3,8 @@
  *	  A digest of rows in SQL that both sides compute alike.
  *
  * Each row gives one bigint: a mixed exclusive-or of hashes of its columns, each
- * with a seed of its own.  Typed hash functions are used where what they take
+ * with a seed of its own, and each mixed in full: a difference in one column is undone
+ * by that in another only by chance.  Typed hash functions are used where what they take
  * for equal has one form only; everything else is hashed as text, so that 1.0 and
  * 1.00 differ.  Sessions on both sides have the same pinned settings.
  *

@@ -16,6 +16,8 @@ CREATE TABLE pair (id int PRIMARY KEY, place int UNIQUE, number bigint GENERATED
 CREATE TABLE heap (v int, w text);
 CREATE TABLE journal (seq bigint, at timestamp, v text);
 CREATE TABLE code (k text PRIMARY KEY, v int);
+CREATE TABLE scaled (id int PRIMARY KEY, a numeric(12,4), b numeric(12,4));
+CREATE TABLE price (id int PRIMARY KEY, v numeric(10,2));
 SQL
 sql($_, $tables) for $source, $target;
 sql($source, 'CREATE TABLE part (id int PRIMARY KEY, v text)');
@@ -28,7 +30,7 @@ CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO 
 CREATE TRIGGER touch AFTER INSERT OR UPDATE OR DELETE ON report FOR EACH ROW EXECUTE FUNCTION touch();
 SQL
 migration($source, 'item');
-sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(small report pair heap journal part code);
+sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(small report pair heap journal part code scaled price);
 sql_fails($source, "SELECT migrate_tiers.push_batch('small')", 'MT003', qr/advance\('syncing'\)/, 'nothing is pushed in phase planned');
 advance($source, 'syncing');
 is(state_of('report'), 'waiting', 'a table that was never pushed waits');
@@ -82,6 +84,14 @@ is(sql($source, q{SELECT hash_record_extended(ROW('2000-01-01 00:00:00+00'::time
 	't', 'and another of the same hash');
 sql($source, q{UPDATE report SET at = '2000-01-01 01:11:34.967297+00' WHERE region = 'region 1' AND day = '2020-01-09'});
 is(push_table('report', 'another moment'), '0|1|0', 'is pushed');
+# The hash of a numeric is but an exclusive-or away from that of another one, by the power of 10000.
+sql($source, 'INSERT INTO scaled VALUES (1, 1, 2)');
+push_table('scaled', 'two numbers');
+for my $numbers ('10000, 20000', '0.0001, 0.0002', '3, 5', '0.0003, 0.0005', '1, 10000', '10000, 1', '10000, NULL', 'NULL, 10000', "'NaN', 0", "0, 'NaN'", '0, 0', '0, NULL', 'NULL, NULL')
+{
+	sql($source, "UPDATE scaled SET (a, b) = ROW($numbers)");
+	is(push_table('scaled', "($numbers)"), '0|1|0', "($numbers) is another row than before");
+}
 # What is known of tables that nobody has analyzed must not lead to a join of each row with each.
 sql($target, <<'SQL');
 CREATE TABLE planned (v text);
