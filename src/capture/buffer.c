@@ -7,31 +7,38 @@
  * A level whose notes outgrow a row is written at once.  After commit the worker
  * is woken; if there is none although one is wanted, it is started.
  *
+ * A loop with a subtransaction each turn notes nothing at its own level: its notes
+ * come from subtransactions that commit.  So one that would make its parent's outgrow
+ * a row writes what the parent has, in its own name, just before it commits: from then on
+ * it is the parent's, too.  Should it fail after all, its row goes with it, and the
+ * parent's notes are still here: they are taken out when it has committed.
+ *
  * Invariants: levels[0] is the transaction itself and starts at 0; the notes of
- * levels[i] are data[levels[i].start .. levels[i + 1].start); a position in the
- * fold table is the start of an entry that is still in the buffer.
+ * levels[i] are data[levels[i].start .. levels[i + 1].start), and never much more than
+ * a row takes.
  */
 #include "capture/buffer.h"
 
 #include "access/xact.h"
-#include "common/hashfn.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
+#include "capture/fold.h"
 #include "capture/limit.h"
 #include "catalog/worker.h"
 
-/* Up to this many entries are folded by looking at each, which is cheaper than hashing. */
-#define FOLD_BY_SCAN  8
-#define FOLD_SLOTS	  4096
-#define FOLD_SLOT_MAX (FOLD_SLOTS * 3 / 4)
+/* A buffer that had to be larger is made this small again after the transaction. */
+#define KEPT_BYTES (4 * MT_QUEUE_ROW_BYTES)
 
 typedef struct MtLevel
 {
 	int			nest;
 	int			start;
+	bool		written;		/* notes went out, or were dropped */
+	bool		inserted;		/* rows of the queue went out */
+	bool		handed;			/* among them the parent's notes */
 } MtLevel;
 
 typedef struct MtBuffer
@@ -41,12 +48,8 @@ typedef struct MtBuffer
 	MtLevel    *levels;
 	int			nlevels;
 	int			room;
-	uint32	   *fold;			/* position + 1, 0 is free */
-	int			folded;			/* entries in the fold table, or in the buffer before there is one */
-	bool		hashed;
+	MtFold		fold;
 	bool		used;			/* by this transaction */
-	bool		written;		/* notes went out, or were dropped */
-	bool		inserted;		/* rows of the queue went out */
 	MtQueue		queue;
 	MtLimit		limit;
 	TimestampTz launched;
@@ -61,15 +64,15 @@ static uint64 invalidations = 0;
 static MtBuffer *get_buffer(int32 migration);
 static void refresh_queue(MtBuffer *buffer);
 static MtLevel *current_level(MtBuffer *buffer);
-static bool fold(MtBuffer *buffer, const char *entry, int length, int position);
-static bool fold_by_scan(MtBuffer *buffer, const char *entry, int length);
-static void fold_by_hash(MtBuffer *buffer, int position, int length);
-static void clear_fold(MtBuffer *buffer);
 static void write_from(MtBuffer *buffer, int start);
+static void write_entries(MtBuffer *buffer, char *from, int length);
 static void insert(MtBuffer *buffer, const char *entries, int length);
 static void reset_buffer(MtBuffer *buffer);
 static void on_transaction(XactEvent event, void *arg);
 static void on_subtransaction(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg);
+static void hand_over(MtBuffer *buffer, int nest);
+static void drop_level(MtBuffer *buffer);
+static void join_level(MtBuffer *buffer, int nest);
 static void on_invalidation(Datum arg, Oid relid);
 
 /* mt_buffer_init registers the callbacks that end a transaction's notes. */
@@ -93,7 +96,7 @@ mt_buffer_note(int32 migration, int32 relation, MtEntryKind kind, const char *by
 		write_from(buffer, level->start);
 	before = buffer->data.len;
 	mt_entry_append(&buffer->data, relation, kind, bytes, length);
-	if (kind == MT_ENTRY_KEY && fold(buffer, buffer->data.data + before, buffer->data.len - before, before))
+	if (kind == MT_ENTRY_KEY && mt_fold(&buffer->fold, &buffer->data, before))
 		buffer->data.len = before;
 }
 
@@ -166,126 +169,43 @@ current_level(MtBuffer *buffer)
 		buffer->levels = repalloc(buffer->levels, sizeof(MtLevel) * buffer->room);
 	}
 	level = &buffer->levels[buffer->nlevels++];
-	level->nest = nest;
-	level->start = buffer->data.len;
+	*level = (MtLevel) {.nest = nest, .start = buffer->data.len};
 	return level;
 }
 
-/* fold says whether an entry just appended stands in the buffer already, and remembers it if not. */
-static bool
-fold(MtBuffer *buffer, const char *entry, int length, int position)
-{
-	uint32		slot;
-
-	if (!buffer->hashed)
-	{
-		if (buffer->folded < FOLD_BY_SCAN)
-		{
-			if (fold_by_scan(buffer, entry, length))
-				return true;
-			buffer->folded++;
-			return false;
-		}
-		fold_by_hash(buffer, position, length);
-	}
-	slot = hash_bytes((const unsigned char *) entry, length) % FOLD_SLOTS;
-	for (; buffer->fold[slot] != 0; slot = (slot + 1) % FOLD_SLOTS)
-	{
-		int			other = buffer->fold[slot] - 1;
-
-		if (position - other >= length && memcmp(buffer->data.data + other, entry, length) == 0)
-			return true;
-	}
-	if (buffer->folded < FOLD_SLOT_MAX)
-	{
-		buffer->fold[slot] = position + 1;
-		buffer->folded++;
-	}
-	return false;
-}
-
-static bool
-fold_by_scan(MtBuffer *buffer, const char *entry, int length)
-{
-	const char *at = buffer->data.data;
-	MtEntry		other;
-
-	while (at < entry)
-	{
-		const char *start = at;
-
-		if (!mt_entry_next(&at, entry, &other))
-			break;
-		if (at - start == length && memcmp(start, entry, length) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* fold_by_hash moves the entries before "position" into a fold table. */
-static void
-fold_by_hash(MtBuffer *buffer, int position, int length)
-{
-	const char *base = buffer->data.data;
-	const char *at = base;
-	MtEntry		entry;
-
-	if (buffer->fold == NULL)
-		buffer->fold = MemoryContextAllocZero(TopMemoryContext, sizeof(uint32) * FOLD_SLOTS);
-	buffer->hashed = true;
-	buffer->folded = 0;
-	while (at < base + position)
-	{
-		const char *start = at;
-		uint32		slot;
-
-		if (!mt_entry_next(&at, base + position, &entry))
-			break;
-		slot = hash_bytes((const unsigned char *) start, at - start) % FOLD_SLOTS;
-		while (buffer->fold[slot] != 0)
-			slot = (slot + 1) % FOLD_SLOTS;
-		if (buffer->folded++ < FOLD_SLOT_MAX)
-			buffer->fold[slot] = (start - base) + 1;
-	}
-}
-
-/* clear_fold forgets all positions: entries have left the buffer. */
-static void
-clear_fold(MtBuffer *buffer)
-{
-	if (buffer->hashed)
-		memset(buffer->fold, 0, sizeof(uint32) * FOLD_SLOTS);
-	buffer->hashed = false;
-	/* What is left of outer levels is not folded against any more; it may be noted twice. */
-	buffer->folded = 0;
-}
-
-/* write_from writes the entries from a position on, as rows of the queue, and takes them out. */
+/* write_from writes the entries from a position on, which are the current level's, and takes them out. */
 static void
 write_from(MtBuffer *buffer, int start)
 {
-	const char *from = buffer->data.data + start;
-	const char *end = buffer->data.data + buffer->data.len;
-	const char *at = from;
-	const char *last = from;
+	write_entries(buffer, buffer->data.data + start, buffer->data.len - start);
+	buffer->data.len = start;
+	mt_fold_clear(&buffer->fold, start);
+}
+
+/* write_entries writes entries as rows of the queue, in the name of the current level; it may change them. */
+static void
+write_entries(MtBuffer *buffer, char *from, int length)
+{
+	const char *first = from;
+	const char *end = from + mt_limit_drop(&buffer->limit, &buffer->queue, from, length);
+	const char *at = first;
+	const char *last = first;
+	MtLevel    *level = &buffer->levels[buffer->nlevels - 1];
 	MtEntry		entry;
 
-	end = from + mt_limit_drop(&buffer->limit, &buffer->queue, buffer->data.data + start, end - from);
-	while (end - from > MT_QUEUE_ROW_BYTES && mt_entry_next(&at, end, &entry))
+	while (end - first > MT_QUEUE_ROW_BYTES && mt_entry_next(&at, end, &entry))
 	{
-		if (at - from > MT_QUEUE_ROW_BYTES && last > from)
+		if (at - first > MT_QUEUE_ROW_BYTES && last > first)
 		{
-			insert(buffer, from, last - from);
-			from = last;
+			insert(buffer, first, last - first);
+			first = last;
 		}
 		last = at;
 	}
 	/* An empty row, too: it carries the commit time of a transaction that was written early. */
-	if (end > from || buffer->inserted)
-		insert(buffer, from, end - from);
-	buffer->written = true;
-	buffer->data.len = start;
-	clear_fold(buffer);
+	if (end > first || level->inserted)
+		insert(buffer, first, end - first);
+	level->written = true;
 }
 
 static void
@@ -293,18 +213,22 @@ insert(MtBuffer *buffer, const char *entries, int length)
 {
 	if (mt_queue_insert(&buffer->queue, entries, length))
 		mt_limit_grown(&buffer->limit, &buffer->queue, entries, length);
-	buffer->inserted = true;
+	buffer->levels[buffer->nlevels - 1].inserted = true;
 }
 
 static void
 reset_buffer(MtBuffer *buffer)
 {
 	resetStringInfo(&buffer->data);
-	clear_fold(buffer);
+	if (buffer->data.maxlen > KEPT_BYTES)
+	{
+		buffer->data.data = repalloc(buffer->data.data, KEPT_BYTES);
+		buffer->data.maxlen = KEPT_BYTES;
+	}
+	mt_fold_clear(&buffer->fold, 0);
 	buffer->nlevels = 1;
-	buffer->levels[0].nest = 1;
-	buffer->levels[0].start = 0;
-	buffer->used = buffer->written = buffer->inserted = false;
+	buffer->levels[0] = (MtLevel) {.nest = 1};
+	buffer->used = false;
 	mt_limit_reset(&buffer->limit);
 }
 
@@ -321,7 +245,7 @@ on_transaction(XactEvent event, void *arg)
 		{
 			case XACT_EVENT_PRE_COMMIT:
 			case XACT_EVENT_PRE_PREPARE:
-				if (buffer->data.len > 0 || buffer->written)
+				if (buffer->data.len > 0 || buffer->levels[0].written)
 				{
 					if (!buffer->queue.valid)
 						refresh_queue(buffer);
@@ -329,7 +253,7 @@ on_transaction(XactEvent event, void *arg)
 				}
 				break;
 			case XACT_EVENT_COMMIT:
-				if (buffer->written && buffer->queue.worker_wanted)
+				if (buffer->levels[0].written && buffer->queue.worker_wanted)
 					mt_worker_call(buffer->migration, buffer->queue.worker_pid, &buffer->launched);
 				reset_buffer(buffer);
 				break;
@@ -350,27 +274,73 @@ on_subtransaction(SubXactEvent event, SubTransactionId id, SubTransactionId pare
 {
 	int			nest = GetCurrentTransactionNestLevel();
 
-	if (!any_used || (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB))
+	if (!any_used || event == SUBXACT_EVENT_START_SUB)
 		return;
 	for (MtBuffer *buffer = buffers; buffer != NULL; buffer = buffer->next)
-		while (buffer->nlevels > 1 && buffer->levels[buffer->nlevels - 1].nest >= nest)
-		{
-			MtLevel    *level = &buffer->levels[buffer->nlevels - 1];
+	{
+		if (event == SUBXACT_EVENT_PRE_COMMIT_SUB)
+			hand_over(buffer, nest);
+		else if (event == SUBXACT_EVENT_COMMIT_SUB)
+			join_level(buffer, nest);
+		else
+			while (buffer->nlevels > 1 && buffer->levels[buffer->nlevels - 1].nest >= nest)
+				drop_level(buffer);
+	}
+}
 
-			if (event == SUBXACT_EVENT_ABORT_SUB)
-			{
-				buffer->data.len = level->start;
-				clear_fold(buffer);
-				buffer->nlevels--;
-			}
-			else if (buffer->levels[buffer->nlevels - 2].nest == nest - 1)
-				buffer->nlevels--;
-			else
-			{
-				level->nest = nest - 1;
-				break;
-			}
-		}
+/* hand_over writes the parent's notes where those of a subtransaction about to commit have no room beside them. */
+static void
+hand_over(MtBuffer *buffer, int nest)
+{
+	MtLevel    *level = &buffer->levels[buffer->nlevels - 1];
+	MtLevel    *parent = level - 1;
+	char	   *copy;
+	int			length;
+
+	if (buffer->nlevels == 1 || level->nest != nest || parent->nest != nest - 1)
+		return;
+	length = level->start - parent->start;
+	if (length == 0 || buffer->data.len - parent->start <= MT_QUEUE_ROW_BYTES)
+		return;
+	if (!buffer->queue.valid)
+		refresh_queue(buffer);
+	copy = pnstrdup(buffer->data.data + parent->start, length);
+	write_entries(buffer, copy, length);
+	pfree(copy);
+	level->handed = true;
+}
+
+/* drop_level forgets what an aborted subtransaction has noted. */
+static void
+drop_level(MtBuffer *buffer)
+{
+	buffer->data.len = buffer->levels[--buffer->nlevels].start;
+	mt_fold_clear(&buffer->fold, buffer->data.len);
+}
+
+/* join_level makes what a committed subtransaction has noted its parent's. */
+static void
+join_level(MtBuffer *buffer, int nest)
+{
+	MtLevel    *level = &buffer->levels[buffer->nlevels - 1];
+	MtLevel    *parent = level - 1;
+
+	if (buffer->nlevels == 1 || level->nest < nest)
+		return;
+	if (level->handed)
+	{
+		memmove(buffer->data.data + parent->start, buffer->data.data + level->start, buffer->data.len - level->start);
+		buffer->data.len -= level->start - parent->start;
+		level->start = parent->start;
+		level->handed = false;
+		mt_fold_clear(&buffer->fold, buffer->data.len);
+	}
+	level->nest = nest - 1;
+	if (parent->nest < level->nest)
+		return;
+	parent->written |= level->written;
+	parent->inserted |= level->inserted;
+	buffer->nlevels--;
 }
 
 /* on_invalidation marks what is cached of migrations as stale; it may come at any time. */
