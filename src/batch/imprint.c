@@ -192,13 +192,16 @@ look_sql(MtPush *push, MtSide *side, const MtTrace *trace, const MtRows *bounds)
 	return sql.data;
 }
 
-/* bucket writes a key and all bounds, as values of one type: records where the key has several columns. */
+/*
+ * bucket writes a key and all bounds, as values of one type: records where the key has several columns, or is an
+ * array, of which an array would be one of more dimensions.
+ */
 static char *
 bucket(MtPush *push, MtSide *side, const MtRows *bounds)
 {
 	const MtPushKey *key = push->key;
-	const char *row = key->count > 1 ? "ROW(" : "";
-	const char *end = key->count > 1 ? ")" : "";
+	const char *row = key->as_record ? "ROW(" : "";
+	const char *end = key->as_record ? ")" : "";
 	MtRows	   *collations = key_collations(push, side);
 	StringInfoData sql;
 

@@ -22,6 +22,7 @@ typedef struct MtPushKey
 	char	  **operators;		/* equality: OPERATOR(schema.=) */
 	char	  **types;			/* of literals */
 	bool		ordered;		/* ranges of it can be compared on both sides */
+	bool		as_record;		/* there is no array of its values but as records */
 } MtPushKey;
 
 typedef struct MtPush
@@ -62,12 +63,11 @@ extern void mt_push_clean(const MtMigration *migration);
 extern void mt_push_diff(MtPush *push);
 extern void mt_push_replace(MtPush *push);
 extern void mt_push_append(MtPush *push);
+/* Where the receiver computes the rows itself: nothing is sent. */
+extern void mt_push_refresh(MtPush *push);
 
 /* All rows are sent to a stage; of the receiver's table only those that differ are changed.  It needs the key. */
 extern void mt_push_whole(MtPush *push);
-
-/* Where the receiver computes the rows itself: nothing is sent. */
-extern void mt_push_refresh(MtPush *push);
 
 /* The watermark's column; raises an error where there is none. */
 extern MtColumn *mt_push_watermark(const MtPush *push);

@@ -14,7 +14,9 @@
 static void measure(MtPush *push, double *rows, double *pages);
 static char *of_each(const MtPush *push, const MtRanges *ranges, const int *numbers, int count, const char *table,
 					 const char *aggregates);
-static char *key_list(const MtPush *push, const char *prefix, const char *suffix);
+static char *key_list(const MtPush *push, const char *prefix);
+static char *key_as(const MtPush *push);
+static char *key_names(const MtPush *push, const char *prefix, const char *suffix);
 static void append_bound(StringInfo text, const MtPush *push, char **values);
 
 /* mt_ranges_make cuts all keys at the bounds. */
@@ -53,7 +55,7 @@ mt_ranges_sample(MtPush *push)
 						   psprintf("SELECT %s FROM (SELECT %s, row_number() OVER (ORDER BY %s) AS n, count(*) OVER () AS total"
 									" FROM %s AS t TABLESAMPLE SYSTEM (%f)) AS k"
 									" WHERE n %% greatest(total / %d, 1) = 0 ORDER BY n",
-									key_list(push, "k.", "::text"), key_list(push, "t.", ""), key_list(push, "t.", ""),
+									key_names(push, "k.", "::text"), key_as(push), key_list(push, "t."),
 									push->from, Min(100.0 * count * SAMPLE_PAGES / pages, 100.0), count));
 	/* A sample of few pages may be none. */
 	return sample->count > 0 ? sample : NULL;
@@ -108,11 +110,11 @@ mt_ranges_agree(MtPush *push, const MtRows *bounds)
 	initStringInfo(&sql);
 	/* The table's columns come first, so that their collations count. */
 	appendStringInfo(&sql, "SELECT coalesce(bool_and(above), true) FROM (SELECT ROW(%s) > ROW(",
-					 key_list(push, "b.", ""));
+					 key_names(push, "b.", ""));
 	for (int i = 0; i < push->key->count; i++)
-		appendStringInfo(&sql, "%slag(b.%s) OVER w", i ? ", " : "", push->key->columns[i]);
+		appendStringInfo(&sql, "%slag(b.k%d) OVER w", i ? ", " : "", i);
 	appendStringInfo(&sql, ") AS above FROM (SELECT 0 AS n, %s FROM %s AS t WHERE false UNION ALL VALUES ",
-					 key_list(push, "t.", ""), push->to);
+					 key_as(push), push->to);
 	for (int row = 0; row < bounds->count; row++)
 	{
 		appendStringInfo(&sql, "%s(%d, ", row ? ", " : "", row + 1);
@@ -133,13 +135,13 @@ mt_range_condition(const MtPush *push, const MtRange *range, const char *prefix)
 	initStringInfo(&text);
 	if (range->low != NULL)
 	{
-		appendStringInfo(&text, "(%s) >= (", key_list(push, prefix, ""));
+		appendStringInfo(&text, "(%s) >= (", key_list(push, prefix));
 		append_bound(&text, push, range->low);
 		appendStringInfoChar(&text, ')');
 	}
 	if (range->high != NULL)
 	{
-		appendStringInfo(&text, "%s(%s) < (", text.len ? " AND " : "", key_list(push, prefix, ""));
+		appendStringInfo(&text, "%s(%s) < (", text.len ? " AND " : "", key_list(push, prefix));
 		append_bound(&text, push, range->high);
 		appendStringInfoChar(&text, ')');
 	}
@@ -215,13 +217,36 @@ mt_ranges_read_bounds(MtPush *push, MtSide *side, const char *json)
 }
 
 static char *
-key_list(const MtPush *push, const char *prefix, const char *suffix)
+key_list(const MtPush *push, const char *prefix)
 {
 	StringInfoData text;
 
 	initStringInfo(&text);
 	for (int i = 0; i < push->key->count; i++)
-		appendStringInfo(&text, "%s%s%s%s", i ? ", " : "", prefix, push->key->columns[i], suffix);
+		appendStringInfo(&text, "%s%s%s", i ? ", " : "", prefix, push->key->columns[i]);
+	return text.data;
+}
+
+/* key_as names the key's columns k0, k1, ..., since a name of a user's might be one of ours. */
+static char *
+key_as(const MtPush *push)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&text, "%st.%s AS k%d", i ? ", " : "", push->key->columns[i], i);
+	return text.data;
+}
+
+static char *
+key_names(const MtPush *push, const char *prefix, const char *suffix)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&text, "%s%sk%d%s", i ? ", " : "", prefix, i, suffix);
 	return text.data;
 }
 

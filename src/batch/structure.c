@@ -161,6 +161,7 @@ make_key(MtPush *push, MtRows *keys, int first, int count)
 	key->operators = palloc0(sizeof(char *) * count);
 	key->types = palloc0(sizeof(char *) * count);
 	key->ordered = true;
+	key->as_record = count > 1;
 	for (int i = 0; i < count; i++)
 	{
 		for (int c = 0; c < push->columns->count; c++)
@@ -171,6 +172,7 @@ make_key(MtPush *push, MtRows *keys, int first, int count)
 		key->types[i] = format_type_extended(types[i], -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 		/* Comparisons of other types are not found with our search_path, those of enums depend on OIDs. */
 		key->ordered = key->ordered && types[i] < FirstNormalObjectId;
+		key->as_record = key->as_record || OidIsValid(get_element_type(types[i]));
 	}
 	key->ordered = key->ordered && in_same_order(push, key, types);
 	return key;

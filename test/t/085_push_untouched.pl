@@ -25,16 +25,23 @@ CREATE TABLE region (name text, number numeric, v int, PRIMARY KEY (name, number
 CREATE TABLE part (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
 CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (25000);
 CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (25000) TO (50001);
+CREATE TABLE named (n int, total int, k0 int, PRIMARY KEY (total, n));
+CREATE TABLE tree (path int[] PRIMARY KEY, v int);
+CREATE TYPE color AS ENUM ('red', 'green');
+CREATE TABLE paint (id int PRIMARY KEY, color color);
 SQL
 }
 migration($source, 'item');
-sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(sales region part);
+sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(sales region part named tree paint);
 advance($source, 'syncing');
 sql($source, <<SQL);
 INSERT INTO sales SELECT i, '2020-01-01'::date + i % 100, i, 'note ' || i FROM generate_series(1, $rows) i;
 INSERT INTO region SELECT 'r' || i % 3, i, i FROM generate_series(1, $rows) i;
 INSERT INTO part SELECT i, i FROM generate_series(1, $rows) i;
-ANALYZE sales, region, part;
+INSERT INTO named SELECT i, i % 7, 0 FROM generate_series(1, $rows) i;
+INSERT INTO tree SELECT CASE WHEN i % 2 = 0 THEN ARRAY[i / 100, i] ELSE ARRAY[i / 100, i, NULL, i] END, i FROM generate_series(1, $rows) i;
+INSERT INTO paint SELECT i, CASE WHEN i % 3 = 0 THEN 'red' ELSE 'green' END::color FROM generate_series(1, $rows) i;
+ANALYZE sales, region, part, named, tree, paint;
 SQL
 
 # push(table): ranges, those not compared, those sent, rows inserted, updated, deleted.
@@ -85,6 +92,23 @@ for my $table (qw(sales region part))
 	$push = push_table($table, "$table: in a subtransaction");
 	is($push->{updated}, 1, "$table: one of two");
 }
+
+# A key whose columns have names that our statements use, too; and one that is an array.
+for my $key ('total, n', 'n')
+{
+	sql($_, "ALTER TABLE named DROP CONSTRAINT named_pkey; ALTER TABLE named ADD PRIMARY KEY ($key)") for $source, $target;
+	my $push = push_table('named', "key ($key)");
+	cmp_ok($push->{ranges}, '>', 3, "key ($key): several ranges");
+	sql($source, 'UPDATE named SET k0 = k0 + 1 WHERE n BETWEEN 100 AND 102');
+	is(push_table('named', "key ($key): rows changed")->{updated}, 3, "key ($key): three rows are updated");
+}
+my $tree = push_table('tree', 'an array as key');
+cmp_ok($tree->{ranges}, '>', 3, 'an array as key: several ranges');
+sql($source, 'UPDATE tree SET v = -1 WHERE path[2] IN (7, 8, 30000); DELETE FROM tree WHERE path[2] = 9');
+$tree = push_table('tree', 'an array as key: rows changed');
+is("$tree->{updated}|$tree->{deleted}", '3|1', 'an array as key: they are found');
+cmp_ok($tree->{known}, '>', 0, 'an array as key: others are known');
+is(push_table('tree', 'an array as key: nothing changed')->{known}, $tree->{ranges}, 'an array as key: everything is known');
 
 # A transaction that is open while a push goes on, and writes after it.
 my $job = session($source);
