@@ -20,13 +20,14 @@
 
 /*
  * The files and columns of a table and its partitions, in this database of this cluster; NULL where some
- * are not stored as heap.  A column that is added or dropped, and a partition that is attached, change rows without
- * a trace on them.
+ * are not stored as heap.  A column that is added or dropped, a partition that is attached, and a label of an enum that
+ * is renamed change rows without a trace on them.
  */
 #define SHAPE_OF \
 	"SELECT CASE WHEN bool_and(coalesce(a.amname = 'heap', false)) THEN md5(concat_ws(' '," \
 	" (SELECT s.system_identifier FROM pg_control_system() AS s)," \
 	" (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())," \
+	" (SELECT string_agg(concat_ws(' ', e.oid, quote_ident(e.enumlabel)), ',' ORDER BY e.oid) FROM pg_enum AS e)," \
 	" string_agg(concat_ws(' ', c.oid, pg_relation_filenode(c.oid), b.columns), ',' ORDER BY c.oid), %s)) END" \
 	" FROM (SELECT %s::regclass::oid UNION SELECT relid FROM pg_partition_tree(%s::regclass)) AS t(oid)" \
 	" JOIN pg_class AS c ON c.oid = t.oid AND c.relkind <> 'p' LEFT JOIN pg_am AS a ON a.oid = c.relam" \

@@ -131,6 +131,10 @@ sql($source, q{UPDATE sales SET note = 'x' WHERE id = 1});
 push_table('sales', 'and known again');
 for my $node ($source, $target) { sql($node, q{ALTER TABLE sales DROP note; ALTER TABLE sales ADD note text DEFAULT 'other ' || current_setting('port')}) }
 is(push_table('sales', 'a column that came with a default')->{known}, 0, 'is compared in full');
+push_table('paint', 'an enum');
+is(push_table('paint', 'an enum, nothing changed')->{sent}, 0, 'its rows are known');
+sql($source, q{ALTER TYPE color RENAME VALUE 'red' TO 'other'; ALTER TYPE color RENAME VALUE 'green' TO 'red'; ALTER TYPE color RENAME VALUE 'other' TO 'green'});
+is(push_table('paint', 'its labels are exchanged')->{updated}, $rows, 'each row has another one');
 sql($source, <<SQL);
 CREATE TABLE sales_new (LIKE sales INCLUDING ALL);
 INSERT INTO sales_new SELECT * FROM sales;
