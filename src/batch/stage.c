@@ -35,7 +35,6 @@ static void index_stage(MtPush *push, const MtStage *stage);
 static bool has_signature(MtPush *push, MtStage *stage);
 static char *describe_stage(const MtStage *stage, const MtRows *bounds);
 static bool can_update(MtPush *push);
-static char *set_list(const MtPush *push);
 static char *key_match(const MtPush *push);
 static char *key_columns(const MtPush *push);
 
@@ -108,12 +107,17 @@ mt_push_clean(const MtMigration *migration)
 	mt_spi_end(&scope);
 }
 
+/* has_signature says whether a stage is of such a push, and of columns that the receiver's table has still. */
 static bool
 has_signature(MtPush *push, MtStage *stage)
 {
 	MtRows	   *rows = mt_side_query(push->receiver,
-									 psprintf("SELECT obj_description(%s::regclass, 'pg_class')::jsonb->>'signature' = %s",
-											  quote_literal_cstr(stage->table), quote_literal_cstr(stage->signature)));
+									 psprintf("SELECT obj_description(%1$s::regclass, 'pg_class')::jsonb->>'signature' = %2$s"
+											  " AND NOT EXISTS (SELECT FROM pg_attribute AS s JOIN pg_attribute AS t USING (attname)"
+											  "  WHERE s.attrelid = %1$s::regclass AND t.attrelid = %3$s::regclass AND s.attnum > 0"
+											  "  AND (s.atttypid, s.atttypmod, s.attcollation) <> (t.atttypid, t.atttypmod, t.attcollation))",
+											  quote_literal_cstr(stage->table), quote_literal_cstr(stage->signature),
+											  quote_literal_cstr(push->into)));
 
 	return rows->values[0][0] != NULL && rows->values[0][0][0] == 't';
 }
@@ -311,7 +315,7 @@ change_different(const MtApply *apply, const MtRange *range)
 					 mt_range_condition(push, range, "s."), mt_range_condition(push, range, "t."), apply->match,
 					 mt_sql_differs(NULL, push->columns, "t.", "s."));
 	return mt_side_execute(push->receiver,
-						   apply->update ? psprintf("UPDATE %s AS t SET %s FROM %s", push->to, set_list(push), which) :
+						   apply->update ? psprintf("UPDATE %s AS t SET %s FROM %s", push->to, mt_sql_set_list(push->columns, "s."), which) :
 							   psprintf("DELETE FROM %s AS t USING %s", push->to, which));
 }
 
@@ -343,22 +347,7 @@ can_update(MtPush *push)
 							psprintf("SELECT count(*) <= 1 FROM pg_index WHERE indrelid = %s::regclass"
 									 " AND (indisunique OR indisexclusion)",
 									 quote_literal_cstr(push->into)));
-	return set_list(push)[0] != '\0' && indexes->values[0][0][0] == 't';
-}
-
-static char *
-set_list(const MtPush *push)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (int i = 0; i < push->columns->count; i++)
-	{
-		const char *column = quote_identifier(push->columns->columns[i].name);
-
-		appendStringInfo(&text, "%s%s = s.%s", i ? ", " : "", column, column);
-	}
-	return text.data;
+	return mt_sql_set_list(push->columns, "s.")[0] != '\0' && indexes->values[0][0][0] == 't';
 }
 
 static char *

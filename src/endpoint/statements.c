@@ -21,7 +21,6 @@ static const MtColumn *find_column(const MtColumns *columns, const char *name);
 static char *key_match(const MtRelation *relation, const char *left, const char *right);
 static char *key_list(const MtRelation *relation, const char *prefix);
 static char *insert_rows(const MtRelation *relation, const MtColumns *columns, int rows);
-static char *set_list(const MtColumns *columns, const char *from);
 static char *param_list(const MtColumns *columns, int rows);
 static const char *copy_options(const MtColumns *columns);
 
@@ -81,7 +80,7 @@ mt_sql_read_absent(const MtRelation *relation)
 char *
 mt_sql_upsert(const MtRelation *relation, const MtColumns *columns, int rows)
 {
-	char	   *set = set_list(columns, "excluded.");
+	char	   *set = mt_sql_set_list(columns, "excluded.");
 
 	if (set[0] == '\0')
 		return mt_sql_insert(relation, columns, rows);
@@ -162,7 +161,7 @@ mt_sql_stage_delete_present(const MtRelation *relation)
 char *
 mt_sql_stage_update(const MtRelation *relation, const MtColumns *columns)
 {
-	char	   *set = set_list(columns, "s.");
+	char	   *set = mt_sql_set_list(columns, "s.");
 
 	if (set[0] == '\0')
 		return NULL;
@@ -297,9 +296,9 @@ insert_rows(const MtRelation *relation, const MtColumns *columns, int rows)
 					mt_columns_list(columns, ""), param_list(columns, rows));
 }
 
-/* set_list assigns every column but those that must not be assigned. */
-static char *
-set_list(const MtColumns *columns, const char *from)
+/* mt_sql_set_list assigns every column but those that must not be assigned. */
+char *
+mt_sql_set_list(const MtColumns *columns, const char *from)
 {
 	StringInfoData text;
 

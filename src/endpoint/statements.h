@@ -44,6 +44,8 @@ extern char *mt_sql_stage_drop(void);
 extern char *mt_sql_key_match(const MtRelation *relation, const MtColumns *columns, const char *left, int first);
 /* Whether two rows, each behind a prefix, differ by their image.  With a relation they have the same key of it. */
 extern char *mt_sql_differs(const MtRelation *relation, const MtColumns *columns, const char *left, const char *right);
+/* "a = from.a, ...", but for what cannot be set. */
+extern char *mt_sql_set_list(const MtColumns *columns, const char *from);
 extern char *mt_sql_receiver_rows(const MtRelation *relation);
 extern char *mt_sql_type(Oid type);
 
