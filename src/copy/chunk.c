@@ -17,7 +17,6 @@
 #include "access/transam.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -118,7 +117,8 @@ stream_rows(Relation table, MtChunk *chunk)
 	TableScanDesc scan = table_beginscan_strat(table, snapshot, 0, NULL, true, false);
 	TupleTableSlot *slot = table_slot_create(table, NULL);
 	int64		first = chunk->task->first_block;
-	int64		last = Min(chunk->task->last_block, (int64) RelationGetNumberOfBlocks(table));
+	/* Trailing empty pages may have been given back since the chunks were cut; past its own end a scan begins anew. */
+	int64		last = Min(chunk->task->last_block, (int64) ((HeapScanDesc) scan)->rs_nblocks);
 
 	chunk->first = (TransactionId) chunk->captured_from->xmin;
 	/* Read after the snapshot: no row that it sees was written by a later one. */
@@ -126,7 +126,6 @@ stream_rows(Relation table, MtChunk *chunk)
 	initStringInfo(&chunk->doubts);
 	initStringInfo(&chunk->key_bytes);
 	PushActiveSnapshot(snapshot);
-	/* Trailing empty pages may have been given back since the chunks were cut. */
 	if (first < last)
 	{
 		heap_setscanlimits(scan, first, last - first);
