@@ -57,7 +57,8 @@ mt_copy_run_next(const MtMigration *migration, MtRemote *remote)
  * announce finds the next task and shows it as running, for whoever watches.
  *
  * One that was begun before and not ended comes after all others, the oldest first: a task that fails
- * whenever it is tried does not keep workers from the rest.
+ * whenever it is tried does not keep workers from the rest.  There is none while the migration is paused: a
+ * worker may have begun while pause() was called but not yet committed.
  */
 static bool
 announce(const MtMigration *migration, MtCopyTask *task)
@@ -70,7 +71,8 @@ announce(const MtMigration *migration, MtCopyTask *task)
 						"UPDATE migrate_tiers.copy_task AS u SET state = 'running', started = clock_timestamp()"
 						" FROM (SELECT t.relation, t.task FROM migrate_tiers.copy_task AS t"
 						"   JOIN migrate_tiers.relation AS r ON r.id = t.relation"
-						"   WHERE r.migration = $1 AND r.state = 'copying' AND t.state <> 'done'"
+						"   JOIN migrate_tiers.migration AS m ON m.id = r.migration"
+						"   WHERE m.id = $1 AND m.syncing AND NOT m.paused AND r.state = 'copying' AND t.state <> 'done'"
 						"   AND (t.kind = 'chunk' OR NOT EXISTS (SELECT FROM migrate_tiers.copy_task AS c"
 						"     WHERE c.relation = t.relation AND c.kind = 'chunk' AND c.state <> 'done'))"
 						"   ORDER BY t.state, CASE t.state WHEN 'running' THEN t.started END,"

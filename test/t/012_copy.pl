@@ -149,6 +149,12 @@ subtest 'a copy that is cut off goes on where it was' => sub {
 		cmp_ok($last, '>', 0, 'and is counted');
 	}
 	is(state_of($pair, 'big'), 'copying', 'it was cut off in mid-copy each time');
+	# As a copy worker sees it that came when pause() had ended the others.
+	ok($pair->wait_until(source => q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers copy'}), 'a copy worker is at work');
+	$pair->source_sql('UPDATE migrate_tiers.migration SET paused = true');
+	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers copy'}), 'while sending is paused it takes no more chunks');
+	is(state_of($pair, 'big'), 'copying', '... of which there are some left');
+	$pair->source_sql('UPDATE migrate_tiers.migration SET paused = false');
 	$pair->set_option('copy_rate', 0);
 	$pair->sync;
 	$pair->equal('equal');
