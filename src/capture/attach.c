@@ -52,7 +52,8 @@ mt_attach_table(const MtRelation *relation)
 	captured_from = mt_mark_format(mt_mark_with_subtransactions(snapshot));
 	UnregisterSnapshot(snapshot);
 	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.relation SET captured = true, captured_from = $2::pg_snapshot WHERE id = $1",
+				"UPDATE migrate_tiers.relation SET captured = true, captured_from = $2::pg_snapshot,"
+				" incarnation = incarnation + 1 WHERE id = $1",
 				MT_ARGS(MT_INT4(relation->id), MT_TEXT(captured_from)));
 	mt_ddl_record(relation->id);
 	mt_migration_invalidate();

@@ -20,7 +20,7 @@
 #define COLUMNS \
 	"SELECT r.id, r.migration, r.relation, coalesce(n.nspname::text, ''), coalesce(c.relname::text, '')," \
 	" r.target_schema, r.target_name, r.tier, r.state, r.key_columns::text[], r.key_operators," \
-	" r.captured, r.captured_from, coalesce(c.relkind = 'p', false), r.fenced" \
+	" r.captured, r.captured_from, coalesce(c.relkind = 'p', false), r.fenced, r.incarnation" \
 	" FROM migrate_tiers.relation r" \
 	" LEFT JOIN pg_class c ON c.oid = r.relation" \
 	" LEFT JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -228,5 +228,6 @@ read_row(MtSpiScope *scope, uint64 row)
 	relation->captured_from = mt_spi_text(scope, row, 13);
 	relation->partitioned = mt_spi_bool(row, 14);
 	relation->fenced = mt_spi_bool(row, 15);
+	relation->incarnation = (int32) mt_spi_int8(row, 16);
 	return relation;
 }

@@ -23,6 +23,7 @@ typedef struct MtRelation
 	char	  **key_operators;	/* OPERATOR(schema.=), one a column */
 	bool		captured;
 	char	   *captured_from;	/* S0 as text, or NULL */
+	int32		incarnation;	/* which copy: counts its S0 */
 	bool		fenced;			/* has the source's fence */
 	bool		partitioned;	/* relkind 'p' on the source */
 	bool		target_partitioned;	/* known only after somebody asked the target */

@@ -13,7 +13,8 @@
  * to copy: sync replays the TRUNCATE and brings every row that came after it.
  *
  * A chunk's rows and its row in the target's table of chunks are committed
- * together; what the source notes of it may lag, and is only for progress.
+ * together; what the source notes of it may lag, and is only for progress.  It may
+ * also be ahead, of a target that was set back: so before a table joins, the target is asked.
  */
 #ifndef MT_COPY_H
 #define MT_COPY_H
@@ -35,8 +36,29 @@ typedef struct MtCopyTask
 	int64		doubts;			/* rows that were noted now: the chunk has to be read again */
 } MtCopyTask;
 
+/* Task of the row in the target's table of chunks that says for which copy a table was emptied. */
+#define MT_COPY_BEGUN "-1"
+
+/* Why a table is copied again whose copy has not begun on the target. */
+#define MT_COPY_SET_BACK \
+	"the target was set back to a time before its copy began"
+#define MT_COPY_SET_BACK_DETAIL \
+	"The target has lost what was committed there last, as in a failover to a standby that lags."
+
+/* Notes on the target that a table is empty there, for the copy of its next attachment. */
+extern void mt_copy_begin(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
+
+/* After a connection was made: has the tables copied again whose copy has not begun on this target. */
+extern void mt_copy_check_begun(const MtMigration *migration, MtRemote *remote);
+
+/* When all tasks of a table are done: opens those again that this target lacks, and says whether there were any. */
+extern bool mt_copy_reopen(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
+
 /* Cuts a captured table into tasks and sets its indexes aside; its state becomes copying. */
 extern void mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
+
+/* Marks a table to be copied again, and says why. */
+extern void mt_copy_again(int32 relation, const char *why);
 
 /* Takes back what was copied of a table, so that it can be planned again. */
 extern void mt_copy_forget_tasks(const MtRelation *relation);

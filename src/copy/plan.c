@@ -59,6 +59,18 @@ mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *r
 	mt_spi_end(&scope);
 }
 
+/* mt_copy_again marks a table to be copied again, and says why. */
+void
+mt_copy_again(int32 relation, const char *why)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET state = 'recopy', note = $2 WHERE id = $1",
+				MT_ARGS(MT_INT4(relation), MT_TEXT(why)));
+	mt_spi_end(&scope);
+}
+
 /* mt_copy_forget_tasks drops the tasks of a table; waits for the chunk that is under way. */
 void
 mt_copy_forget_tasks(const MtRelation *relation)
@@ -77,12 +89,13 @@ mt_copy_forget_target(const MtMigration *migration, MtRemote *remote, const MtRe
 {
 	char	   *id = psprintf("%d", relation->id);
 
+	/* What a worker that has ended has sent last is there or not from here on. */
+	mt_target_await_writers(remote, relation);
 	/* First what says that rows are there, then the rows: cut off in between, it is done again. */
 	mt_remote_query(remote, "DELETE FROM migrate_tiers.joined WHERE migration = $1 AND relation = $2",
 					MT_PARAMS(migration->ident, id));
 	mt_remote_query(remote, "DELETE FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2",
 					MT_PARAMS(migration->ident, id));
-	mt_target_await_writers(remote, relation);
 	mt_target_empty(remote, list_make1((void *) relation));
 }
 

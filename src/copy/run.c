@@ -125,7 +125,8 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 	MtRelation *relation = mt_relation_by_id(task->relation, false);
 	char	   *relation_id = psprintf("%d", task->relation);
 	char	   *task_id = psprintf("%d", task->task);
-	MtRows	   *done;
+	char	   *incarnation = psprintf("%d", relation->incarnation);
+	MtRows	   *there;
 	int64		rows;
 
 	if (task->index)
@@ -134,13 +135,18 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 		finish(task, 0, 0);
 		return true;
 	}
-	done = mt_remote_query(remote,
-						   "SELECT rows, bytes FROM migrate_tiers.chunk"
-						   " WHERE migration = $1 AND relation = $2 AND task = $3",
-						   MT_PARAMS(migration->ident, relation_id, task_id));
-	if (done->count > 0)
+	there = mt_remote_query(remote,
+							"SELECT rows, bytes FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2"
+							" AND incarnation = $3 AND task IN (" MT_COPY_BEGUN ", $4) ORDER BY task",
+							MT_PARAMS(migration->ident, relation_id, incarnation, task_id));
+	if (there->count == 0)
 	{
-		finish(task, strtoll(done->values[0][0], NULL, 10), strtoll(done->values[0][1], NULL, 10));
+		mt_copy_again(task->relation, MT_COPY_SET_BACK);
+		return false;
+	}
+	if (there->count > 1)
+	{
+		finish(task, strtoll(there->values[1][0], NULL, 10), strtoll(there->values[1][1], NULL, 10));
 		return true;
 	}
 	mt_lock_tables(list_make1_oid(task->table), AccessShareLock);
@@ -149,7 +155,7 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 		if (mt_copy_is_emptied(migration, relation, task->table))
 			finish_table(task);
 		else
-			mt_relation_set_state(task->relation, "recopy");
+			mt_copy_again(task->relation, "its rows were rewritten");
 		return false;
 	}
 	mt_remote_run(remote, "BEGIN");
@@ -161,8 +167,9 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 		return false;
 	}
 	mt_remote_query(remote,
-					"INSERT INTO migrate_tiers.chunk (migration, relation, task, rows, bytes) VALUES ($1, $2, $3, $4, $5)",
-					MT_PARAMS(migration->ident, relation_id, task_id, psprintf(INT64_FORMAT, rows),
+					"INSERT INTO migrate_tiers.chunk (migration, relation, incarnation, task, rows, bytes)"
+					" VALUES ($1, $2, $3, $4, $5, $6)",
+					MT_PARAMS(migration->ident, relation_id, incarnation, task_id, psprintf(INT64_FORMAT, rows),
 							  psprintf(INT64_FORMAT, *bytes)));
 	mt_remote_run(remote, "COMMIT");
 	finish(task, rows, *bytes);

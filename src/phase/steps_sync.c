@@ -115,12 +115,18 @@ describe_fence(const MtMigration *migration, const MtRelation *relation, bool in
 					mt_relation_target_name(relation));
 }
 
-/* empty_target empties a table that the DBA allowed us to overwrite; preflight saw to the rest. */
+/* empty_target empties a table that the DBA allowed us to overwrite (preflight saw to the rest), and notes it. */
 static void
 empty_target(MtTransition *transition, MtRelation *relation)
 {
-	if (strcmp(relation->state, "planned") == 0 && mt_option_bool(transition->migration->id, "overwrite"))
-		mt_target_empty(mt_transition_remote(transition), list_make1(relation));
+	MtRemote   *remote = mt_transition_remote(transition);
+
+	if (strcmp(relation->state, "planned") != 0)
+		return;
+	if (mt_option_bool(transition->migration->id, "overwrite"))
+		mt_target_empty(remote, list_make1(relation));
+	if (!relation->captured)
+		mt_copy_begin(transition->migration, remote, relation);
 }
 
 /*

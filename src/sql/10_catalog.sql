@@ -44,6 +44,7 @@ CREATE TABLE migrate_tiers.relation (
     key_operators text[] NOT NULL DEFAULT '{}',                -- equality of each, schema-qualified: OPERATOR(pg_catalog.=)
     captured boolean NOT NULL DEFAULT false,                   -- the triggers are there
     captured_from pg_snapshot,                                 -- S0: every later change of the table is in the queue
+    incarnation integer NOT NULL DEFAULT 0,                    -- how often it was captured: which copy it is
     fingerprint text,                                          -- structure as it was when capture began (ddl guard)
     partitions oid[] NOT NULL DEFAULT '{}',                    -- leaf partitions known to the guard
     fenced boolean NOT NULL DEFAULT false,                     -- the triggers of the source's fence are there

@@ -181,7 +181,7 @@ bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 	{
 		/* The target was set back to a time before it joined. */
 		mt_xact_begin();
-		mt_relation_set_state(relation->id, "recopy");
+		mt_copy_again(relation->id, "the target was set back to a time before it joined");
 		mt_xact_commit();
 		copies->work = true;
 	}
@@ -208,6 +208,7 @@ copy_again(MtWorker *worker, MtRelation *relation)
 	mt_xact_commit();
 	mt_xact_begin();
 	mt_copy_forget_target(worker->migration, worker->sync->remote, relation);
+	mt_copy_begin(worker->migration, worker->sync->remote, relation);
 	mt_xact_commit();
 	mt_xact_begin();
 	mt_attach_table(relation);
@@ -224,7 +225,7 @@ plan(MtWorker *worker, MtRelation *relation)
 	mt_xact_commit();
 }
 
-/* join_when_done lets a table join with the next tick once all of its tasks are done. */
+/* join_when_done lets a table join with the next tick once all of its tasks are done, also on this target. */
 static void
 join_when_done(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 {
@@ -235,8 +236,13 @@ join_when_done(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 		copies->tasks = true;
 	else if (table != NULL && !table->joined)
 	{
-		mt_target_restore_constraints(worker->sync->remote, worker->migration, relation);
-		table->joining = true;
+		if (mt_copy_reopen(worker->migration, worker->sync->remote, relation))
+			copies->tasks = true;
+		else
+		{
+			mt_target_restore_constraints(worker->sync->remote, worker->migration, relation);
+			table->joining = true;
+		}
 	}
 	mt_xact_commit();
 }

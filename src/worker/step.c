@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/spi.h"
 #include "base/xact.h"
+#include "copy/copy.h"
 #include "endpoint/target.h"
 #include "worker/copies.h"
 #include "worker/point.h"
@@ -103,6 +104,10 @@ mt_worker_open_sync(MtWorker *worker)
 	worker->sync->at_mark_arg = worker->shared;
 	mt_worker_open_roster(worker);
 	worker->unjoined = worker->foreign_keys_due = true;
+	/* Before the first tick: it would let in again a table that had joined before its copy began anew. */
+	mt_xact_begin();
+	mt_copy_check_begun(worker->migration, worker->sync->remote);
+	mt_xact_commit();
 }
 
 /* publish shows how far the target is, and wakes who waits for it. */
