@@ -11,6 +11,7 @@
 #include "catalog/pg_class_d.h"
 #include "catalog/pg_inherits.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -25,6 +26,7 @@
 #define ROW_TRIGGER		 "migrate_tiers_capture"
 #define TRUNCATE_TRIGGER "migrate_tiers_capture_truncate"
 
+static char *files_of(const List *tables);
 static List *lock_tables(const MtRelation *relation, LOCKMODE mode);
 static void drop_triggers(const MtRelation *relation, const List *tables);
 static void create_row_trigger(const MtRelation *relation);
@@ -53,11 +55,31 @@ mt_attach_table(const MtRelation *relation)
 	UnregisterSnapshot(snapshot);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.relation SET captured = true, captured_from = $2::pg_snapshot,"
-				" incarnation = incarnation + 1 WHERE id = $1",
-				MT_ARGS(MT_INT4(relation->id), MT_TEXT(captured_from)));
+				" files = $3::jsonb, incarnation = incarnation + 1 WHERE id = $1",
+				MT_ARGS(MT_INT4(relation->id), MT_TEXT(captured_from), MT_TEXT(files_of(tables))));
 	mt_ddl_record(relation->id);
 	mt_migration_invalidate();
 	mt_spi_end(&scope);
+}
+
+/* files_of returns the file of each locked table as a JSON object: the rows that S0 sees are there. */
+static char *
+files_of(const List *tables)
+{
+	StringInfoData files;
+	ListCell   *cell;
+
+	initStringInfo(&files);
+	foreach(cell, tables)
+	{
+		Relation	table = table_open(lfirst_oid(cell), NoLock);
+
+		appendStringInfo(&files, "%s\"%u\": %u", foreach_current_index(cell) ? ", " : "{", lfirst_oid(cell),
+						 mt_relation_filenode(table));
+		table_close(table, NoLock);
+	}
+	appendStringInfoChar(&files, '}');
+	return files.data;
 }
 
 /* mt_detach_table takes capture off a table, if the table is still there. */

@@ -23,10 +23,11 @@
 #define SMALLEST_CHUNK	   (256 * 1024)
 
 static List *tables_to_read(const MtRelation *relation);
+static bool is_replaced(const MtMigration *migration, const MtRelation *relation, const List *tables);
 static int64 blocks_a_chunk(int32 migration);
 static int32 plan_chunks(const MtRelation *relation, Oid table, int32 task, int64 step, double *rows);
 
-/* mt_copy_plan cuts a captured table into tasks and sets its indexes aside. */
+/* mt_copy_plan cuts a captured table into tasks and sets its indexes aside, or has it captured anew first. */
 void
 mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *relation)
 {
@@ -39,6 +40,11 @@ mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *r
 	double		rows = 0;
 
 	mt_lock_tables(tables, AccessShareLock);
+	if (is_replaced(migration, relation, tables))
+	{
+		mt_copy_again(relation->id, "its rows were rewritten");
+		return;
+	}
 	if (mt_option_bool(migration->id, "defer_indexes"))
 		(void) mt_target_set_aside(remote, migration, relation);
 	indexes = mt_target_aside(remote, migration, relation);
@@ -112,6 +118,44 @@ tables_to_read(const MtRelation *relation)
 		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION)
 			leaves = lappend_oid(leaves, lfirst_oid(cell));
 	return leaves;
+}
+
+/*
+ * is_replaced says whether a table has another file than when S0 was taken, and was not truncated.
+ *
+ * Whoever exchanges files behind the guard's back, as pg_repack does, leaves rows of ids that S0 does not see: none
+ * would be copied, and none is noted.  A file that was only written anew holds the same rows, but so early there is
+ * nothing yet that would be lost with a new S0.
+ */
+static bool
+is_replaced(const MtMigration *migration, const MtRelation *relation, const List *tables)
+{
+	MtSpiScope	scope;
+	StringInfoData oids;
+	ListCell   *cell;
+	List	   *changed = NIL;
+	uint64		count;
+
+	initStringInfo(&oids);
+	foreach(cell, tables)
+		appendStringInfo(&oids, "%s%u", foreach_current_index(cell) ? "," : "", lfirst_oid(cell));
+	mt_spi_begin(&scope);
+	count = mt_spi_exec(SPI_OK_SELECT,
+						"SELECT t FROM migrate_tiers.relation AS r, unnest(string_to_array($2, ',')::oid[]) AS t"
+						" WHERE r.id = $1 AND (r.files ->> t::text)::oid <> pg_relation_filenode(t)",
+						MT_ARGS(MT_INT4(relation->id), MT_TEXT(oids.data)));
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
+
+		changed = lappend_oid(changed, (Oid) mt_spi_int8(row, 1));
+		MemoryContextSwitchTo(spi);
+	}
+	mt_spi_end(&scope);
+	foreach(cell, changed)
+		if (!mt_copy_is_emptied(migration, relation, lfirst_oid(cell)))
+			return true;
+	return false;
 }
 
 static int64

@@ -45,6 +45,7 @@ CREATE TABLE migrate_tiers.relation (
     captured boolean NOT NULL DEFAULT false,                   -- the triggers are there
     captured_from pg_snapshot,                                 -- S0: every later change of the table is in the queue
     incarnation integer NOT NULL DEFAULT 0,                    -- how often it was captured: which copy it is
+    files jsonb NOT NULL DEFAULT '{}',                         -- of S0: the file of each table that holds its rows
     fingerprint text,                                          -- structure as it was when capture began (ddl guard)
     partitions oid[] NOT NULL DEFAULT '{}',                    -- leaf partitions known to the guard
     fenced boolean NOT NULL DEFAULT false,                     -- the triggers of the source's fence are there
