@@ -37,6 +37,8 @@ sub ready
 		$pair->revert('syncing');
 		ready($pair, 'dual_write');
 		$pair->advance('dual_write');
+		# Servers that were led back say again where they are.
+		$pair->source_sql('SELECT migrate_tiers.report_instance(name, reported_phase) FROM migrate_tiers.instances WHERE expected');
 	}
 	# Lag comes and goes with traffic, and so do conflicts.
 	MigrateTiers::wait_for(sub { settle_conflicts($pair); return !(%open = open_gates($pair, $to)); }, 60)
