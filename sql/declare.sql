@@ -45,6 +45,24 @@ SELECT * FROM declare.tags();
 SELECT migrate_tiers.untag('declare.cache');
 SELECT count(*) FROM declare.tags() WHERE relation = 'declare.cache'::regclass;
 
+-- A column makes no key where old rows may hold nulls, though PostgreSQL (from 18 on) has it as NOT NULL that is NOT VALID.
+CREATE TABLE declare.not_valid (a int);
+INSERT INTO declare.not_valid VALUES (NULL);
+CREATE UNIQUE INDEX not_valid_a ON declare.not_valid (a);
+DO $$
+BEGIN
+    IF current_setting('server_version_num')::int >= 180000 THEN
+        EXECUTE 'ALTER TABLE declare.not_valid ADD CONSTRAINT not_null NOT NULL a NOT VALID';
+        ALTER TABLE declare.not_valid REPLICA IDENTITY USING INDEX not_valid_a;
+    END IF;
+END $$;
+SELECT migrate_tiers.key_index('declare.not_valid'::regclass);
+SELECT migrate_tiers.tag('declare.not_valid', 'realtime');
+SELECT migrate_tiers.tag('declare.not_valid', 'batch');
+SELECT migrate_tiers.batch_policy('declare.not_valid', mode => 'diff');
+SELECT migrate_tiers.untag('declare.not_valid');
+DROP TABLE declare.not_valid;
+
 -- A second migration is declared beside it; now the name has to be said.
 SELECT migrate_tiers.create_migration('Übersiedlung 2', 'target');
 SELECT migrate_tiers.tag('declare.cache', 'ignored', migration => 'Übersiedlung 2');

@@ -123,7 +123,9 @@ check_key(const MtRelation *relation)
 						" AND c.relam = (SELECT oid FROM pg_am WHERE amname = 'btree')"
 						" AND NOT EXISTS (SELECT FROM pg_attribute AS b WHERE b.attrelid = x.indrelid"
 						"  AND b.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1])"
-						"  AND (b.attgenerated <> '' OR NOT b.attnotnull AND t.relkind <> 'm'))",
+						"  AND (b.attgenerated <> '' OR NOT b.attnotnull AND t.relkind <> 'm'))"
+						" AND NOT EXISTS (SELECT FROM pg_constraint AS v WHERE v.conrelid = x.indrelid AND v.contype = 'n'"
+						"  AND NOT v.convalidated AND v.conkey[1] = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]))",
 						MT_ARGS(MT_OID(relation->relid))) > 0;
 	mt_spi_end(&scope);
 	if (!found)

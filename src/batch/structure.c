@@ -18,7 +18,8 @@
 
 /*
  * Unique keys over plain columns, the primary key first.  A materialized view has no columns that
- * are NOT NULL: that its keys hold no null is looked at when it is pushed.
+ * are NOT NULL: that its keys hold no null is looked at when it is pushed.  From PostgreSQL 18 on old
+ * rows may hold nulls where NOT NULL is NOT VALID.
  */
 #define KEYS_OF \
 	"SELECT i.indexrelid, a.attname, format('OPERATOR(%%I.%%s)', n.nspname, o.oprname)" \
@@ -27,7 +28,9 @@
 	"  AND c.relam = (SELECT oid FROM pg_am WHERE amname = 'btree')" \
 	"  AND NOT EXISTS (SELECT FROM pg_attribute AS b WHERE b.attrelid = x.indrelid" \
 	"   AND b.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1])" \
-	"   AND (b.attgenerated <> '' OR NOT b.attnotnull AND t.relkind <> 'm'))) AS i" \
+	"   AND (b.attgenerated <> '' OR NOT b.attnotnull AND t.relkind <> 'm'))" \
+	"  AND NOT EXISTS (SELECT FROM pg_constraint AS v WHERE v.conrelid = x.indrelid AND v.contype = 'n'" \
+	"   AND NOT v.convalidated AND v.conkey[1] = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]))) AS i" \
 	" CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, position)" \
 	" JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum" \
 	" JOIN pg_opclass AS c ON c.oid = k.opclass" \

@@ -49,7 +49,9 @@
 	" 'position', a.attnum, 'type', format_type(a.atttypid, a.atttypmod)," \
 	" 'collation', (SELECT l.collnamespace::regnamespace || '.' || quote_ident(l.collname)" \
 	"  FROM pg_collation l WHERE l.oid = a.attcollation)," \
-	" 'not_null', a.attnotnull, 'generated', a.attgenerated, 'identity', a.attidentity," \
+	" 'not_null', a.attnotnull, 'null_free', a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n" \
+	"  WHERE n.conrelid = w.oid AND n.contype = 'n' AND n.conkey[1] = a.attnum AND NOT n.convalidated)," \
+	" 'generated', a.attgenerated, 'identity', a.attidentity," \
 	" 'has_default', a.atthasdef OR a.attidentity <> '')) AS value" \
 	" FROM wanted w JOIN pg_attribute a ON a.attrelid = w.oid AND a.attnum > 0 AND NOT a.attisdropped),"
 

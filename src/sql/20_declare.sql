@@ -70,6 +70,9 @@ CREATE FUNCTION migrate_tiers.key_index(relation oid) RETURNS oid
        AND x.indpred IS NULL AND x.indexprs IS NULL
        AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.indrelid
                           AND a.attnum = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) AND (NOT a.attnotnull OR a.attgenerated <> ''))
+       -- From PostgreSQL 18 on: NOT NULL that is NOT VALID, old rows may hold nulls.
+       AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = x.indrelid AND n.contype = 'n' AND NOT n.convalidated
+                          AND n.conkey[1] = ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]))
        AND (x.indisprimary OR t.relreplident = 'i' AND x.indisreplident)
      ORDER BY x.indisprimary DESC
      LIMIT 1

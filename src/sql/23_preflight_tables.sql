@@ -79,10 +79,10 @@ CREATE FUNCTION migrate_tiers.preflight_matched_columns(source jsonb, target jso
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.id, r.relation::regclass::text, r.tier, coalesce(s.name, t.name),
            s.name IS NOT NULL, t.name IS NOT NULL, s.type, t.type,
-           s."collation", t."collation", s.not_null, t.not_null,
+           s."collation", t."collation", s.null_free, t.not_null,
            s.generated <> '', t.generated <> '', t.has_default
       FROM jsonb_to_recordset(source->'columns') AS s(id integer, name text, type text, "collation" text,
-               not_null boolean, generated text)
+               null_free boolean, generated text)
       FULL JOIN jsonb_to_recordset(target->'columns') AS t(id integer, name text, type text, "collation" text,
                not_null boolean, generated text, has_default boolean) ON t.id = s.id AND t.name = s.name
       JOIN migrate_tiers.relation r ON r.id = coalesce(s.id, t.id)
