@@ -143,6 +143,26 @@ mt_mark_sees_tuple_xid(const MtMark *mark, TransactionId xid)
 	return mt_mark_sees(mark, mark->xmin + (uint32) (xid - xmin));
 }
 
+/* mt_mark_intersect returns the transactions that are ended in both sets. */
+MtMark *
+mt_mark_intersect(const MtMark *one, const MtMark *other)
+{
+	MtMark	   *mark = palloc0(sizeof(MtMark));
+	int			room = one->nxip + other->nxip + 1;
+
+	mark->xmin = Min(one->xmin, other->xmin);
+	mark->xmax = Min(one->xmax, other->xmax);
+	mark->xip = palloc(sizeof(uint64) * room);
+	for (int i = 0; i < one->nxip; i++)
+		if (one->xip[i] < mark->xmax)
+			add_xid(mark, &room, one->xip[i]);
+	for (int i = 0; i < other->nxip; i++)
+		if (other->xip[i] < mark->xmax && mt_mark_sees(one, other->xip[i]))
+			add_xid(mark, &room, other->xip[i]);
+	qsort(mark->xip, mark->nxip, sizeof(uint64), compare_xids);
+	return mark;
+}
+
 /* mt_mark_covers says whether all that is ended in one set is ended in a later one. */
 bool
 mt_mark_covers(const MtMark *later, const MtMark *earlier)

@@ -36,6 +36,9 @@ extern MtMark *mt_mark_with_subtransactions(Snapshot snapshot);
 extern bool mt_mark_sees(const MtMark *mark, uint64 xid);
 extern bool mt_mark_sees_tuple_xid(const MtMark *mark, TransactionId xid);
 
+/* What both sets hold. */
+extern MtMark *mt_mark_intersect(const MtMark *one, const MtMark *other);
+
 /* Whether everything that "earlier" saw as ended is ended for "later", too. */
 extern bool mt_mark_covers(const MtMark *later, const MtMark *earlier);
 

@@ -25,7 +25,9 @@ static Oid	locked_class = InvalidOid;
 	" coalesce(queue[1], 0), coalesce(queue[2], 0), coalesce(queue[3], 0)," \
 	" (extract(epoch FROM queue_retention) * 1000000)::pg_catalog.int8," \
 	" worker_pid, worker_shared, mark, transition, reversing," \
-	" (SELECT r.mark FROM migrate_tiers.reverse_mark AS r WHERE r.migration = migration.id ORDER BY r.tick DESC LIMIT 1)" \
+	" (SELECT r.mark FROM migrate_tiers.reverse_mark AS r WHERE r.migration = migration.id ORDER BY r.tick DESC LIMIT 1)," \
+	" (SELECT r.timeline FROM migrate_tiers.reverse_mark AS r WHERE r.migration = migration.id ORDER BY r.tick DESC LIMIT 1)," \
+	" floor" \
 	" FROM migrate_tiers.migration "
 
 static const char *const phase_names[] = {
@@ -284,6 +286,9 @@ read_row(MtSpiScope *scope, uint64 row)
 	migration->transition = mt_spi_text(scope, row, 17);
 	migration->reversing = mt_spi_bool(row, 18);
 	migration->reverse_mark = mt_spi_text(scope, row, 19);
+	if (migration->reverse_mark != NULL)
+		migration->reverse_timeline = (uint32) mt_spi_int8(row, 20);
+	migration->floor = mt_spi_text(scope, row, 21);
 	return migration;
 }
 

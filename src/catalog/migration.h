@@ -41,7 +41,9 @@ typedef struct MtMigration
 	int			worker_pid;
 	int64		worker_shared;	/* handle of the worker's shared memory */
 	char	   *mark;			/* last known mark of the target as text, or NULL */
+	char	   *floor;			/* a mark that the target's must not be older than, as text, or NULL */
 	char	   *reverse_mark;	/* what is here of the target, as text, or NULL */
+	uint32		reverse_timeline;	/* of the target's log, when that was taken */
 	char	   *transition;		/* the step under way, or NULL */
 } MtMigration;
 

@@ -13,18 +13,33 @@
 
 /* mt_reverse_mark_store stores a mark. */
 void
-mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time)
+mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time, uint32 timeline)
 {
 	static SPIPlanPtr plan = NULL;
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
 	mt_spi_exec_kept(&plan, SPI_OK_INSERT,
-					 "INSERT INTO migrate_tiers.reverse_mark (migration, tick, mark, mark_time)"
+					 "INSERT INTO migrate_tiers.reverse_mark (migration, tick, mark, mark_time, timeline)"
 					 " VALUES ($1, coalesce((SELECT max(tick) FROM migrate_tiers.reverse_mark WHERE migration = $1), 0) + 1,"
-					 " $2::pg_snapshot, $3)",
+					 " $2::pg_snapshot, $3, $4)",
 					 MT_ARGS(MT_INT4(migration), MT_TEXT(mark),
-							 {TIMESTAMPTZOID, TimestampTzGetDatum(mark_time), false}));
+							 {TIMESTAMPTZOID, TimestampTzGetDatum(mark_time), false}, MT_INT8(timeline)));
+	mt_spi_end(&scope);
+}
+
+/* mt_reverse_mark_set_back stores a mark that goes less far than the newest. */
+void
+mt_reverse_mark_set_back(int32 migration, const char *mark, uint32 timeline)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_INSERT,
+					   "INSERT INTO migrate_tiers.reverse_mark (migration, tick, mark, mark_time, timeline)"
+					   " SELECT migration, tick + 1, $2::pg_snapshot, mark_time, $3 FROM migrate_tiers.reverse_mark"
+					   " WHERE migration = $1 ORDER BY tick DESC LIMIT 1",
+					   MT_ARGS(MT_INT4(migration), MT_TEXT(mark), MT_INT8(timeline)));
 	mt_spi_end(&scope);
 }
 

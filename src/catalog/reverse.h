@@ -13,8 +13,11 @@
 
 #include "datatype/timestamp.h"
 
-/* Stores a mark (a pg_snapshot of the target, as text). */
-extern void mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time);
+/* Stores a mark (a pg_snapshot of the target, as text) with the timeline of the target's log. */
+extern void mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz mark_time, uint32 timeline);
+
+/* The same of a mark that goes less far than the newest, which does not count any more; its time stays. */
+extern void mt_reverse_mark_set_back(int32 migration, const char *mark, uint32 timeline);
 
 /* The newest mark in the transaction's snapshot, or NULL: what it stands for is in that snapshot, too. */
 extern char *mt_reverse_mark_seen(int32 migration);

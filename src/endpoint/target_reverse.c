@@ -14,6 +14,7 @@
 
 #include "utils/builtins.h"
 
+#include "base/mark.h"
 #include "base/settings.h"
 #include "endpoint/target_block.h"
 #include "endpoint/target_reverse.h"
@@ -65,6 +66,40 @@ void
 mt_target_reverse_install(MtRemote *remote, const MtMigration *migration)
 {
 	mt_target_block(remote, psprintf(install_body, migration->ident), mt_lock_timeout_text());
+}
+
+/*
+ * mt_target_reverse_mark returns what is certainly here of the target.
+ *
+ * A target that was promoted from a standby that lacked the end of the log, or set back, gives out ids again that the
+ * reverse mark sees.  It has a copy of that mark itself, from after each tick: whatever its rows
+ * tell has ids that were in its log before.  What both see is certain; "1:1:" sees nothing.
+ */
+char *
+mt_target_reverse_mark(MtRemote *remote, const MtMigration *migration, uint32 *timeline)
+{
+	MtRows	   *rows = mt_remote_query(remote,
+									   "SELECT " MT_TARGET_TIMELINE ", reverse_mark,"
+									   " pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
+									   " FROM migrate_tiers.migration WHERE ident = $1",
+									   MT_PARAMS(migration->ident));
+	char	  **values = rows->count > 0 ? rows->values[0] : NULL;
+	MtMark	   *mark;
+
+	*timeline = values ? mt_target_parse_timeline(values[0]) : 0;
+	if (migration->reverse_mark == NULL || values == NULL)
+		return migration->reverse_mark;
+	mark = mt_mark_parse(migration->reverse_mark);
+	if (*timeline == migration->reverse_timeline && mark->xmax <= strtou64(values[2], NULL, 10))
+		return migration->reverse_mark;
+	return mt_mark_format(mt_mark_intersect(mark, mt_mark_parse(values[1] ? values[1] : "1:1:")));
+}
+
+/* mt_target_parse_timeline reads MT_TARGET_TIMELINE. */
+uint32
+mt_target_parse_timeline(const char *text)
+{
+	return (uint32) strtoul(text, NULL, 16);
 }
 
 /* mt_target_capturing tells whether changes of the target are noted. */

@@ -12,6 +12,14 @@
 #include "catalog/relation.h"
 #include "endpoint/endpoint.h"
 
+/* Timeline of the target's log, as pg_walfile_name has it. */
+#define MT_TARGET_TIMELINE \
+	"pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)"
+extern uint32 mt_target_parse_timeline(const char *text);
+
+/* What is certainly here of the target, or NULL: the reverse mark, or less where it is of another timeline. */
+extern char *mt_target_reverse_mark(MtRemote *remote, const MtMigration *migration, uint32 *timeline);
+
 /* Makes what all tables of the migration share: the table of writing transactions. */
 extern void mt_target_reverse_install(MtRemote *remote, const MtMigration *migration);
 

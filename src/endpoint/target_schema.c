@@ -27,7 +27,9 @@ static const char *const install_body =
 	/* The mark is updated in place by each tick: room for its versions on one page. */
 	"CREATE TABLE migrate_tiers.migration (\n"
 	"  ident uuid PRIMARY KEY, name name NOT NULL, token uuid NOT NULL,\n"
-	"  mark pg_catalog.pg_snapshot, mark_time timestamptz,\n"
+	"  mark pg_catalog.pg_snapshot, mark_time timestamptz, timeline bigint,\n"
+	/* Who ticked last: sync/claim.c. */
+	"  session uuid, session_timeline bigint,\n"
 	"  ticks bigint NOT NULL DEFAULT 0, rows bigint NOT NULL DEFAULT 0,\n"
 	"  phase text, reverse_mark pg_catalog.pg_snapshot, reverse_mark_time timestamptz,\n"
 	"  installed timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()) WITH (fillfactor = 10);\n"
@@ -81,17 +83,17 @@ static const char *const install_body =
 	"  cache bigint NOT NULL, cycle boolean NOT NULL, last_value bigint NOT NULL, is_called boolean NOT NULL,\n"
 	"  begun bigint NOT NULL, restored boolean NOT NULL DEFAULT false, handed bigint, lapped boolean);\n"
 	/* A mark that is not the one that was read: somebody else writes here in the migration's name. */
-	"CREATE FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text)\n"
+	"CREATE FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text, bigint)\n"
 	"RETURNS void LANGUAGE plpgsql AS $f$\n"
 	"BEGIN\n"
-	"  UPDATE migrate_tiers.migration SET mark = $2, mark_time = $3, ticks = ticks + 1, rows = rows + $4\n"
+	"  UPDATE migrate_tiers.migration SET mark = $2, mark_time = $3, timeline = $6, ticks = ticks + 1, rows = rows + $4\n"
 	"    WHERE ident = $1 AND coalesce(mark::text, '') = $5;\n"
 	"  IF NOT FOUND THEN\n"
 	"    RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'the mark of the migration was moved by somebody else',\n"
 	"      HINT = 'Look for a copy of the source database whose worker writes this target, too.';\n"
 	"  END IF;\n"
 	"END $f$;\n"
-	"REVOKE ALL ON FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text) FROM PUBLIC;\n"
+	"REVOKE ALL ON FUNCTION migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text, bigint) FROM PUBLIC;\n"
 	"%s%s"
 	"END";
 
@@ -124,7 +126,7 @@ static const char *const uninstall_body =
 	"DROP VIEW migrate_tiers.routing;\n"
 	"DROP FUNCTION migrate_tiers.refuse_write(text, integer, name, name),\n"
 	"  migrate_tiers.await_writers(integer), migrate_tiers.sync_token(name),\n"
-	"  migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text), migrate_tiers.find_migration(name),\n"
+	"  migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text, bigint), migrate_tiers.find_migration(name),\n"
 	"  migrate_tiers.report_instance(text, text, name), migrate_tiers.wait_for_sync(text, interval, name);\n"
 	"DROP TABLE migrate_tiers.sequence, migrate_tiers.instance_report, migrate_tiers.leaf, migrate_tiers.imprint,\n"
 	"  migrate_tiers.conflict, migrate_tiers.set_aside, migrate_tiers.joined, migrate_tiers.chunk, migrate_tiers.migration;\n"

@@ -14,6 +14,7 @@
 #include "base/errors.h"
 #include "base/spi.h"
 #include "catalog/worker.h"
+#include "endpoint/target_reverse.h"
 
 /* Applications are refused for so long, at most; and no longer where nothing comes any more. */
 #define LONGEST_DRAIN_MS 60000
@@ -92,7 +93,8 @@ wait_until_none(const MtMigration *migration, MtRemote *remote, MtLeft left, con
 static int64
 reverse_left(const MtMigration *migration, MtRemote *remote)
 {
-	const char *mark = mt_migration_by_id(migration->id, false)->reverse_mark;
+	uint32		timeline;
+	const char *mark = mt_target_reverse_mark(remote, mt_migration_by_id(migration->id, false), &timeline);
 	MtRows	   *rows;
 
 	rows = mt_remote_query(remote,

@@ -128,9 +128,11 @@ begin_reverse(MtTransition *transition, MtRelation *relation)
 	require_in_sync(now);
 	if (now->reversing)
 		return;
-	rows = mt_remote_query(mt_transition_remote(transition), "SELECT pg_catalog.pg_current_snapshot()", MT_NO_PARAMS);
+	rows = mt_remote_query(mt_transition_remote(transition), "SELECT pg_catalog.pg_current_snapshot(), " MT_TARGET_TIMELINE,
+						   MT_NO_PARAMS);
 	mt_reverse_mark_forget(now->id);
-	mt_reverse_mark_store(now->id, rows->values[0][0], GetCurrentTimestamp());
+	mt_reverse_mark_store(now->id, rows->values[0][0], GetCurrentTimestamp(),
+						  mt_target_parse_timeline(rows->values[0][1]));
 	set_reversing(now->id, true);
 }
 

@@ -113,7 +113,16 @@ CREATE TABLE migrate_tiers.reverse_mark (
     tick bigint NOT NULL,
     mark pg_snapshot NOT NULL,
     mark_time timestamptz NOT NULL,                            -- when that snapshot was taken
+    timeline bigint NOT NULL,                                  -- of the target's log, when it was
     PRIMARY KEY (migration, tick)
+);
+
+-- Sessions in which this server has sent, the newest last: the target holds the token of the last one (catalog/session.h).
+CREATE TABLE migrate_tiers.session (
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    number bigint NOT NULL,
+    token uuid NOT NULL,
+    PRIMARY KEY (migration, number)
 );
 
 -- Rows that both sides changed: what became of them, and the one that lost, whole.

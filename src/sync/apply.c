@@ -215,7 +215,8 @@ queue_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 	MtTable    *table;
 	const char *params[] = {
 		sync->migration->ident, new_mark, timestamptz_to_str(snapshot_time),
-		psprintf(INT64_FORMAT, sync->rows), sync->stored_mark ? sync->stored_mark : ""};
+		psprintf(INT64_FORMAT, sync->rows), sync->stored_mark ? sync->stored_mark : "",
+		psprintf("%u", sync->timeline)};
 	MtField		fields[lengthof(params)];
 
 	for (int i = 0; i < lengthof(params); i++)
@@ -235,7 +236,8 @@ queue_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 }
 
 /*
- * mt_apply_mark_sql stores a mark; parameters are ident, mark, time, rows and the mark that must be there.
+ * mt_apply_mark_sql stores a mark; parameters are ident, mark, time, rows, the mark that must be there and
+ * the timeline of the source's log.
  *
  * Another mark than the one that was read means that somebody else writes this target in our
  * name (a copy of the source that was started, too): the tick fails then, by a function of the target.
@@ -243,5 +245,5 @@ queue_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 char *
 mt_apply_mark_sql(void)
 {
-	return "SELECT migrate_tiers.store_mark($1::uuid, $2::pg_snapshot, $3::timestamptz, $4::bigint, $5)";
+	return "SELECT migrate_tiers.store_mark($1::uuid, $2::pg_snapshot, $3::timestamptz, $4::bigint, $5, $6::bigint)";
 }

@@ -265,7 +265,8 @@ store_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time)
 
 	mt_remote_query(sync->remote, mt_apply_mark_sql(),
 					MT_PARAMS(sync->migration->ident, new_mark, timestamptz_to_str(snapshot_time),
-							  psprintf(INT64_FORMAT, sync->rows), sync->stored_mark ? sync->stored_mark : ""));
+							  psprintf(INT64_FORMAT, sync->rows), sync->stored_mark ? sync->stored_mark : "",
+							  psprintf("%u", sync->timeline)));
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (table->joining)

@@ -4,22 +4,18 @@
  *
  * The mark of the target is the truth, read at each connection.  It may be older
  * than what was there before, if the target was failed over to a standby: what
- * came since is sent again.  If the queue does not reach back so far, sync stops.
+ * came since is sent again.  If the queue does not reach back so far, sync stops (claim.c).
  */
-#include "sync/tick.h"
+#include "sync/claim.h"
 
 #include "utils/memutils.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 
-#include "base/settings.h"
 #include "base/spi.h"
 #include "base/xact.h"
-
-/* Advisory lock of the session that ticks: a number of ours, and the migration. */
-#define SESSION_CLASS "1297370963"
-#define SESSION_LOCK  SESSION_CLASS ", pg_catalog.hashtext($1)"
-#define CLAIM_TIMEOUT "10s"
+#include "catalog/reverse.h"
+#include "endpoint/target_reverse.h"
 
 static Oid	migration_table = InvalidOid;
 static HTAB *open_relids = NULL;
@@ -29,9 +25,6 @@ static void on_invalidation(Datum arg, Oid relid);
 static void reload_migration(MtSync *sync, int32 id, bool was_reversing);
 static void take_reverse_mark(MtSync *sync);
 static void close_tables(MtSync *sync);
-static void claim_target(MtSync *sync);
-static void read_mark(MtSync *sync);
-static void check_floor(MtSync *sync);
 static void open_tables(MtSync *sync);
 static void read_joined(MtSync *sync);
 static void read_partitioned(MtSync *sync);
@@ -53,12 +46,11 @@ mt_sync_open(MtMigration *migration, MemoryContext parent)
 	sync->row_context = AllocSetContextCreate(context, "migrate_tiers rows", ALLOCSET_DEFAULT_SIZES);
 	sync->migration = mt_migration_by_id(migration->id, false);
 	sync->remote = mt_remote_open(sync->migration);
-	claim_target(sync);
+	mt_claim_target(sync);
 	mt_remote_run(sync->remote, "SET session_replication_role = replica; SET work_mem = '64MB'; SET temp_buffers = '16MB'; SET jit = off");
 	sync->reader = mt_queue_reader_create(sync->migration);
-	read_mark(sync);
-	check_floor(sync);
 	take_reverse_mark(sync);
+	mt_claim_sign(sync);
 	sync->tables_context = AllocSetContextCreate(context, "migrate_tiers tables", ALLOCSET_DEFAULT_SIZES);
 	open_tables(sync);
 	MemoryContextSwitchTo(previous);
@@ -97,13 +89,19 @@ reload_migration(MtSync *sync, int32 id, bool was_reversing)
 		take_reverse_mark(sync);
 }
 
-/* take_reverse_mark begins where the way back has ended, or begins. */
+/*
+ * take_reverse_mark begins where the way back has ended, or begins.
+ *
+ * A mark that the target's ids are none of any more is replaced here, too: others read it.
+ */
 static void
 take_reverse_mark(MtSync *sync)
 {
-	char	   *mark = sync->migration->reverse_mark;
+	char	   *mark = mt_target_reverse_mark(sync->remote, sync->migration, &sync->target_timeline);
 
 	sync->reverse_mark = mark ? MemoryContextStrdup(sync->context, mark) : NULL;
+	if (mark != NULL && strcmp(mark, sync->migration->reverse_mark) != 0)
+		mt_reverse_mark_set_back(sync->migration->id, mark, sync->target_timeline);
 	sync->reverse_mark_told = false;
 	sync->conflicts_there = sync->migration->reversing;
 }
@@ -160,73 +158,6 @@ close_tables(MtSync *sync)
 	MemoryContextReset(sync->tables_context);
 }
 
-/*
- * claim_target makes this session the only one that ticks on the target.
- *
- * The session of a worker that is gone may still commit what it was sent last.  It is ended, and the
- * mark is read when it has.
- */
-static void
-claim_target(MtSync *sync)
-{
-	MtRows	   *rows = mt_remote_query(sync->remote, "SELECT pg_catalog.pg_try_advisory_lock(" SESSION_LOCK ")",
-									   MT_PARAMS(sync->migration->ident));
-
-	if (strcmp(rows->values[0][0], "t") == 0)
-		return;
-	mt_remote_query(sync->remote,
-					"SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks AS l"
-					" WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
-					" AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d"
-					" WHERE d.datname = pg_catalog.current_database())"
-					" AND l.classid::pg_catalog.int8 = " SESSION_CLASS
-					" AND l.objid::pg_catalog.int8 = (pg_catalog.hashtext($1) & 4294967295::pg_catalog.int8)",
-					MT_PARAMS(sync->migration->ident));
-	mt_remote_run(sync->remote, "SET lock_timeout = '" CLAIM_TIMEOUT "'");
-	mt_remote_query(sync->remote, "SELECT pg_catalog.pg_advisory_lock(" SESSION_LOCK ")",
-					MT_PARAMS(sync->migration->ident));
-	mt_remote_query(sync->remote, "SELECT pg_catalog.set_config('lock_timeout', $1, false)",
-					MT_PARAMS(mt_lock_timeout_text()));
-}
-
-static void
-read_mark(MtSync *sync)
-{
-	MtRows	   *rows = mt_remote_query(sync->remote,
-									   "SELECT mark FROM migrate_tiers.migration WHERE ident = $1",
-									   MT_PARAMS(sync->migration->ident));
-
-	if (rows->count != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the target does not know migration \"%s\"", sync->migration->name),
-				 errdetail("It may have been restored to a time before the migration began."),
-				 errhint("Call migrate_tiers.revert('planned') and advance again.")));
-	sync->stored_mark = rows->values[0][0] ? pstrdup(rows->values[0][0]) : NULL;
-	sync->mark = mt_mark_parse(sync->stored_mark ? sync->stored_mark : "0:0:");
-}
-
-/* check_floor refuses a mark that the queue does not reach back to. */
-static void
-check_floor(MtSync *sync)
-{
-	MtSpiScope	scope;
-	char	   *floor;
-
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_SELECT, "SELECT floor FROM migrate_tiers.migration WHERE id = $1",
-				MT_ARGS(MT_INT4(sync->migration->id)));
-	floor = mt_spi_text(&scope, 0, 1);
-	mt_spi_end(&scope);
-	if (floor != NULL && !mt_mark_covers(sync->mark, mt_mark_parse(floor)))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the target is in a state older than the queue reaches back"),
-				 errdetail("Its mark is %s, and the queue begins at %s.",
-						   sync->stored_mark ? sync->stored_mark : "missing", floor),
-				 errhint("Call migrate_tiers.revert('planned') and advance again, to copy anew; option queue_retention sets how long sent changes are kept.")));
-}
-
 static void
 open_tables(MtSync *sync)
 {
@@ -268,6 +199,8 @@ open_tables(MtSync *sync)
 static void
 read_joined(MtSync *sync)
 {
+	/* What the target has, also where some of it is sent again. */
+	const MtMark *mark = sync->other_timeline ? mt_mark_parse(sync->stored_mark) : sync->mark;
 	MtRows	   *rows = mt_remote_query(sync->remote,
 									   "SELECT relation FROM migrate_tiers.joined WHERE migration = $1",
 									   MT_PARAMS(sync->migration->ident));
@@ -279,7 +212,7 @@ read_joined(MtSync *sync)
 
 		if (table != NULL)
 			table->joined = strcmp(table->relation->state, "recopy") != 0 &&
-				mt_mark_covers(sync->mark, table->captured_from);
+				mt_mark_covers(mark, table->captured_from);
 	}
 }
 

@@ -59,7 +59,7 @@ mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, 
 	{
 		mt_merge_record(sync->merge);
 		mt_reverse_flush(sync);
-		mt_reverse_mark_store(sync->migration->id, new_mark, snapshot_time);
+		mt_reverse_mark_store(sync->migration->id, new_mark, snapshot_time, sync->target_timeline);
 		done = true;
 	}
 	return done;

@@ -66,7 +66,7 @@ mt_tick_run(MtSync *sync)
 	mt_queue_read(sync->reader, snapshot, sync->mark, joining, collect_row, sync);
 	if (sync->cancelled)
 		mt_cancelled_spare(sync);
-	send = joining || sync->oldest != 0;
+	send = joining || sync->oldest != 0 || sync->other_timeline;
 	new_mark = mt_mark_format(mt_mark_from_snapshot(snapshot));
 	if (send)
 	{
@@ -133,7 +133,8 @@ collect_row(void *arg, const MtQueueRow *row)
 		/* A table that is still copied has its keys kept; one that left the migration has none. */
 		if (table == NULL || (!table->joined && !table->joining))
 			continue;
-		if (table->joined ? row->sent : mt_mark_sees(table->captured_from, row->xid))
+		/* What S0 sees was copied; a TRUNCATE of before, sent again, would take that away. */
+		if ((table->joined && row->sent) || mt_mark_sees(table->captured_from, row->xid))
 			continue;
 		if (entry.kind == MT_ENTRY_KEY && mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
 			continue;
@@ -190,6 +191,7 @@ finish_tick(MtSync *sync, Snapshot snapshot, TimestampTz snapshot_time, const ch
 		if (sync->stored_mark)
 			pfree(sync->stored_mark);
 		sync->stored_mark = pstrdup(stored);
+		sync->other_timeline = false;
 	}
 	MemoryContextSwitchTo(previous);
 	hash_seq_init(&status, sync->tables);

@@ -27,6 +27,9 @@ typedef struct MtSync
 	MtQueueReader *reader;
 	MtMark	   *mark;			/* everything up to here is on the target, for joined tables */
 	char	   *stored_mark;	/* as the target has it: may be older, where nothing had to be sent */
+	uint32		timeline;		/* of the source's log */
+	bool		other_timeline;	/* the target's mark is of another: the next tick is stored in any case */
+	uint32		target_timeline;	/* of the target's log */
 	XLogRecPtr	visible_lsn;	/* all that the tick's snapshot sees is before it in the log */
 	TimestampTz mark_time;		/* when the snapshot of the mark was taken */
 	MemoryContext context;		/* of the connection: tables, mark */
@@ -39,8 +42,7 @@ typedef struct MtSync
 	/* The same of a tick from the target, whose transaction there is still open: in a new one here. */
 	void (*at_reverse_mark)(struct MtSync *sync, Snapshot snapshot, TimestampTz time, void *arg);
 	void	   *at_mark_arg;
-	/* while both sides are written; else merge is NULL */
-	struct MtMerge *merge;		/* of the tick under way */
+	struct MtMerge *merge;		/* of the tick under way, while both sides are written; else NULL */
 	char	   *reverse_mark;	/* the target's snapshot up to which we have all of it, as text */
 	TimestampTz reverse_mark_time;
 	bool		reverse_mark_told;	/* the target knows it, for those who wait there */
@@ -53,14 +55,12 @@ typedef struct MtSync
 	bool		target_small;	/* the reverse tick is read in pipelines */
 	bool		cancelled;		/* entries of our queue are void */
 	bool		conflicts_there;	/* conflicts may wait on the target to be brought here */
-	/* of the last reverse tick */
-	int64		reverse_rows;
+	int64		reverse_rows;	/* of the last reverse tick */
 	TimestampTz reverse_oldest;	/* commit time of the oldest change of the target that is not here, or 0 */
 	TimestampTz reverse_seen;	/* when the target was last asked */
 	bool		disarmed;		/* a table was found disarmed that is not marked for a new copy yet */
 
-	/* of the tick under way, or the last one */
-	uint64		keys;
+	uint64		keys;			/* of the tick under way, or the last one */
 	int64		rows;
 	int64		bytes;
 	MtTable    *sending;		/* whose rows are read or staged at this moment; NULL: those of any */

@@ -39,6 +39,10 @@ mt_worker_open_roster(MtWorker *worker)
 		mt_xact_commit();
 	}
 	worker->sync->instances = worker->instances;
+	/* A target that has failed over gives out again the ids of what it lost. */
+	if (saved_mark)
+		pfree(saved_mark);
+	saved_mark = NULL;
 }
 
 /*

@@ -1,0 +1,168 @@
+# A server that was promoted gives out again the transaction ids of what it lost; a copy of the source that was started
+# takes itself for the source. Neither the source nor the target may take such ids for what was sent.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use MigrateTiers::Phases;
+use PostgreSQL::Test::Cluster;
+use Test::More;
+
+# Rows that only the server knows that is gone, each a transaction of its own.
+my @lost = (101 .. 150);
+
+my $pair = MigrateTiers::Pair->new('over');
+my %old = (source => $pair->source, target => $pair->target);
+$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE slow (id int PRIMARY KEY, v text, pad text)');
+$pair->source_sql(q(INSERT INTO item SELECT i, 'old' FROM generate_series(1, 20) i;
+	INSERT INTO slow SELECT i, 'old', repeat('x', 200) FROM generate_series(1, 1000) i));
+$pair->declare;
+subtest 'the source fails over' => sub { source_fails_over(); };
+subtest 'the target fails over' => sub { target_fails_over(); };
+subtest 'a copy of the source is started' => sub { copy_is_started(); };
+$pair->finish(crashes => 1);
+done_testing();
+
+# standby gives a standby of a side.
+sub standby
+{
+	my ($side) = @_;
+	my $node = PostgreSQL::Test::Cluster->new("over_${side}_standby", $side eq 'target' && $ENV{MT_TARGET_INSTALL} ? (install_path => $ENV{MT_TARGET_INSTALL}) : ());
+
+	$old{$side}->backup('standby');
+	$node->init_from_backup($old{$side}, 'standby', has_streaming => 1);
+	$node->start;
+	return $node;
+}
+
+# cut_off: what comes from here on, the standby does not get.
+sub cut_off
+{
+	my ($side, $standby) = @_;
+
+	$old{$side}->wait_for_catchup($standby);
+	$standby->safe_psql('postgres', q(ALTER SYSTEM SET primary_conninfo = ''));
+	$standby->reload;
+	ok($pair->wait_until($side => 'SELECT count(*) = 0 FROM pg_stat_replication'), 'the standby is cut off');
+	return;
+}
+
+# promote: the server is gone, and the standby takes its place.
+sub promote
+{
+	my ($side, $standby) = @_;
+
+	$old{$side}->stop('immediate');
+	$standby->promote;
+	$pair->{$side} = $standby;
+	ok($pair->wait_until($side => 'SELECT NOT pg_is_in_recovery()'), 'the standby is promoted');
+	return;
+}
+
+sub insert_lost
+{
+	my ($side) = @_;
+	$pair->_sql($side, join "\n", map { "INSERT INTO item VALUES ($_, 'lost');" } @lost);
+	return;
+}
+
+sub source_fails_over
+{
+	my $standby = standby('source');
+
+	$pair->set_option('chunk_size', '8192');
+	$pair->set_option('copy_rate', '16000');
+	$pair->advance;
+	ok($pair->wait_until(source => q(SELECT state = 'syncing' FROM migrate_tiers.tables WHERE relation = 'item'::regclass)), 'one table is in sync');
+	is($pair->source_sql(q(SELECT state FROM migrate_tiers.tables WHERE relation = 'slow'::regclass)), 'copying', 'another one is being copied');
+	$pair->source_sql(q(UPDATE item SET v = 'sent' WHERE id <= 3));
+	cut_off('source', $standby);
+	$pair->source_sql(q(DELETE FROM slow WHERE id = 999; UPDATE slow SET v = 'lost' WHERE id = 1000));
+	$pair->set_option('copy_rate', '0');
+	insert_lost('source');
+	$pair->sync;
+	is($pair->target_sql('SELECT count(*) FROM item'), 20 + @lost, 'the target has what the standby lacks');
+
+	promote('source', $standby);
+	$pair->set_option('copy_rate', '0');
+	$pair->source_sql(q(INSERT INTO item VALUES (1000, 'new'); UPDATE item SET v = 'new' WHERE id = 4; SELECT migrate_tiers.start_workers()));
+	$pair->sync;
+	is($pair->target_sql(q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM item WHERE v = 'new')), '4 1000', 'what it writes with ids of before arrives');
+	is($pair->target_sql(q(SELECT string_agg(v, ' ' ORDER BY id) FROM slow WHERE id >= 999)), 'old old', 'a copy under way has no state that is no more');
+	is($pair->source_sql(q(SELECT verdict || ' ' || different_rows FROM migrate_tiers.verify('item'))), 'different ' . @lost, 'a verification finds what was lost');
+	$pair->source_sql(q(SELECT migrate_tiers.repair('item')));
+	$pair->sync;
+	$pair->equal('... and a repair takes it away');
+	return;
+}
+
+sub target_fails_over
+{
+	my $standby = standby('target');
+
+	ready($pair, 'dual_write');
+	$pair->advance('dual_write');
+	$pair->target_sql(q(UPDATE item SET v = 'sent back' WHERE id <= 3));
+	$pair->sync_back;
+	cut_off('target', $standby);
+	insert_lost('target');
+	$pair->sync_back;
+	is($pair->source_sql('SELECT count(*) FROM item'), 21 + @lost, 'the source has what the standby lacks');
+
+	promote('target', $standby);
+	$pair->source_sql('ALTER SERVER new_db OPTIONS (SET port ' . "'" . $standby->port . "')");
+	$pair->target_sql(q(INSERT INTO item VALUES (2000, 'new'); UPDATE item SET v = 'new' WHERE id = 5));
+	$pair->source_sql(q(SELECT migrate_tiers.pause(); SELECT migrate_tiers.resume()));
+	$pair->sync_back;
+	is($pair->source_sql(q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM item WHERE v = 'new' AND id IN (5, 2000))), '5 2000', 'what it writes with ids of before arrives');
+	is($pair->source_sql('SELECT count(*) FROM migrate_tiers.conflicts'), '0', 'and is no conflict');
+
+	# Nobody who drains may take them for sent either.
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	$pair->target_sql(q(INSERT INTO item VALUES (2001, 'new')));
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	$pair->source_sql(q(SELECT migrate_tiers.set_option('quiet_period', '0 s')));
+	$pair->revert('syncing');
+	is($pair->source_sql('SELECT v FROM item WHERE id = 2001'), 'new', 'the way back loses nothing');
+	$pair->source_sql('DELETE FROM item WHERE id BETWEEN 101 AND 150');
+	$pair->sync;
+	$pair->equal('both sides are equal');
+	return;
+}
+
+sub copy_is_started
+{
+	my $source = $pair->source;
+	my $copy = PostgreSQL::Test::Cluster->new('over_copy');
+	my $stopped = q(SELECT coalesce(stopped, '') LIKE '%%%s%%' FROM migrate_tiers.status);
+
+	$source->backup('copy');
+	$copy->init_from_backup($source, 'copy');
+	insert_lost('source');
+	$pair->sync;
+	$copy->start;
+	$copy->safe_psql('shop', q(INSERT INTO item VALUES (3000, 'of a copy')));
+	ok(MigrateTiers::wait_until($copy, sprintf $stopped, 'never made on this server'), 'a copy that lacks what was sent says so');
+	is($pair->target_sql('SELECT count(*) FROM item WHERE id = 3000'), '0', '... and sends nothing');
+	$pair->source_sql(q(INSERT INTO item VALUES (3001, 'of the source')));
+	$pair->sync;
+	is($pair->status('stopped'), '', 'the source goes on');
+
+	# One that has given out as many ids cannot be told from the source; but only one of the two goes on.
+	$copy->safe_psql('shop', join "\n", 'SELECT migrate_tiers.pause();', map { 'SELECT pg_current_xact_id();' } 1 .. 200);
+	$copy->safe_psql('shop', q(SELECT migrate_tiers.resume(); INSERT INTO item VALUES (3002, 'of a copy'); SELECT migrate_tiers.wait_for_sync()));
+	is($pair->target_sql('SELECT count(*) FROM item WHERE id = 3002'), '1', 'a copy that is ahead sends');
+	$pair->source_sql(q(INSERT INTO item VALUES (3003, 'of the source')));
+	ok($pair->wait_until(source => sprintf $stopped, 'another server that is a copy of this one'), 'the source says so');
+	$copy->safe_psql('shop', q(INSERT INTO item VALUES (3004, 'of a copy'); SELECT migrate_tiers.wait_for_sync()));
+	is($pair->target_sql('SELECT string_agg(id::text, chr(32) ORDER BY id) FROM item WHERE id >= 3000'), '3001 3002 3004', '... and they do not take turns');
+
+	$copy->safe_psql('shop', 'SELECT migrate_tiers.pause()');
+	$pair->revert('planned');
+	$pair->advance;
+	$pair->sync;
+	$pair->equal('with the copy paused, the source copies anew');
+	$copy->stop;
+	return;
+}
