@@ -27,6 +27,7 @@ static const char *const pinned_settings[][2] = {
 	{"statement_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"},
+	{"transaction_timeout", "0"}, /* from 17 on */
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
@@ -37,6 +38,7 @@ static const char *const pinned_settings[][2] = {
 	{"max_parallel_workers_per_gather", "0"},
 	{"quote_all_identifiers", "off"},
 	{"xmloption", "content"},
+	{"array_nulls", "on"},
 };
 
 static bool connected = false;
@@ -54,7 +56,8 @@ mt_worker_begin(Oid database)
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	connected = true;
 	for (int i = 0; i < lengthof(pinned_settings); i++)
-		SetConfigOption(pinned_settings[i][0], pinned_settings[i][1], PGC_SUSET, PGC_S_SESSION);
+		if (GetConfigOption(pinned_settings[i][0], true, false) != NULL)
+			SetConfigOption(pinned_settings[i][0], pinned_settings[i][1], PGC_SUSET, PGC_S_SESSION);
 	/* Values are sent in the form for clients. */
 	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("lock_timeout", mt_lock_timeout_text(), PGC_SUSET, PGC_S_SESSION);
