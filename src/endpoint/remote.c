@@ -11,12 +11,13 @@
 #include "endpoint/remote_copy.h"
 
 #include "libpq/libpq-be-fe-helpers.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
-/* How much of a statement an error shows. */
+/* How many bytes of a statement an error shows, at most. */
 #define STATEMENT_SHOWN 400
 
 static void check_result(MtRemote *remote, PGresult *result, const char *sql);
@@ -306,7 +307,7 @@ mt_remote_raise(MtRemote *remote, PGresult *result, const char *sql)
 			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0,
 			 context ? errcontext("on the target: %s", context) : 0,
-			 sql ? errcontext("statement on the target: %.*s", STATEMENT_SHOWN, sql) : 0));
+			 sql ? errcontext("statement on the target: %.*s", pg_mbcliplen(sql, strlen(sql), STATEMENT_SHOWN), sql) : 0));
 }
 
 static MtRows *

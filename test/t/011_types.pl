@@ -220,7 +220,50 @@ subtest 'every type, hostile defaults' => sub {
 	is($pair->source_sql('SELECT count(*) FROM every_type'), $rows + 1, 'there is what to compare');
 	$pair->equal('the copy');
 	changes($pair);
+	$pair->dual_write;
+	$pair->target_sql($rotate);
+	$pair->sync_back;
+	$pair->equal('every row updated on the target');
 	is($pair->status('stopped'), '', 'nothing is stopped');
+	$pair->finish;
+};
+
+subtest 'a worker that stops, and one that takes its time' => sub {
+	my $pair = MigrateTiers::Pair->new('stops');
+	my $source = $pair->source;
+	my $columns = join ', ', map { '"' . 'ä' x 29 . "$_\" text" } 1 .. 9;
+	# The text of the statement is cut at one place; the name of the first column shifts what stands there.
+	my %tables = (t => 'x', tt => 'xx');
+	$pair->both_sql("CREATE TABLE $_ (id int PRIMARY KEY, $tables{$_} int, $columns)") for keys %tables;
+	$pair->declare;
+	$pair->advance;
+	$pair->sync;
+	$pair->small_tick(1);
+	for my $table (sort keys %tables)
+	{
+		$pair->target_sql("ALTER TABLE $table ADD CHECK (id < 100)");
+		$pair->source_sql("INSERT INTO $table SELECT generate_series(100, 105)");
+		$pair->wait_until(source => q{SELECT stopped LIKE '%23514%' FROM migrate_tiers.status});
+		my ($good, $state, $err, $out) = $pair->source_try('SET client_encoding = LATIN1; SELECT stopped FROM migrate_tiers.status');
+		ok($good && $out =~ /statement on the target/, "why $table stopped can be read in another encoding") or diag($err);
+		$pair->source_sql("DELETE FROM $table");
+		$pair->sync;
+	}
+	# Settings that only newer servers have are left out on others.
+	if ($pair->source_sql(q{SELECT current_setting('transaction_timeout', true) IS NOT NULL}) eq 't')
+	{
+		my $worker = $pair->worker_pid;
+		$pair->source_sql(qq{ALTER DATABASE shop SET transaction_timeout = '1s'; SELECT pg_terminate_backend($worker)});
+		$pair->wait_until(source => "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $worker");
+		$pair->source_sql('SELECT migrate_tiers.start_workers()');
+		$worker = $pair->worker_pid;
+		$pair->target_sql(q{CREATE FUNCTION slow() RETURNS boolean LANGUAGE sql AS 'SELECT pg_catalog.pg_sleep(2) IS NOT NULL';
+			ALTER TABLE t ADD CHECK (slow())});
+		$pair->source_sql('INSERT INTO t VALUES (1)');
+		$pair->wait_until(target => 'SELECT count(*) = 1 FROM t');
+		$pair->equal('a tick that takes longer than transactions may');
+		is($pair->worker_pid, $worker, 'is not cut off');
+	}
 	$pair->finish;
 };
 
