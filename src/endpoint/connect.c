@@ -47,6 +47,8 @@ static void add_options(MtConnectOptions *options, List *list);
 static void add_option(MtConnectOptions *options, const char *keyword, const char *value);
 static bool is_libpq_option(const char *keyword);
 static bool has_option(const MtConnectOptions *options, const char *keyword);
+static char *connect_to(MtRemote *remote, const MtConnectOptions *options);
+static int	connect_timeout(const MtConnectOptions *options);
 static void pin_session(MtRemote *remote, const MtMigration *migration);
 static void check_not_pooled(MtRemote *remote);
 static void close_on_reset(void *arg);
@@ -68,6 +70,7 @@ mt_remote_open(const MtMigration *migration)
 	MtRemote   *remote = palloc0(sizeof(MtRemote));
 	MtConnectOptions options = {0};
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+	char	   *problem;
 
 	collect_options(&options, migration->server, migration->owner);
 	remote->context = CurrentMemoryContext;
@@ -75,18 +78,15 @@ mt_remote_open(const MtMigration *migration)
 	callback->arg = remote;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 
-	remote->conn = libpqsrv_connect_params(options.keywords, options.values, false,
-										   PG_WAIT_EXTENSION);
-	if (PQstatus(remote->conn) != CONNECTION_OK)
+	problem = connect_to(remote, &options);
+	if (problem != NULL)
 	{
-		char	   *message = pchomp(PQerrorMessage(remote->conn));
-
 		mt_remote_close(remote);
 		ereport(ERROR,
 				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 				 errmsg("could not connect to server \"%s\"",
 						GetForeignServer(migration->server)->servername),
-				 errdetail_internal("%s", message),
+				 errdetail_internal("%s", problem),
 				 errhint("Check the options of the foreign server and the user mapping of \"%s\".",
 						 GetUserNameFromId(migration->owner, false))));
 	}
@@ -255,6 +255,46 @@ has_option(const MtConnectOptions *options, const char *keyword)
 		if (strcmp(options->keywords[i], keyword) == 0)
 			return true;
 	return false;
+}
+
+/* connect_to makes the connection; NULL, or what went wrong. */
+static char *
+connect_to(MtRemote *remote, const MtConnectOptions *options)
+{
+	int			timeout = connect_timeout(options);
+	char	   *problem = NULL;
+
+	libpqsrv_connect_prepare();
+	remote->conn = PQconnectStartParams(options->keywords, options->values, 0);
+	if (remote->conn == NULL)
+	{
+		ReleaseExternalFD();
+		ereport(ERROR, (errcode(ERRCODE_FDW_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	PG_TRY();
+	{
+		problem = mt_remote_wait_connected(remote, timeout);
+	}
+	PG_CATCH();
+	{
+		/* At once: the memory that it would go with may stay for a while. */
+		mt_remote_close(remote);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return problem;
+}
+
+/* connect_timeout returns that option in seconds; as with libpq, 0 and what is below is no limit. */
+static int
+connect_timeout(const MtConnectOptions *options)
+{
+	int			timeout = 0;
+
+	for (int i = 0; i < options->count; i++)
+		if (strcmp(options->keywords[i], "connect_timeout") == 0)
+			timeout = pg_strtoint32(options->values[i]);
+	return Max(timeout, 0);
 }
 
 /* pin_session makes the session the same whatever the role or database have set. */

@@ -29,6 +29,9 @@ struct MtRemote
 	int64		affected;
 };
 
+/* Waits until a connection that was begun is made; NULL, or what went wrong.  Of seconds 0 is no limit. */
+extern char *mt_remote_wait_connected(MtRemote *remote, int seconds);
+
 extern void mt_remote_start(MtRemote *remote);
 extern void mt_remote_flush(MtRemote *remote);
 extern void mt_remote_wait(MtRemote *remote, uint32 events);
