@@ -2,10 +2,9 @@
  * buffer.c
  *	  What a transaction has noted: see buffer.h.
  *
- * At pre-commit and pre-prepare what is left becomes one row of the queue, with
- * the time of that moment: so a transaction's last row carries its commit time.
- * A level whose notes outgrow a row is written at once.  After commit the worker
- * is woken; if there is none although one is wanted, it is started.
+ * At pre-commit and pre-prepare what is left becomes one row of the queue, with the time of that moment: so a
+ * transaction's last row carries its commit time.  A level whose notes outgrow a row is written at once.  After
+ * commit the worker is woken; if there is none although one is wanted, it is started.
  *
  * A loop with a subtransaction each turn notes nothing at its own level: its notes
  * come from subtransactions that commit.  So one that would make its parent's outgrow
@@ -148,6 +147,8 @@ refresh_queue(MtBuffer *buffer)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("a capture trigger belongs to a migration that does not exist"),
 				 errhint("Drop the triggers whose names begin with migrate_tiers_capture.")));
+	/* After a restart of the server its number may be that of another process, which would be woken instead. */
+	queue.worker_pid = mt_worker_lives(buffer->migration) ? queue.worker_pid : 0;
 	buffer->queue = queue;
 	mt_limit_refresh(&buffer->limit, &queue);
 	/* What came meanwhile may be about what was read first. */

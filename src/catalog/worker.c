@@ -31,18 +31,39 @@ static void on_transaction(XactEvent event, void *arg);
 static BackgroundWorkerHandle *launch(int32 migration, int slot, const char *kind, bool notify,
 									  const void *order, Size length);
 static void set_tag(LOCKTAG *tag, int32 migration, int slot);
+static void set_life_tag(LOCKTAG *tag, int32 migration);
 static bool take_all(int32 migration);
 static bool take(int32 migration, int first, int count);
 static List *worker_pids(int32 migration, int slot);
 
-/* mt_worker_lock takes the lock of a worker for the session. */
+/* mt_worker_lock takes the lock of a worker for the session; the sync worker takes one more, for whoever asks. */
 bool
 mt_worker_lock(int32 migration, int slot)
 {
 	LOCKTAG		tag;
 
 	set_tag(&tag, migration, slot);
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	if (slot == MT_WORKER_SYNC)
+	{
+		set_life_tag(&tag, migration);
+		(void) LockAcquire(&tag, ExclusiveLock, true, false);
+	}
+	return true;
+}
+
+/* mt_worker_lives asks for a lock that the sync worker has as long as it lives. */
+bool
+mt_worker_lives(int32 migration)
+{
+	LOCKTAG		tag;
+
+	set_life_tag(&tag, migration);
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ShareLock, false);
+	return false;
 }
 
 /* mt_worker_launch registers a dynamic worker. */
@@ -228,6 +249,17 @@ static void
 set_tag(LOCKTAG *tag, int32 migration, int slot)
 {
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("migration"), (uint32) migration, slot);
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+/*
+ * set_life_tag makes a lock of its own for mt_worker_lives: who asks has it for an instant, and must neither
+ * keep a worker that comes from its work nor be taken for one.  It is of another table's, as the fence's is.
+ */
+static void
+set_life_tag(LOCKTAG *tag, int32 migration)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("relation"), (uint32) migration, 1);
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 

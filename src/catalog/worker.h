@@ -61,6 +61,9 @@ extern BackgroundWorkerHandle *mt_worker_launch_verify(int32 migration, int slot
 /* The same for the one behind MT_WORKER_BATCH that pushes a table. */
 extern BackgroundWorkerHandle *mt_worker_launch_push(int32 migration, const MtPushOrder *order);
 
+/* Whether a sync worker runs, told by a lock and not by its number, which another process may have by now. */
+extern bool mt_worker_lives(int32 migration);
+
 /* Wakes the process if it lives; false if it is gone. */
 extern bool mt_worker_wake(int pid);
 

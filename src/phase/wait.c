@@ -68,7 +68,7 @@ mt_wait_forward(const MtMigration *migration, const MtMark *token, TimestampTz d
 			ConditionVariableCancelSleep();
 			return false;
 		}
-		if (silent && !mt_worker_wake(now->worker_pid))
+		if (silent && !(mt_worker_lives(now->id) && mt_worker_wake(now->worker_pid)))
 			start_wanted(now, &started);
 		if (shared != NULL)
 			silent = ConditionVariableTimedSleep(&shared->progressed, LOOK_INTERVAL_MS, PG_WAIT_EXTENSION);

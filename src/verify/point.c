@@ -125,7 +125,7 @@ find_worker(const MtMigration *migration, TimestampTz *started)
 	MtShared   *shared = mt_shared_attach(migration->worker_shared);
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (mt_worker_wake(migration->worker_pid))
+	if (mt_worker_lives(migration->id) && mt_worker_wake(migration->worker_pid))
 		return shared;
 	if (TimestampDifferenceExceeds(*started, now, START_INTERVAL_MS))
 	{

@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use IO::Socket::INET;
 use MigrateTiers ();
 use MigrateTiers::Pair;
 use MigrateTiers::Proxy;
@@ -102,6 +103,50 @@ subtest 'a black network' => sub {
 	write_row();
 	$pair->sync;
 	$pair->equal('all is there when the network is back');
+};
+
+subtest 'a target that takes connections and says nothing' => sub {
+	$pair->source_sql(q{ALTER SERVER new_db OPTIONS (ADD connect_timeout '1')});
+	my $pid = $pair->worker_pid;
+	$proxy->hold;
+	$pair->source_sql("SELECT pg_terminate_backend($pid)");
+	ok(gone($pid), 'the worker has ended');
+	write_row();
+	ok($pair->wait_until(source => q{SELECT stopped ~ '08001: .*no answer within 1 s' FROM migrate_tiers.status}), 'status says that there is no answer');
+	is($pair->source_sql(q{SELECT status FROM migrate_tiers.preflight() WHERE check_name = 'target_reachable'}), 'failure', 'and so does preflight');
+	# One whose queue of connections is full, and one that answers.
+	my $full = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Listen => 1, Proto => 'tcp');
+	my @waiting = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $full->sockport, Blocking => 0, Proto => 'tcp') } 1 .. 4;
+	$pair->source_sql(q{ALTER SERVER new_db OPTIONS (SET host '127.0.0.1,127.0.0.1', SET port '} . $full->sockport . ',' . $proxy->port . q{')});
+	$proxy->reset;
+	$pair->sync;
+	$pair->equal('a host that takes no connection is passed over');
+	$pair->source_sql(q{ALTER SERVER new_db OPTIONS (SET host '127.0.0.1', SET port '} . $proxy->port . q{', DROP connect_timeout)});
+};
+
+subtest 'a number that another worker has by now' => sub {
+	my ($port, $secret) = ($target->port, MigrateTiers::secret());
+	$target->safe_psql('postgres', 'CREATE DATABASE second');
+	$_->[0]->safe_psql($_->[1], 'CREATE SCHEMA second; CREATE TABLE second.item (id int PRIMARY KEY)') for [ $source, 'shop' ], [ $target, 'second' ];
+	$pair->source_sql(<<"SQL");
+CREATE SERVER second_db FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '$port', dbname 'second');
+CREATE USER MAPPING FOR CURRENT_USER SERVER second_db OPTIONS (user 'postgres', password '$secret');
+SELECT migrate_tiers.create_migration('second', 'second_db');
+SELECT migrate_tiers.tag('second.item', 'realtime', migration => 'second');
+CALL migrate_tiers.advance('syncing', 'second');
+SELECT migrate_tiers.wait_for_sync(migration => 'second');
+SQL
+	my ($first, $second) = split /\n/, $pair->source_sql('SELECT worker_pid FROM migrate_tiers.migration ORDER BY name');
+	$pair->source_sql("SELECT pg_terminate_backend($first)");
+	ok(gone($first), 'a worker has ended');
+	# What a restart of the server may come to: numbers of processes begin anew.
+	$pair->source_sql("UPDATE migrate_tiers.migration SET worker_pid = $second WHERE name = 'm'");
+	write_row();
+	ok($pair->wait_until(source => q{SELECT workers_running FROM migrate_tiers.status WHERE migration = 'm'}), 'a captured write brings it back');
+	$pair->source_sql(q{CALL migrate_tiers.revert('planned', 'second'); SELECT migrate_tiers.drop_migration('second');
+		DROP SERVER second_db CASCADE; DROP SCHEMA second CASCADE});
+	$pair->sync;
+	$pair->equal('and it does its work');
 };
 
 subtest 'connections reset' => sub {
