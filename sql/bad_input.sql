@@ -171,8 +171,10 @@ SELECT migrate_tiers.tag('bad_input.good', 'batch', migration => 'shop');
 \echo :SQLSTATE
 SELECT migrate_tiers.untag('bad_input.good', 'shop');
 \echo :SQLSTATE
+UPDATE migrate_tiers.migration SET phase = 'read_target' WHERE name = 'shop';
 SELECT migrate_tiers.tag('bad_input.parted', 'realtime', migration => 'shop');
 \echo :SQLSTATE
+UPDATE migrate_tiers.migration SET phase = 'syncing' WHERE name = 'shop';
 SELECT * FROM migrate_tiers.tag_schema('bad_input', 'realtime', 'shop');
 \echo :SQLSTATE
 SELECT migrate_tiers.tag('bad_input.parted', 'batch', migration => 'shop');

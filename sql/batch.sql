@@ -83,7 +83,7 @@ SELECT count(*) FROM migrate_tiers.batches;
 SELECT count(*) FROM migrate_tiers.freshness;
 \echo :SQLSTATE
 RESET ROLE;
-SELECT relid::regclass, mode, fresh FROM migrate_tiers.freshness WHERE relid = 'summary'::regclass;
+SELECT migration, relation, mode, fresh FROM migrate_tiers.freshness WHERE relation = 'summary'::regclass;
 CREATE ROLE regress_mt_batch_owner;
 UPDATE migrate_tiers.migration SET owner = 'regress_mt_batch_owner'::regrole;
 SET ROLE regress_mt_batch_owner;

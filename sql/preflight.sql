@@ -34,6 +34,10 @@ CREATE TABLE preflight.totals (n bigint);
 \c mt_regress
 SELECT check_name, object, status, regexp_replace(detail, 'PostgreSQL \d+', 'PostgreSQL NN') AS detail, hint
   FROM migrate_tiers.preflight() WHERE check_name <> 'worker_slots';
+-- Processes: of sync, of a verification and its readers, of the schedule of pushes and a push.
+SELECT migrate_tiers.set_option('copy_workers', '64'), migrate_tiers.set_option('verify_workers', '64');
+SELECT substring(detail FROM '^\d+ worker slots are needed') FROM migrate_tiers.preflight() WHERE check_name = 'worker_slots';
+SELECT migrate_tiers.set_option('copy_workers', NULL), migrate_tiers.set_option('verify_workers', NULL);
 
 -- Tiers: every table of the schemas has one, and what realtime rows refer to is realtime.
 CREATE TABLE preflight.untagged (id int PRIMARY KEY);

@@ -55,5 +55,12 @@ SELECT relation, tier, regexp_replace(reason, '; \d+ (kB|bytes)$', '; SIZE') AS 
   FROM migrate_tiers.suggest_tiers() WHERE relation::text IN (SELECT relname FROM pg_class WHERE relnamespace = 'suggest'::regnamespace)
  ORDER BY relation::text COLLATE "C";
 
+-- One that has a tier needs none.
+SELECT migrate_tiers.create_migration('shop', 'target');
+SELECT migrate_tiers.tag('child', 'realtime'), migrate_tiers.tag('nightly', 'batch'), migrate_tiers.tag('heap', 'ignored');
+SELECT relation, tier FROM migrate_tiers.suggest_tiers() WHERE relation::text IN ('child', 'nightly', 'heap', 'parent_heap', 'ticket');
+SELECT relation, tier FROM migrate_tiers.suggest_tiers('shop') WHERE relation::text IN ('child', 'nightly', 'heap', 'parent_heap', 'ticket');
+SELECT migrate_tiers.drop_migration('shop');
+
 DROP SCHEMA suggest CASCADE;
 DROP ROLE regress_mt_etl, regress_mt_reader;

@@ -136,8 +136,9 @@ check_can_push(const MtMigration *migration, const MtRelation *relation)
 		ereport(ERROR,
 				(errcode(MT_ERRCODE_WRONG_PHASE),
 				 errmsg("nothing is pushed in phase %s", mt_phase_name(migration->phase)),
-				 migration->phase == MT_PLANNED ?
-				 errhint("Go on with CALL migrate_tiers.advance('syncing').") : 0));
+				 migration->phase == MT_FINISHED ?
+				 errhint("It is at its end; SELECT migrate_tiers.drop_migration() forgets it.") :
+				 errhint("Go on with CALL migrate_tiers.advance('syncing').")));
 	if (migration->paused)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -103,6 +103,8 @@ mt_wait_for_sync(PG_FUNCTION_ARGS)
 				(errcode(MT_ERRCODE_WRONG_PHASE),
 				 errmsg("migration \"%s\" is not in sync with its target in phase %s", migration->name,
 						mt_phase_name(migration->phase)),
+				 migration->phase == MT_FINISHED ?
+				 errhint("It is at its end; SELECT migrate_tiers.drop_migration() forgets it.") :
 				 errhint("CALL migrate_tiers.advance('syncing') begins the sync.")));
 	if (!mt_wait_forward(migration, token, deadline))
 		raise_timeout(migration);

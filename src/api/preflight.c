@@ -41,15 +41,16 @@ Datum
 mt_suggest_tiers(PG_FUNCTION_ARGS)
 {
 	char	   *name = mt_arg_name_or_null(fcinfo, 0);
-	int32		migration = name ? mt_migration_get_owned(name)->id : 0;
 	Oid			caller = GetUserId();
 	MtSpiScope	scope;
 	uint64		count;
 
+	if (name != NULL)
+		(void) mt_migration_get_owned(name);
 	InitMaterializedSRF(fcinfo, 0);
 	mt_spi_begin(&scope);
-	count = mt_spi_exec(SPI_OK_SELECT, "SELECT relation, tier, reason FROM migrate_tiers.suggest_tiers_to($1, $2)",
-						MT_ARGS(MT_OID(caller), {INT4OID, Int32GetDatum(migration), migration == 0}));
+	count = mt_spi_exec(SPI_OK_SELECT, "SELECT relation, tier, reason FROM migrate_tiers.suggest_tiers_to($1)",
+						MT_ARGS(MT_OID(caller)));
 	for (uint64 row = 0; row < count; row++)
 	{
 		Datum		values[3];

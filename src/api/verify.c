@@ -92,7 +92,7 @@ find_relation(const MtMigration *migration, Oid relid)
 	if (relation == NULL || relation->migration != migration->id)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("table \"%s\" is not in migration \"%s\"", get_rel_name(relid), migration->name),
+				 errmsg("table %s is not in migration \"%s\"", mt_table_name(relid), migration->name),
 				 errhint("The view migrate_tiers.tables shows those that are.")));
 	return relation;
 }
@@ -105,6 +105,8 @@ check_in_sync(const MtMigration *migration)
 				(errcode(MT_ERRCODE_WRONG_PHASE),
 				 errmsg("migration \"%s\" is not in sync with its target in phase %s", migration->name,
 						mt_phase_name(migration->phase)),
+				 migration->phase == MT_FINISHED ?
+				 errhint("It is at its end; SELECT migrate_tiers.drop_migration() forgets it.") :
 				 errhint("CALL migrate_tiers.advance('syncing') begins the sync.")));
 }
 

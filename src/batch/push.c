@@ -124,8 +124,9 @@ check_phase(const MtMigration *migration)
 		ereport(ERROR,
 				(errcode(MT_ERRCODE_WRONG_PHASE),
 				 errmsg("nothing is pushed in phase %s", mt_phase_name(migration->phase)),
-				 migration->phase == MT_PLANNED ?
-				 errhint("Go on with CALL migrate_tiers.advance('syncing').") : 0));
+				 migration->phase == MT_FINISHED ?
+				 errhint("It is at its end; SELECT migrate_tiers.drop_migration() forgets it.") :
+				 errhint("Go on with CALL migrate_tiers.advance('syncing').")));
 }
 
 /* do_push sends one snapshot and has it applied. */
@@ -261,8 +262,8 @@ check_rights(const MtPush *push)
 	if (check_enable_rls(relid, push->migration->owner, true) == RLS_ENABLED)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("row security hides rows of table \"%s\" from the owner of the migration",
-						get_rel_name(relid)),
+				 errmsg("row security hides rows of table %s from the owner of the migration",
+						mt_table_name(relid)),
 				 errhint("Let the migration belong to a role with BYPASSRLS.")));
 }
 

@@ -100,7 +100,7 @@ mt_batch_due(int32 migration)
 	mt_spi_begin(&scope);
 	if (mt_spi_exec_latest(SPI_OK_SELECT,
 						   "SELECT r.id FROM migrate_tiers.policy AS p JOIN migrate_tiers.relation AS r ON r.id = p.relation"
-						   " JOIN migrate_tiers.freshness AS f ON f.relation = r.id"
+						   " JOIN migrate_tiers.freshness AS f ON f.relation = r.relation"
 						   " JOIN migrate_tiers.migration AS m ON m.id = r.migration"
 						   " CROSS JOIN LATERAL (SELECT max(b.started) AS last, max(b.started) FILTER (WHERE b.error IS NULL) AS good"
 						   "  FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.direction = f.direction"

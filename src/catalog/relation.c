@@ -153,6 +153,16 @@ mt_relation_set_state(int32 id, const char *state)
 	mt_spi_end(&scope);
 }
 
+/* mt_table_name names a table for a message, with its schema. */
+char *
+mt_table_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) :
+		psprintf("with OID %u", relid);
+}
+
 /* mt_relation_source_name names the source's table for FROM. */
 char *
 mt_relation_source_name(const MtRelation *relation)

@@ -54,6 +54,7 @@ extern Oid	mt_relation_parent(Oid relid);
 extern MtRelation *mt_relation_mirror(const MtRelation *relation);
 
 /* The table with the ONLY that it needs: never children by inheritance, always partitions. */
+extern char *mt_table_name(Oid relid);	/* for messages */
 extern char *mt_relation_source_name(const MtRelation *relation);
 extern char *mt_relation_target_name(const MtRelation *relation);
 

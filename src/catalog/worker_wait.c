@@ -37,7 +37,7 @@ mt_worker_wait_reversing(int32 migration, bool reversing)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("the sync worker is in the middle of a long tick"),
-					 errhint("Look at migrate_tiers.status, and try again when the lag is short.")));
+					 errhint("Look at the lags in migrate_tiers.status; give the call of advance or revert again when they are short.")));
 		(void) mt_worker_wake(pid);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

@@ -104,8 +104,8 @@ check_readable(Oid table, Oid owner)
 	if (check_enable_rls(table, owner, true) == RLS_ENABLED)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("row security hides rows of table \"%s\" from the owner of the migration",
-						get_rel_name(table)),
+				 errmsg("row security hides rows of table %s from the owner of the migration",
+						mt_table_name(table)),
 				 errhint("Let the migration belong to a role with BYPASSRLS.")));
 }
 

@@ -48,7 +48,7 @@ mt_wait_drained_forward(const MtMigration *migration)
 	while (!reached && !is_stopped(migration, "stopped", begun) &&
 		   !TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), LONGEST_DRAIN_MS));
 	if (!reached)
-		raise_timeout(migration, "stopped", "the target did not get every change of the source");
+		raise_timeout(migration, "stopped", gettext_noop("the target has not got every change of the source"));
 }
 
 /* mt_wait_drained_reverse waits until all that is committed on the target is here. */
@@ -56,7 +56,7 @@ void
 mt_wait_drained_reverse(const MtMigration *migration, MtRemote *remote)
 {
 	wait_until_none(migration, remote, reverse_left, "reverse_stopped",
-					"the source did not get every change of the target");
+					gettext_noop("the source has not got every change of the target"));
 }
 
 /* mt_wait_conflicts_carried waits until rows that lost on the target are noted here. */
@@ -64,7 +64,7 @@ void
 mt_wait_conflicts_carried(const MtMigration *migration, MtRemote *remote)
 {
 	wait_until_none(migration, remote, conflicts_left, "reverse_stopped",
-					"conflicts that were found on the target were not noted on the source");
+					gettext_noop("conflicts that were found on the target are not noted on the source"));
 }
 
 static void
@@ -151,7 +151,7 @@ raise_timeout(const MtMigration *migration, const char *column, const char *what
 
 	ereport(ERROR,
 			(errcode(MT_ERRCODE_SYNC_TIMEOUT),
-			 errmsg("%s in time", what),
+			 errmsg_internal("%s", what),
 			 reason ? errdetail_internal("%s", reason) : 0,
 			 errhint("SELECT * FROM migrate_tiers.status shows what is in the way; then give the call again.")));
 }

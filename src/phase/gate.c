@@ -31,6 +31,7 @@ typedef struct MtGateRun
 } MtGateRun;
 
 static void check_preflight(MtGateScope *scope, MtGate *gate);
+static void check_tagged(MtGateScope *scope, MtGate *gate);
 static void check_sequences(MtGateScope *scope, MtGate *gate);
 static void check_deferrable(MtGateScope *scope, MtGate *gate);
 static void decide_failures(MtGate *gate, const List *failures);
@@ -41,6 +42,7 @@ static void append_json_text(StringInfo json, const char *name, const char *valu
 static const MtGateDef gate_defs[] = {
 	{MT_PLANNED, MT_SYNCING, "preflight", check_preflight},
 
+	{MT_SYNCING, MT_DUAL_WRITE, "tables_tagged", check_tagged},
 	{MT_SYNCING, MT_DUAL_WRITE, "copied", mt_gate_copied},
 	{MT_SYNCING, MT_DUAL_WRITE, "running", mt_gate_running},
 	{MT_SYNCING, MT_DUAL_WRITE, "forward_lag", mt_gate_forward_lag},
@@ -50,6 +52,7 @@ static const MtGateDef gate_defs[] = {
 	{MT_SYNCING, MT_DUAL_WRITE, "deferrable", check_deferrable},
 	{MT_SYNCING, MT_DUAL_WRITE, "clocks", mt_gate_clocks},
 
+	{MT_DUAL_WRITE, MT_READ_TARGET, "tables_tagged", check_tagged},
 	{MT_DUAL_WRITE, MT_READ_TARGET, "instances", mt_gate_instances},
 	{MT_DUAL_WRITE, MT_READ_TARGET, "copied", mt_gate_copied},
 	{MT_DUAL_WRITE, MT_READ_TARGET, "running", mt_gate_running},
@@ -200,6 +203,13 @@ check_preflight(MtGateScope *scope, MtGate *gate)
 	decide_failures(gate, mt_preflight_failures(scope->migration, NULL));
 }
 
+/* check_tagged looks for tables made since preflight: none may be left behind unnoticed. */
+static void
+check_tagged(MtGateScope *scope, MtGate *gate)
+{
+	decide_failures(gate, mt_preflight_failures(scope->migration, "tables_tagged"));
+}
+
 /* check_sequences asks again what preflight asked, perhaps long ago: sequences go on meanwhile. */
 static void
 check_sequences(MtGateScope *scope, MtGate *gate)
@@ -228,7 +238,7 @@ decide_failures(MtGate *gate, const List *failures)
 
 		appendStringInfo(&detail, "%s%s%s%s: %s%s%s", detail.len ? "\n" : "", row->check_name,
 						 row->object ? " of " : "", row->object ? row->object : "", row->detail ? row->detail : "",
-						 row->hint ? " " : "", row->hint ? row->hint : "");
+						 row->hint ? ". " : "", row->hint ? row->hint : "");
 	}
 	gate->detail = gate->passed ? "no check failed" : detail.data;
 	gate->hint = gate->passed ? NULL : "SELECT * FROM migrate_tiers.preflight() shows every check.";

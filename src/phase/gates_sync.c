@@ -185,10 +185,10 @@ void
 mt_gate_batch_fresh(MtGateScope *scope, MtGate *gate)
 {
 	mt_gate_decide(gate,
-				   ask("SELECT string_agg(f.relid::regclass || CASE WHEN f.fresh IS NULL THEN ' was never pushed'"
+				   ask("SELECT string_agg(f.relation || CASE WHEN f.fresh IS NULL THEN ' was never pushed'"
 					   " ELSE format(' is as of %s, its max_age is %s', date_trunc('second', f.fresh_at), f.max_age) END, '; ')"
-					   " FROM migrate_tiers.freshness AS f WHERE f.migration = $1 AND f.fresh IS NOT TRUE",
-					   MT_ARGS(MT_INT4(scope->migration->id))),
+					   " FROM migrate_tiers.freshness AS f WHERE f.migration::text = $1 AND f.fresh IS NOT TRUE",
+					   MT_ARGS(MT_TEXT(scope->migration->name))),
 				   "every batch table is fresh on the target",
 				   "SELECT * FROM migrate_tiers.push_batch(relation) pushes a table now.");
 }
@@ -204,7 +204,7 @@ mt_gate_rehearsed(MtGateScope *scope, MtGate *gate)
 					   " THEN 'the way back from dual_write was not gone yet' END",
 					   MT_ARGS(MT_INT4(scope->migration->id))),
 				   "the way back from dual_write was gone before",
-				   "CALL migrate_tiers.revert('syncing'), then CALL migrate_tiers.rehearse('dual_write').");
+				   "CALL migrate_tiers.revert('syncing') goes it; then CALL migrate_tiers.advance('dual_write') again.");
 }
 
 /* ask returns the text that a query finds wrong, or NULL. */

@@ -47,7 +47,7 @@ mt_own_gate_add(const MtMigration *migration, MtPhase to, const char *name, cons
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a gate needs a name"),
-				 errhint("SELECT migrate_tiers.add_gate('dual_write', 'no_deploy', 'SELECT ...').")));
+				 errhint("Give it one: SELECT migrate_tiers.add_gate('dual_write', 'no_deploy', 'SELECT ...').")));
 	if (mt_gate_is_ours(to, name))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -216,7 +216,7 @@ mt_gate_confirm(const MtMigration *migration, const char *name, const char *note
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a confirmation needs a note"),
-				 errhint("SELECT migrate_tiers.confirm(%s, 'what was looked at, and by whom').", quote_literal_cstr(name))));
+				 errhint("Say what you know: SELECT migrate_tiers.confirm(%s, 'what was looked at, and by whom').", quote_literal_cstr(name))));
 	if (!is_by_hand(migration, name))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -24,6 +24,7 @@
 #include "catalog/option.h"
 #include "copy/copy.h"
 #include "endpoint/target.h"
+#include "phase/preflight.h"
 
 #define RETRY_MS 100
 
@@ -31,6 +32,33 @@ static void check_not_referred(const MtRelation *tagged, const char *name);
 static void keep_worker_out(const MtRelation *tagged);
 static void detach_when_free(const MtMigration *migration, const MtRelation *tagged);
 static void detach(void *arg);
+
+/* mt_retag_check_new finds out, with its tag stored, whether a table that preflight has not seen can be realtime. */
+void
+mt_retag_check_new(const MtMigration *migration, const char *name)
+{
+	StringInfoData detail;
+	ListCell   *cell;
+
+	initStringInfo(&detail);
+	foreach(cell, mt_preflight_failures(migration, NULL))
+	{
+		const MtPreflightRow *row = (const MtPreflightRow *) lfirst(cell);
+
+		/* Of several new tables one has to be the first; and others have rows on the target by now. */
+		if (strcmp(row->check_name, "tables_tagged") == 0 ||
+			(strcmp(row->check_name, "target_empty") == 0 && strcmp(row->object, name) != 0))
+			continue;
+		appendStringInfo(&detail, "%s%s%s%s: %s", detail.len ? "\n" : "", row->check_name, row->object ? " of " : "",
+						 row->object ? row->object : "", row->detail);
+	}
+	if (detail.len > 0)
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_GATE_FAILED),
+				 errmsg("table %s cannot join the migration now", name),
+				 errdetail_internal("%s", detail.data),
+				 errhint("Mend it, and tag the table again. SELECT * FROM migrate_tiers.preflight() has more to each check.")));
+}
 
 /* mt_retag_check refuses what cannot be done now. */
 void
@@ -43,7 +71,9 @@ mt_retag_check(const MtMigration *migration, const MtRelation *tagged, bool real
 				(errcode(MT_ERRCODE_WRONG_PHASE),
 				 errmsg("the tier of %s cannot change in phase %s", name, mt_phase_name(migration->phase)),
 				 errdetail("Between batch and realtime a table can change in phases planned and syncing."),
-				 errhint("Go back first: CALL migrate_tiers.revert('syncing').")));
+				 migration->phase == MT_FINISHED ?
+				 errhint("SELECT migrate_tiers.drop_migration() forgets the migration.") :
+				 errhint("Go back first: %s.", mt_phase_way_back(migration->phase, MT_SYNCING))));
 	if (realtime)
 	{
 		if (!mt_batch_bar(tagged->id))
@@ -147,14 +177,14 @@ detach(void *arg)
 
 /* mt_retag_enter_realtime has the sync worker empty, attach and copy the table. */
 void
-mt_retag_enter_realtime(const MtMigration *migration, const MtRelation *tagged)
+mt_retag_enter_realtime(const MtRelation *relation, const char *note)
 {
 	MtSpiScope	scope;
 
-	mt_relation_set_state(tagged->id, "recopy");
+	mt_relation_set_state(relation->id, "recopy");
 	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET note = 'it was a batch table' WHERE id = $1",
-				MT_ARGS(MT_INT4(tagged->id)));
-	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.policy WHERE relation = $1", MT_ARGS(MT_INT4(tagged->id)));
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET note = $2 WHERE id = $1",
+				MT_ARGS(MT_INT4(relation->id), MT_TEXT(note)));
+	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.policy WHERE relation = $1", MT_ARGS(MT_INT4(relation->id)));
 	mt_spi_end(&scope);
 }

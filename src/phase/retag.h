@@ -1,6 +1,7 @@
 /*
  * retag.h
- *	  A table that changes between batch and realtime while the migration is syncing.
+ *	  A table that changes between batch and realtime while the migration is
+ *	  syncing, or joins it then.
  */
 #ifndef MT_RETAG_H
 #define MT_RETAG_H
@@ -15,6 +16,9 @@ extern void mt_retag_check(const MtMigration *migration, const MtRelation *tagge
  * After it is stored, a batch table is given to the sync worker, which captures and copies it.
  */
 extern void mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged);
-extern void mt_retag_enter_realtime(const MtMigration *migration, const MtRelation *tagged);
+extern void mt_retag_enter_realtime(const MtRelation *relation, const char *note);
+
+/* Refuses a table that is new to the migration, after it is stored as realtime, where preflight finds something. */
+extern void mt_retag_check_new(const MtMigration *migration, const char *name);
 
 #endif							/* MT_RETAG_H */

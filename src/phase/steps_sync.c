@@ -187,7 +187,7 @@ mt_step_drop_queue(MtTransition *transition, MtRelation *relation)
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.migration SET mark = NULL, mark_time = NULL, floor = NULL, stopped = NULL,"
-				" stopped_at = NULL, copy_error = NULL, worker_pid = 0, worker_shared = 0 WHERE id = $1",
+				" stopped_at = NULL, copy_error = NULL, copy_error_at = NULL, worker_pid = 0, worker_shared = 0 WHERE id = $1",
 				MT_ARGS(MT_INT4(transition->migration->id)));
 	mt_spi_end(&scope);
 }

@@ -3,8 +3,8 @@
  *	  Sorts tables into tiers.
  *
  * In phase planned a tag is a note and nothing else, so everything may change.
- * Later the realtime tier is what capture, copy and sync stand on: it stays
- * as it is, and only tables that are not part of it may move.
+ * Later the realtime tier is what capture, copy and sync stand on: in syncing a
+ * table may join it (retag.h), and after that it stays as it is.
  */
 #include "phase/tag.h"
 
@@ -42,6 +42,7 @@ mt_tag_table(const MtMigration *migration, Oid relid, const char *tier, const ch
 	char	   *name;
 	bool		retagged;
 	bool		realtime;
+	bool		joins;
 
 	check_tier(tier);
 	candidate = mt_candidate_read(relid);
@@ -53,9 +54,10 @@ mt_tag_table(const MtMigration *migration, Oid relid, const char *tier, const ch
 	retagged = migration->phase != MT_PLANNED && tagged != NULL && strcmp(tagged->tier, tier) != 0 &&
 		strcmp(tagged->tier, "ignored") != 0 && strcmp(tier, "ignored") != 0;
 	realtime = strcmp(tier, "realtime") == 0;
+	joins = migration->phase == MT_SYNCING && realtime && (tagged == NULL || strcmp(tagged->tier, "ignored") == 0);
 	if (retagged)
 		mt_retag_check(migration, tagged, realtime);
-	else
+	else if (!joins)
 		check_phase(migration, mt_candidate_name(candidate), tagged ? tagged->tier : NULL, tier);
 
 	schema = tagged ? tagged->target_schema : candidate->schema;
@@ -73,8 +75,10 @@ mt_tag_table(const MtMigration *migration, Oid relid, const char *tier, const ch
 	if (retagged && !realtime)
 		mt_retag_leave_realtime(migration, tagged);
 	store_tag(migration, candidate, tier, schema, name, key);
-	if (retagged && realtime)
-		mt_retag_enter_realtime(migration, tagged);
+	if (joins)
+		mt_retag_check_new(migration, mt_candidate_name(candidate));
+	if (joins || (retagged && realtime))
+		mt_retag_enter_realtime(mt_relation_by_relid(relid), joins ? "it is new in the migration" : "it was a batch table");
 }
 
 /* mt_tag_schema gives a tier to the tables of a schema that have none and can have it. */
@@ -112,11 +116,9 @@ void
 mt_untag_table(const MtMigration *migration, Oid relid)
 {
 	MtRelation *tagged = mt_relation_by_relid(relid);
-	char	   *name = get_rel_name(relid);
+	char	   *name = mt_table_name(relid);
 	MtSpiScope	scope;
 
-	name = name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) :
-		psprintf("with OID %u", relid);
 	if (tagged == NULL || tagged->migration != migration->id)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -145,14 +147,19 @@ check_tier(const char *tier)
 static void
 check_phase(const MtMigration *migration, const char *name, const char *from, const char *to)
 {
-	if (migration->phase == MT_PLANNED)
+	bool		leaves = from != NULL && strcmp(from, "realtime") == 0;
+
+	if (migration->phase == MT_PLANNED || (!leaves && (to == NULL || strcmp(to, "realtime") != 0)))
 		return;
-	if ((from != NULL && strcmp(from, "realtime") == 0) || (to != NULL && strcmp(to, "realtime") == 0))
-		ereport(ERROR,
-				(errcode(MT_ERRCODE_WRONG_PHASE),
-				 errmsg("the tier of %s cannot change in phase %s", name, mt_phase_name(migration->phase)),
-				 errdetail("Realtime tables are added and taken out in phase planned."),
-				 errhint("Go back first: CALL migrate_tiers.revert('planned').")));
+	ereport(ERROR,
+			(errcode(MT_ERRCODE_WRONG_PHASE),
+			 errmsg("the tier of %s cannot change in phase %s", name, mt_phase_name(migration->phase)),
+			 errdetail("Realtime tables are taken out in phase planned, and added there or, one at a time, in syncing."),
+			 migration->phase == MT_FINISHED ?
+			 errhint("SELECT migrate_tiers.drop_migration() forgets the migration.") :
+			 migration->phase == MT_SYNCING && !leaves ?
+			 errhint("Tag one at a time: SELECT migrate_tiers.tag(..., 'realtime').") :
+			 errhint("Go back first: %s.", mt_phase_way_back(migration->phase, leaves ? MT_PLANNED : MT_SYNCING))));
 }
 
 static void

@@ -45,6 +45,7 @@ static void run_locked(MtMigration *migration, MtPhase to, bool advance, MemoryC
 static bool is_gated(const MtTransition *transition, bool advance);
 static void open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance);
 static ErrorData *run_steps(MtTransition *transition, const MtMove *move, bool forward);
+static void report_step(const MtStep *step, bool forward, int tables);
 static ErrorData *run_item(MtTransition *transition, const MtStep *step, MtRelation *relation, bool forward);
 static ErrorData *run_protected(MtTransition *transition, const char *name, MtRelation *relation,
 								MtAction	action, const char *outcome);
@@ -230,10 +231,23 @@ run_steps(MtTransition *transition, const MtMove *move, bool forward)
 					break;
 		if (error != NULL)
 			return error;
-		ereport(NOTICE, (errmsg("%s%s%s", forward ? "" : "undo ", step->name,
-								step->per_table ? psprintf(" (%d tables)", list_length(transition->relations)) : "")));
+		report_step(step, forward, list_length(transition->relations));
 	}
 	return NULL;
+}
+
+/* report_step tells a person that a step was done, or undone. */
+static void
+report_step(const MtStep *step, bool forward, int tables)
+{
+	if (step->per_table && forward)
+		ereport(NOTICE, (errmsg("%s (%d tables)", step->name, tables)));
+	else if (step->per_table)
+		ereport(NOTICE, (errmsg("undo %s (%d tables)", step->name, tables)));
+	else if (forward)
+		ereport(NOTICE, (errmsg_internal("%s", step->name)));
+	else
+		ereport(NOTICE, (errmsg("undo %s", step->name)));
 }
 
 /* run_item runs a step for one table, again and again while a lock is not to be had. */

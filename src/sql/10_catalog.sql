@@ -28,6 +28,7 @@ CREATE TABLE migrate_tiers.migration (
     stopped text,                                              -- why sending stopped, or null
     stopped_at timestamptz,
     copy_error text,                                           -- why a copy worker failed last, until one succeeds
+    copy_error_at timestamptz,                                 -- when the first of them failed
     created timestamptz NOT NULL DEFAULT now()
 );
 

@@ -194,8 +194,12 @@ CREATE FUNCTION migrate_tiers.preflight_worker_slots(m integer, source jsonb, ta
     SELECT 'max_worker_processes', 'warning',
            format('%s worker slots are needed, %s of %s are free', n.needed, n.free, n.total),
            'Lower the option copy_workers, or raise max_worker_processes at the next restart.'
-      FROM (SELECT 1 + (SELECT o.value::integer FROM migrate_tiers.options o
-                         WHERE o.name = 'copy_workers' AND o.migration = g.name) AS needed,
+      -- Of sync; of the copy, or of a verification after it and its readers; of the schedule of pushes, and a push.
+      FROM (SELECT 1 + (SELECT greatest(c.value::integer, 1 + least(v.value::integer, c.value::integer))
+                          FROM migrate_tiers.options c JOIN migrate_tiers.options v USING (migration)
+                         WHERE c.name = 'copy_workers' AND v.name = 'verify_workers' AND c.migration = g.name)
+                     + (SELECT CASE WHEN count(*) > 0 THEN 2 ELSE 0 END FROM migrate_tiers.relation r
+                         WHERE r.migration = m AND r.tier = 'batch') AS needed,
                    current_setting('max_worker_processes')::integer AS total,
                    current_setting('max_worker_processes')::integer
                    - (SELECT count(*) FROM pg_stat_activity a

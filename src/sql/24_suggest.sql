@@ -3,7 +3,7 @@
 -- A table is derived when it is defined so, when it cannot be captured, when its rows come and
 -- go in bulk, when one role fills it and others only read it, or when no row of it is ever looked
 -- for by itself; what realtime rows refer to is realtime whatever it looks like.
-CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid, migration integer)
+CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid)
     RETURNS TABLE (relation regclass, tier text, reason text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE candidate AS MATERIALIZED (
@@ -39,9 +39,7 @@ CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid, migration integer)
            AND pg_has_role(caller, c.relowner, 'USAGE')
            AND NOT EXISTS (SELECT FROM pg_depend d
                             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
-                              AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
-           AND NOT EXISTS (SELECT FROM migrate_tiers.relation r
-                            WHERE r.relation = c.oid AND r.migration <> suggest_tiers_to.migration)),
+                              AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')),
     edge AS MATERIALIZED (
         SELECT DISTINCT coalesce(pg_partition_root(k.conrelid), k.conrelid)::oid AS child,
                coalesce(pg_partition_root(k.confrelid), k.confrelid)::oid AS parent
@@ -72,6 +70,8 @@ CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid, migration integer)
     realtime (oid) AS (
         SELECT j.oid FROM judged j WHERE j.cannot IS NULL AND j.derived IS NULL
         UNION
+        SELECT t.relation FROM migrate_tiers.relation t WHERE t.tier = 'realtime'
+        UNION
         SELECT edge.parent FROM realtime JOIN edge ON edge.child = realtime.oid)
     SELECT j.oid::regclass,
            CASE WHEN j.cannot IS NULL AND j.oid IN (SELECT r.oid FROM realtime r) THEN 'realtime' ELSE 'batch' END,
@@ -87,13 +87,14 @@ CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid, migration integer)
            || CASE WHEN j.pages > 0 THEN format('; %s', pg_size_pretty(j.pages * current_setting('block_size')::bigint))
                    ELSE '' END
       FROM judged j
+     WHERE NOT EXISTS (SELECT FROM migrate_tiers.relation r WHERE r.relation = j.oid)
      ORDER BY 2 DESC, j.oid::regclass::text
 $$;
-REVOKE ALL ON FUNCTION migrate_tiers.suggest_tiers_to(oid, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION migrate_tiers.suggest_tiers_to(oid) FROM PUBLIC;
 
 CREATE FUNCTION migrate_tiers.suggest_tiers(migration name DEFAULT NULL)
     RETURNS TABLE (relation regclass, tier text, reason text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_suggest_tiers';
 COMMENT ON FUNCTION migrate_tiers.suggest_tiers(name) IS
-'proposes a tier for each table that you own, with the reason: what it is, its key, its foreign keys, how it was written and read since statistics began, who may write it, its size. With a migration, tables of others are left out. Changes nothing. Errors: 42704 no such migration, 42501 not its owner';
+'proposes a tier for each table that you own and that has none, with the reason: what it is, its key, its foreign keys, how it was written and read since statistics began, who may write it, its size. It is the same for every migration: a table is part of one at most. Changes nothing. Errors: 42704 no such migration, 42501 not its owner';
 

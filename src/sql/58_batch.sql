@@ -54,7 +54,7 @@ CREATE TABLE migrate_tiers.imprint (
 -- What was read until the direction turned is as fresh as that moment.
 CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
     SELECT f.*, f.fresh_at + f.max_age > pg_catalog.clock_timestamp() AS fresh
-      FROM (SELECT r.id AS relation, r.migration, r.relation AS relid, d.direction, p.every, p.mode,
+      FROM (SELECT m.name AS migration, r.relation::regclass AS relation, d.direction, p.every, p.mode,
                    coalesce(p.max_age, o.value::interval, '24h') AS max_age,
                    greatest(b.snapshot_time, t.turned) AS fresh_at,
                    EXISTS (SELECT FROM pg_catalog.pg_locks AS l
@@ -81,9 +81,8 @@ CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
              WHERE r.tier = 'batch' AND pg_catalog.pg_has_role(m.owner, 'MEMBER')) AS f;
 GRANT SELECT ON migrate_tiers.freshness TO PUBLIC;
 COMMENT ON VIEW migrate_tiers.freshness IS 'how fresh the receiver of each batch table is; for the other views and the gates';
-COMMENT ON COLUMN migrate_tiers.freshness.relation IS 'number of the table';
-COMMENT ON COLUMN migrate_tiers.freshness.migration IS 'number of the migration';
-COMMENT ON COLUMN migrate_tiers.freshness.relid IS 'table on the source';
+COMMENT ON COLUMN migrate_tiers.freshness.migration IS 'name of the migration';
+COMMENT ON COLUMN migrate_tiers.freshness.relation IS 'table on the source';
 COMMENT ON COLUMN migrate_tiers.freshness.direction IS 'way of pushes in this phase';
 COMMENT ON COLUMN migrate_tiers.freshness.every IS 'interval of batch_policy';
 COMMENT ON COLUMN migrate_tiers.freshness.mode IS 'mode of batch_policy, null: diff';

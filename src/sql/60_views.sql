@@ -27,7 +27,12 @@ CREATE VIEW migrate_tiers.status WITH (security_barrier) AS
                 WHEN EXISTS (SELECT FROM migrate_tiers.disarmed AS d WHERE d.migration = m.id)
                 THEN 'capture: the queue has reached queue_limit; tables in state recopy are not captured until they are copied again'
                 END AS stopped,
-           coalesce(m.stopped_at, m.reverse_stopped_at) AS stopped_at, m.paused
+           least(m.stopped_at, m.reverse_stopped_at, m.copy_error_at,
+                 (SELECT min(d.at) FROM migrate_tiers.disarmed AS d WHERE d.migration = m.id)) AS stopped_at,
+           m.paused,
+           CASE WHEN m.queue_limit > 0 AND s.queue_bytes > m.queue_limit AND (m.reversing OR m.phase NOT IN ('planned', 'syncing'))
+                THEN pg_catalog.format('queue: %s bytes, more than queue_limit; nothing is dropped in this phase', s.queue_bytes)
+                END AS alarm
       FROM migrate_tiers.migration AS m, migrate_tiers.sync_state(m.id) AS s
      WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
      ORDER BY m.name;
@@ -43,8 +48,9 @@ COMMENT ON COLUMN migrate_tiers.status.forward_pending IS 'changed keys in the q
 COMMENT ON COLUMN migrate_tiers.status.reverse_pending IS 'keys that the target has changed and the source could not take yet, as the worker saw it last; null where there is no reverse sync';
 COMMENT ON COLUMN migrate_tiers.status.queue_bytes IS 'size of the queue on disk in bytes, sent changes within queue_retention included';
 COMMENT ON COLUMN migrate_tiers.status.stopped IS 'null, or why sending, copying or capture stopped: SQLSTATE, message, detail; it is tried again by itself';
-COMMENT ON COLUMN migrate_tiers.status.stopped_at IS 'since when it is stopped';
+COMMENT ON COLUMN migrate_tiers.status.stopped_at IS 'since when it is stopped, or the first of several';
 COMMENT ON COLUMN migrate_tiers.status.paused IS 'whether pause was called';
+COMMENT ON COLUMN migrate_tiers.status.alarm IS 'null, or what is to be seen to although nothing is stopped: a queue above queue_limit where nothing may be dropped';
 
 CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
     SELECT m.name AS migration, r.relation::regclass AS relation,
@@ -52,7 +58,7 @@ CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
            CASE WHEN r.tier = 'batch'
                 THEN (SELECT CASE WHEN f.pushing THEN 'pushing' WHEN f.fresh IS NULL THEN 'waiting'
                                   WHEN f.fresh THEN 'fresh' ELSE 'stale' END
-                        FROM migrate_tiers.freshness AS f WHERE f.relation = r.id)
+                        FROM migrate_tiers.freshness AS f WHERE f.relation = r.relation)
                 WHEN d.disarmed THEN 'recopy'
                 WHEN r.state = 'syncing' AND m.stopped IS NOT NULL THEN 'stopped' ELSE r.state END AS state,
            c.rows AS copied_rows,
@@ -144,7 +150,7 @@ COMMENT ON COLUMN migrate_tiers.transitions.to_phase IS 'phase that was asked fo
 COMMENT ON COLUMN migrate_tiers.transitions.started IS 'when it began';
 COMMENT ON COLUMN migrate_tiers.transitions.finished IS 'when it ended; null: under way, or cut off';
 COMMENT ON COLUMN migrate_tiers.transitions.requested_by IS 'role that asked for it';
-COMMENT ON COLUMN migrate_tiers.transitions.outcome IS 'done, failed (and not undone) or undone';
+COMMENT ON COLUMN migrate_tiers.transitions.outcome IS 'done; undone: it failed, and all is as it was before; failed: it failed and could not be undone yet, so it stays open until advance or revert finishes or undoes it. null: under way, or cut off';
 COMMENT ON COLUMN migrate_tiers.transitions.steps IS 'what was done, in order: step, object, finished, outcome';
 COMMENT ON COLUMN migrate_tiers.transitions.gates IS 'gates as they stood: gate, passed, detail, hint';
 COMMENT ON COLUMN migrate_tiers.transitions.error IS 'why it was not done';

@@ -49,6 +49,8 @@ static void check_session(MtSync *sync, const MtFound *found);
 static void check_set_back(MtSync *sync, const MtFound *found);
 static void take_lock(MtSync *sync);
 static void check_floor(MtSync *sync);
+static const char *hint_of_set_back(const MtMigration *migration);
+static char *calls_to_copy_anew(const MtMigration *migration);
 static MtMark *begin_mark(const MtMigration *migration, const MtMark *stored);
 static void recopy_doubtful(MtSync *sync);
 static bool is_doubtful(MtSync *sync, const MtRelation *relation);
@@ -102,7 +104,7 @@ read_found(MtSync *sync, MtFound *found)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the target does not know migration \"%s\"", sync->migration->name),
 				 errdetail("It may have been restored to a time before the migration began."),
-				 errhint("Call migrate_tiers.revert('planned') and advance again.")));
+				 errhint("%s", hint_of_set_back(sync->migration))));
 	found->mark = rows->values[0][0] ? pstrdup(rows->values[0][0]) : NULL;
 	found->timeline = parse_timeline(rows->values[0][1]);
 	found->session = rows->values[0][2];
@@ -133,7 +135,8 @@ check_session(MtSync *sync, const MtFound *found)
 			 errmsg("the target was written by another server that is a copy of this one"),
 			 errdetail("Its last session is not one of this server's: both send to it in the name of migration \"%s\".",
 					   sync->migration->name),
-			 errhint("Look for a copy of the source database whose worker writes this target, too, and call migrate_tiers.pause() there. Then call migrate_tiers.revert('planned') here and advance again, to copy anew.")));
+			 errhint("Look for a copy of the source database whose worker writes this target, too, and call migrate_tiers.pause() there. Then copy anew from here: %s.",
+					 calls_to_copy_anew(sync->migration))));
 }
 
 /* check_set_back refuses a mark with ids that this server has not given out, though its log was never another one. */
@@ -150,7 +153,8 @@ check_set_back(MtSync *sync, const MtFound *found)
 			 errdetail("The mark there is %s, and the next transaction here is " UINT64_FORMAT
 					   ": this server is a copy of the source, or was set back to an earlier state of its files.",
 					   found->mark, next),
-			 errhint("If it is a copy, call migrate_tiers.pause() here. If it is the source itself, call migrate_tiers.revert('planned') and advance again, to copy anew.")));
+			 errhint("If it is a copy, call migrate_tiers.pause() here. If it is the source itself, copy anew: %s.",
+					 calls_to_copy_anew(sync->migration))));
 }
 
 /*
@@ -194,7 +198,25 @@ check_floor(MtSync *sync)
 				 errmsg("the target is in a state older than the queue reaches back"),
 				 errdetail("Its mark is %s, and the queue begins at %s.",
 						   sync->stored_mark ? sync->stored_mark : "missing", floor),
-				 errhint("Call migrate_tiers.revert('planned') and advance again, to copy anew; option queue_retention sets how long sent changes are kept.")));
+				 errhint("%s Option queue_retention sets how long sent changes are kept.",
+						 hint_of_set_back(sync->migration))));
+}
+
+/* hint_of_set_back says what can be done when the target lacks what the queue has not any more. */
+static const char *
+hint_of_set_back(const MtMigration *migration)
+{
+	if (migration->phase <= MT_SYNCING)
+		return psprintf("To copy anew: %s.", calls_to_copy_anew(migration));
+	return psprintf("Restore the target to a later time, if you can; or copy anew: %s. To give the target up:"
+					" SELECT migrate_tiers.set_option('forget_target', 'on'), then migrate_tiers.drop_migration().",
+					calls_to_copy_anew(migration));
+}
+
+static char *
+calls_to_copy_anew(const MtMigration *migration)
+{
+	return psprintf("%s, then CALL migrate_tiers.advance('syncing')", mt_phase_way_back(migration->phase, MT_PLANNED));
 }
 
 /*

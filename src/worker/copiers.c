@@ -114,7 +114,9 @@ mt_worker_note_copy_error(MtWorker *worker, const char *error)
 	mt_xact_begin();
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.migration SET copy_error = $2 WHERE id = $1 AND copy_error IS DISTINCT FROM $2",
+				"UPDATE migrate_tiers.migration SET copy_error = $2,"
+				" copy_error_at = CASE WHEN $2 IS NOT NULL THEN coalesce(copy_error_at, clock_timestamp()) END"
+				" WHERE id = $1 AND copy_error IS DISTINCT FROM $2",
 				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(error)));
 	mt_spi_end(&scope);
 	mt_xact_commit();

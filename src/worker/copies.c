@@ -50,7 +50,7 @@ typedef struct MtCopies
 static void try_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies);
 static void handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry);
 static void bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies);
-static void refuse_copy(const MtRelation *relation);
+static void refuse_copy(const MtMigration *migration, const MtRelation *relation);
 static void copy_again(MtWorker *worker, MtRelation *relation);
 static void plan(MtWorker *worker, MtRelation *relation);
 static void join_when_done(MtWorker *worker, MtRelation *relation, MtCopies *copies);
@@ -144,8 +144,9 @@ handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry)
 		char	   *text = mt_error_text(error);
 
 		ereport(LOG,
-				(errmsg("migration \"%s\": preparing a copy of %s failed, next attempt in %ld ms",
-						worker->migration->name, table, wait),
+				(errcode(error->sqlerrcode),
+				 errmsg("migration \"%s\": preparing a copy of %s failed, next attempt in %.1f s",
+						worker->migration->name, table, (double) wait / 1000),
 				 errdetail_internal("%s", text)));
 		mt_worker_note_copy_error(worker, psprintf("%s: %s", table, text));
 	}
@@ -160,7 +161,7 @@ bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 	{
 		copies->work = true;
 		if (worker->migration->reversing)
-			refuse_copy(relation);
+			refuse_copy(worker->migration, relation);
 		/* With no room in the queue it would be disarmed again at once. */
 		if (list_member_int(copies->disarmed, relation->id) && !mt_worker_has_room(worker))
 			return;
@@ -189,14 +190,14 @@ bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 
 /* refuse_copy keeps a table whose target has changes of its own from being emptied. */
 static void
-refuse_copy(const MtRelation *relation)
+refuse_copy(const MtMigration *migration, const MtRelation *relation)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table %s is to be copied again, but applications write the target",
 					quote_qualified_identifier(relation->schema, relation->name)),
 			 errdetail("A copy begins with an empty table."),
-			 errhint("Go back with migrate_tiers.revert as far as syncing; the copy then begins by itself.")));
+			 errhint("Go back: %s. The copy then begins by itself.", mt_phase_way_back(migration->phase, MT_SYNCING))));
 }
 
 /* copy_again takes a copy back and attaches the table anew, with a new S0. */

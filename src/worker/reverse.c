@@ -130,7 +130,8 @@ handle_error(MtWorker *worker, ErrorData *error)
 	wait = Min(wait, locked ? FIRST_BACKOFF_MS : LAST_BACKOFF_MS);
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("migration \"%s\": reverse sync stopped, next attempt in %ld ms", worker->migration->name, wait),
+			 errmsg("migration \"%s\": reverse sync stopped, next attempt in %.1f s", worker->migration->name,
+					(double) wait / 1000),
 			 errdetail_internal("%s", text)));
 	set_stopped(worker, text);
 	return wait;

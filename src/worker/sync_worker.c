@@ -233,8 +233,8 @@ handle_error(MtWorker *worker, ErrorData *error)
 	worker->retry = TimestampTzPlusMilliseconds(mt_clock_now(), wait);
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("migration \"%s\": forward sync stopped, next attempt in %ld s",
-					worker->migration ? worker->migration->name : "", wait / 1000),
+			 errmsg("migration \"%s\": forward sync stopped, next attempt in %.1f s",
+					worker->migration ? worker->migration->name : "", (double) wait / 1000),
 			 errdetail_internal("%s", text)));
 	set_stopped(worker, text);
 	return wait;

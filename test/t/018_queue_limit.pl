@@ -56,6 +56,8 @@ subtest 'while nobody sends' => sub {
 	$pair->source_sql('SELECT migrate_tiers.pause()');
 	ok(fill('other'), 'tables that change are disarmed');
 	like($pair->status('stopped'), qr/queue_limit/, 'status says so');
+	is($pair->source_sql(q{SELECT stopped_at > now() - interval '1 min' FROM migrate_tiers.status}), 't', 'and since when');
+	is($pair->status('alarm'), '', 'nothing is above the limit for ever');
 	like($pair->source_sql(q{SELECT note FROM migrate_tiers.tables WHERE relation = 'busy'::regclass}), qr/queue_limit/, 'and the table');
 	is(state_of('calm'), 'syncing', 'a table that does not change stays');
 	my $size = $pair->status('queue_bytes');

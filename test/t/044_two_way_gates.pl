@@ -43,6 +43,12 @@ is(gate('dual_write', 'running'), 'f: sending is paused', 'running: paused');
 sql_fails($source, q(CALL migrate_tiers.advance('dual_write')), 'MT001', qr/Gate running:.*resume\(\).*Gate forward_lag:/s, 'both are named, with the call to make');
 sql($source, q(SELECT migrate_tiers.resume(), migrate_tiers.set_option('max_lag', NULL)));
 gate_becomes('dual_write', 'running', qr/^t$/, 'running: goes on');
+# A table that was made after preflight.
+sql($source, 'CREATE TABLE late (id int PRIMARY KEY)');
+like(gate('dual_write', 'tables_tagged'), qr/^f: tables_tagged of public\.late: this table of schema public has no tier/, 'tables_tagged: a new table has none');
+sql_fails($source, q(CALL migrate_tiers.advance('dual_write')), 'MT001', qr/Gate tables_tagged: .*migrate_tiers\.tag\(/, 'advance names it, with what to do');
+sql($source, q(SELECT migrate_tiers.tag('late', 'ignored')));
+is(gate('dual_write', 'tables_tagged'), 't', 'tables_tagged: it has one');
 # A constraint that is checked at commit: for rows that are sent it would not be, so rows of the two sides could break it.
 is(gate('dual_write', 'deferrable'), 't', 'deferrable: nothing is');
 sql($target, 'ALTER TABLE item ADD CONSTRAINT once UNIQUE (name) DEFERRABLE INITIALLY DEFERRED');

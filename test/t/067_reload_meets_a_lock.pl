@@ -23,6 +23,12 @@ settle($pair);
 # A copy that is refused, since applications write the target: after each attempt the tables are read anew.
 $pair->source_sql("UPDATE migrate_tiers.relation SET state = 'recopy' WHERE relation = 'again'::regclass; SELECT migrate_tiers.set_option('max_lag', '1 h')");
 ok($pair->wait_until(source => "SELECT copy_error ~ 'is to be copied again' FROM migrate_tiers.migration"), 'a copy is refused');
+is($pair->source_sql("SELECT stopped ~ '^copy: ' AND stopped_at > now() - interval '2 min' FROM migrate_tiers.status"), 't', 'status says so, and since when');
+# Nothing is dropped of the queue meanwhile, whatever its limit.
+$pair->set_option('queue_limit', '8kB');
+like($pair->source_sql("SELECT alarm FROM migrate_tiers.status"), qr/^queue: \d+ bytes, more than queue_limit; nothing is dropped in this phase$/, 'a queue above its limit is told of');
+$pair->set_option('queue_limit', '0');
+is($pair->source_sql("SELECT alarm IS NULL FROM migrate_tiers.status"), 't', 'and nothing where it has none');
 
 my $log = -s $pair->source->logfile;
 my $worker = $pair->worker_pid;
@@ -43,5 +49,10 @@ is($pair->source_sql("SELECT string_agg(relation::regclass || ' ' || state, ', '
 	'again recopy, locked syncing, zlate syncing', 'no other table is to be copied again');
 is($pair->worker_pid, $worker, 'the worker is the same');
 unlike(slurp_file($pair->source->logfile, $log), qr/terminated by signal|not open/, 'and nobody fell');
+
+# A target that was set back further than the queue reaches: what can be done is told, with calls that this phase allows.
+$pair->source_sql(q{SELECT migrate_tiers.pause(); UPDATE migrate_tiers.migration SET floor = '99999999:99999999:'; SELECT migrate_tiers.resume()});
+ok($pair->wait_until(source => q{SELECT stopped ~ 'Restore the target to a later time.* CALL migrate_tiers.revert\(.syncing.\), then CALL migrate_tiers.revert\(.planned.\), then CALL migrate_tiers.advance\(.syncing.\)\.' FROM migrate_tiers.status}),
+	'it says which calls lead back');
 $pair->finish;
 done_testing();

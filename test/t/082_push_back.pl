@@ -74,7 +74,7 @@ sql($source, q{SELECT migrate_tiers.tag('summary', 'batch')});
 sql($source, q{DELETE FROM summary WHERE day % 1000 = 0});
 check_push('summary', 'forward', 'there and back');
 sql($source, 'CREATE TABLE child (id int PRIMARY KEY, account int REFERENCES account); CREATE TABLE other (id int PRIMARY KEY, item int REFERENCES item)');
-sql_fails($source, q{SELECT migrate_tiers.tag('child', 'realtime')}, 'MT003', qr/cannot change in phase syncing/, 'a table that was not tagged has to wait for planned');
+sql_fails($source, q{SELECT migrate_tiers.tag('child', 'realtime')}, 'MT001', qr/foreign_keys of public\.child: /, 'a new table that refers to a batch table cannot be realtime');
 
 # Reverse: the phase is what decides.
 sql($source, q{DELETE FROM fired; UPDATE migrate_tiers.migration SET phase = 'read_target'});

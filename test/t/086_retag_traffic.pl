@@ -37,6 +37,21 @@ sql($source, q{SELECT migrate_tiers.tag('tally', 'batch')});
 sql($source, q{SELECT migrate_tiers.push_batch('tally')});
 tables_equal($source, $target, 'tally', 'and batch at last');
 
+# A table that is made meanwhile joins the others; not where it would delete rows that the target has.
+sql($_, 'CREATE TABLE late (id int PRIMARY KEY, item int REFERENCES item)') for $source, $target;
+sql($source, 'INSERT INTO item VALUES (1); INSERT INTO late SELECT i, 1 FROM generate_series(1, 100) i');
+sql($target, 'SET session_replication_role = replica; INSERT INTO late VALUES (-1, 1)');
+sql_fails($source, q{SELECT migrate_tiers.tag('late', 'realtime')}, 'MT001', qr/cannot join.*target_empty of public\.late: /s, 'a new table with rows on the target is refused');
+is(sql($source, q{SELECT count(*) FROM migrate_tiers.tables WHERE relation = 'late'::regclass}), '0', 'and stays as it was');
+sql($target, 'DELETE FROM late');
+sql($source, q{SELECT migrate_tiers.tag('late', 'realtime')});
+sql($source, 'UPDATE late SET id = -id WHERE id % 2 = 0');
+wait_synced($source);
+tables_equal($source, $target, 'late', 'a new table is copied and in sync');
+sql($source, 'DELETE FROM late WHERE id < 0');
+wait_synced($source);
+tables_equal($source, $target, 'late', 'and follows');
+
 # While the target does not answer, nobody waits for the table; and it is batch when it does.
 sql($source, q{SELECT migrate_tiers.tag('tally', 'realtime')});
 wait_synced($source);
