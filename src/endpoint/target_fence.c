@@ -105,7 +105,7 @@ static const char *const check_function =
 	"END $f$;\n"
 	"REVOKE ALL ON FUNCTION migrate_tiers.check_write_%1$.8s() FROM PUBLIC;\n";
 
-/* The table and all its partitions, without a lock on any of them; whether it can be written past statement triggers. */
+/* The table and all its partitions, without a lock on any of them; and whether statement triggers can be passed by. */
 #define TREE \
 	"WITH RECURSIVE tree(oid) AS (SELECT pg_catalog.to_regclass($1)::oid" \
 	" UNION ALL SELECT i.inhrelid FROM tree t" \
