@@ -27,7 +27,8 @@ static Oid	locked_class = InvalidOid;
 	" worker_pid, worker_shared, mark, transition, reversing," \
 	" (SELECT r.mark FROM migrate_tiers.reverse_mark AS r WHERE r.migration = migration.id ORDER BY r.tick DESC LIMIT 1)," \
 	" (SELECT r.timeline FROM migrate_tiers.reverse_mark AS r WHERE r.migration = migration.id ORDER BY r.tick DESC LIMIT 1)," \
-	" floor" \
+	" floor," \
+	" encode(sha256(convert_to(token::text, 'SQL_ASCII')), 'hex')" \
 	" FROM migrate_tiers.migration "
 
 static const char *const phase_names[] = {
@@ -289,6 +290,7 @@ read_row(MtSpiScope *scope, uint64 row)
 	if (migration->reverse_mark != NULL)
 		migration->reverse_timeline = (uint32) mt_spi_int8(row, 20);
 	migration->floor = mt_spi_text(scope, row, 21);
+	migration->token_hash = mt_spi_text(scope, row, 22);
 	return migration;
 }
 

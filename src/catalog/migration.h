@@ -30,6 +30,7 @@ typedef struct MtMigration
 	char	   *name;
 	char	   *ident;			/* uuid: its name on the target */
 	char	   *token;			/* uuid: proves to the target's fence that a session is ours */
+	char	   *token_hash;		/* what of it may be read there */
 	Oid			owner;
 	Oid			server;
 	MtPhase		phase;

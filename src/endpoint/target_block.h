@@ -32,6 +32,14 @@ extern void mt_target_schema_drop(MtRemote *remote, const MtMigration *migration
 extern const char *const mt_target_fence_functions;
 extern const char *const mt_target_routines;
 
+/*
+ * The token that a session names, hashed: everyone may read the text of functions and conditions, and must not learn
+ * the token there.  It costs who names none next to nothing, since all of it is strict.
+ */
+#define MT_TARGET_SESSION \
+	"pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(" \
+	"pg_catalog.current_setting('migrate_tiers.session', true), 'SQL_ASCII')), 'hex')"
+
 /* What makes the function of a migration's fence. */
 extern char *mt_target_fence_function(const MtMigration *migration);
 

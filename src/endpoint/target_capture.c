@@ -206,10 +206,10 @@ mt_target_truncate_trigger(const MtMigration *migration, const MtRelation *relat
 	const char *trigger = mt_target_reverse_trigger(migration, relation, "truncate");
 
 	return psprintf("CREATE OR REPLACE TRIGGER %s BEFORE TRUNCATE ON %s FOR EACH STATEMENT "
-					"WHEN (pg_catalog.current_setting('migrate_tiers.session', true) IS DISTINCT FROM %s) "
+					"WHEN (" MT_TARGET_SESSION " IS DISTINCT FROM %s) "
 					"EXECUTE FUNCTION migrate_tiers.truncate_%.8s_%d();"
 					"ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s;",
-					trigger, table, quote_literal_cstr(migration->token), migration->ident, relation->id, table,
+					trigger, table, quote_literal_cstr(migration->token_hash), migration->ident, relation->id, table,
 					trigger);
 }
 

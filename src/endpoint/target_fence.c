@@ -24,10 +24,10 @@
  * every name and operator in it is qualified; who does not simply pass is
  * seen to by a second function.
  *
- * Our own sessions are known by the migration's token.  Creating a trigger
- * waits for the transactions that are writing the table.  A trigger's name
- * holds the migration and the table's number: it is found again on a
- * partition that was detached and on a table that was renamed.
+ * Our own sessions are known by the migration's token, of which others can only
+ * read a hash.  Creating a trigger waits for the transactions that are writing
+ * the table.  A trigger's name holds the migration and the table's number: it is
+ * found again on a partition that was detached and on a table that was renamed.
  */
 #include "endpoint/target_block.h"
 
@@ -91,11 +91,11 @@ const char *const mt_target_fence_functions =
 	"END $f$;\n"
 	"REVOKE ALL ON FUNCTION migrate_tiers.await_writers(integer) FROM PUBLIC;\n";
 
-/* Of a migration: its ident, the second key of its lock, its token. */
+/* Of a migration: its ident, the second key of its lock, the hash of its token. */
 static const char *const check_function =
 	"CREATE OR REPLACE FUNCTION migrate_tiers.check_write_%1$.8s() RETURNS trigger LANGUAGE plpgsql AS $f$\n"
 	"BEGIN\n"
-	"  IF pg_catalog.current_setting('migrate_tiers.session', true) OPERATOR(pg_catalog.=) %3$s\n"
+	"  IF " MT_TARGET_SESSION " OPERATOR(pg_catalog.=) %3$s\n"
 	"    OR pg_catalog.pg_sequence_last_value('migrate_tiers.fence_%1$.8s'::pg_catalog.regclass) OPERATOR(pg_catalog.=) " OPEN "\n"
 	"    AND pg_catalog.pg_try_advisory_xact_lock_shared(" LOCK_CLASS ", %2$s)\n"
 	"    AND pg_catalog.pg_sequence_last_value('migrate_tiers.fence_%1$.8s'::pg_catalog.regclass) OPERATOR(pg_catalog.=) " OPEN "\n"
@@ -125,7 +125,7 @@ static void raise_writers(MtRemote *remote, const MtMigration *migration);
 char *
 mt_target_fence_function(const MtMigration *migration)
 {
-	return psprintf(check_function, migration->ident, lock_key(migration), quote_literal_cstr(migration->token));
+	return psprintf(check_function, migration->ident, lock_key(migration), quote_literal_cstr(migration->token_hash));
 }
 
 /*
@@ -209,10 +209,10 @@ fence_table(MtRemote *remote, const MtMigration *migration, const char *trigger,
 	if (below)
 		appendStringInfo(&sql,
 						 "CREATE OR REPLACE TRIGGER %1$s_row AFTER INSERT OR UPDATE OR DELETE ON %2$s FOR EACH ROW "
-						 "WHEN (pg_catalog.current_setting('migrate_tiers.session', true) IS DISTINCT FROM %3$s) "
+						 "WHEN (" MT_TARGET_SESSION " IS DISTINCT FROM %3$s) "
 						 "EXECUTE FUNCTION migrate_tiers.check_write_%4$.8s();"
 						 "ALTER TABLE %2$s ENABLE ALWAYS TRIGGER %1$s_row;",
-						 trigger, table, quote_literal_cstr(migration->token), migration->ident);
+						 trigger, table, quote_literal_cstr(migration->token_hash), migration->ident);
 	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
 }
 

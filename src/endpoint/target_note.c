@@ -15,9 +15,11 @@
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
+#include "endpoint/target_block.h"
+
 /* What a trigger does not see to: our own sessions. */
 #define IF_OURS \
-	"  IF pg_catalog.current_setting('migrate_tiers.session', true) OPERATOR(pg_catalog.=) %3$s THEN RETURN NULL; END IF;\n"
+	"  IF " MT_TARGET_SESSION " OPERATOR(pg_catalog.=) %3$s THEN RETURN NULL; END IF;\n"
 
 /*
  * Notes the transaction, once.  The setting comes before the row, since constraints that are
@@ -33,7 +35,7 @@
 	"  RETURN NULL;\n" \
 	"END"
 
-/* Ident, table, token, columns of the queue, and those of the transition table; or of the old row and the new one. */
+/* Ident, table, hash of the token, columns of the queue, and of the transition table; or of the old and the new row. */
 static const char *const statement_body =
 	"DECLARE noted text;\n"
 	"BEGIN\n" IF_OURS
@@ -116,7 +118,7 @@ static char *
 key_note(const MtMigration *migration, const MtRelation *relation, const char *owner, const char *name,
 		 const char *body, const char *from)
 {
-	char	   *text = psprintf(body, migration->ident, relation->id, quote_literal_cstr(migration->token),
+	char	   *text = psprintf(body, migration->ident, relation->id, quote_literal_cstr(migration->token_hash),
 								mt_target_queue_columns(relation), mt_target_key_columns(relation, from),
 								mt_target_key_columns(relation, "NEW."));
 

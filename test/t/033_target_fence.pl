@@ -67,6 +67,11 @@ subtest 'closed from the start' => sub {
 	refused("SET ROLE clerk; $ways{insert}", 'as a role without rights on our schema');
 	refused("SELECT pg_advisory_xact_lock_shared(19796, $key)\\;$ways{insert}", 'with a lock as the fence takes it');
 	refused("SET migrate_tiers.session = 'x'; $ways{insert}", 'with a token that is not ours');
+	my @words = split /\n/, $pair->target_sql(q{SET ROLE clerk;
+		SELECT DISTINCT m[1] FROM (SELECT prosrc FROM pg_proc UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger) t(code),
+			regexp_matches(code, '''([0-9a-f-]{32,})''', 'g') m WHERE code LIKE '%migrate_tiers.session%'});
+	cmp_ok(scalar @words, '>=', 2, 'everyone can read the functions of the fence');
+	refused("SET ROLE clerk; SET migrate_tiers.session = '$_'; $ways{insert}", 'with what stands there') for @words;
 };
 
 subtest 'opened' => sub {
