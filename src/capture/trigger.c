@@ -31,6 +31,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "base/spi.h"
 #include "capture/attach.h"
 #include "capture/buffer.h"
 #include "capture/fence.h"
@@ -47,6 +48,7 @@ typedef struct MtCaptured
 	bool		valid;
 	int32		migration;
 	int32		relation;
+	bool		idle;			/* nothing is captured in this database, a restored copy of another */
 	bool		whole;			/* no partition of the captured table, but all of it */
 	bool		below;			/* can be written by way of a table above it, past its own statement triggers */
 	MtKeyDesc	key;
@@ -64,6 +66,7 @@ static const char *const pinned_settings[][2] = {
 };
 
 static HTAB *captured_tables = NULL;
+static Oid	migration_table = InvalidOid;	/* whose invalidation may be the end of idleness */
 static MtCaptured *recent[RECENT_TABLES];	/* by the OID, which is cheaper than the hash table */
 static StringInfoData key_bytes;
 
@@ -72,6 +75,7 @@ PGDLLEXPORT Datum mt_capture(PG_FUNCTION_ARGS);
 
 static void check_event(const TriggerData *data);
 static MtCaptured *get_captured(Relation relation, Trigger *trigger);
+static void check_idle(Relation relation, const Trigger *trigger);
 static void note_key(const MtCaptured *captured, TupleTableSlot *slot);
 static void note_truncate(const MtCaptured *captured, Relation relation);
 static bool has_hash_bound(Oid relid);
@@ -107,6 +111,8 @@ mt_capture(PG_FUNCTION_ARGS)
 	if (mt_capture_applying)
 		return PointerGetDatum(NULL);
 	captured = get_captured(data->tg_relation, data->tg_trigger);
+	if (captured->idle)
+		return PointerGetDatum(NULL);
 	if (captured->below && mt_buffer_fenced(captured->migration))
 		mt_fence_check(captured->migration, data->tg_relation);
 	if (TRIGGER_FIRED_BY_TRUNCATE(data->tg_event))
@@ -155,18 +161,17 @@ get_captured(Relation relation, Trigger *trigger)
 	if (captured == NULL || !captured->valid || captured->trigger != trigger->tgoid)
 	{
 		MtRelationKey tagged;
-		MtKeyDesc	key;
+		MtKeyDesc	key = {0};
 		bool		found;
+		bool		idle = !mt_relation_find_key(relid, &tagged);
 
-		/* Anyone may make a trigger with the function, as a partition of a captured table does. */
-		if (!mt_relation_find_key(relid, &tagged))
-			ereport(ERROR,
-					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-					 errmsg("trigger \"%s\" on table \"%s\" was not made by migrate_tiers",
-							trigger->tgname, RelationGetRelationName(relation))));
-		mt_key_describe(&key, RelationGetDescr(relation), tagged.nkeys, tagged.key_columns);
+		if (idle)
+			check_idle(relation, trigger);
+		else
+			mt_key_describe(&key, RelationGetDescr(relation), tagged.nkeys, tagged.key_columns);
 		captured = hash_search(captured_tables, &relid, HASH_ENTER, &found);
 		captured->trigger = trigger->tgoid;
+		captured->idle = idle;
 		captured->migration = tagged.migration;
 		captured->relation = tagged.id;
 		captured->whole = tagged.relid == relid;
@@ -176,6 +181,24 @@ get_captured(Relation relation, Trigger *trigger)
 	}
 	*slot = captured;
 	return captured;
+}
+
+/*
+ * check_idle lets a trigger do nothing where no migration captures anything: a dump that is taken while one does holds
+ * the triggers and no row of ours, and what is restored from it is to be written.  Else a trigger on a table that is
+ * not captured is nobody's work but a stranger's: anyone may make one with the function, as a partition's are made.
+ */
+static void
+check_idle(Relation relation, const Trigger *trigger)
+{
+	migration_table = mt_extension_table("migration");
+	if (mt_queue_exists())
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" on table \"%s\" was not made by migrate_tiers",
+						trigger->tgname, RelationGetRelationName(relation)),
+				 errdetail("No migration captures the table."),
+				 errhint("Drop the trigger.")));
 }
 
 static void
@@ -274,9 +297,10 @@ on_invalidation(Datum arg, Oid relid)
 		captured = hash_search(captured_tables, &relid, HASH_FIND, NULL);
 		if (captured != NULL)
 			captured->valid = false;
-		return;
+		if (relid != migration_table)
+			return;
 	}
 	hash_seq_init(&status, captured_tables);
 	while ((captured = hash_seq_search(&status)) != NULL)
-		captured->valid = false;
+		captured->valid = captured->valid && OidIsValid(relid) && !captured->idle;
 }

@@ -19,6 +19,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
@@ -154,6 +155,28 @@ mt_queue_load(int32 migration, MtQueue *queue)
 	if (found && (!may_drop || reversing))
 		queue->limit = 0;
 	queue->valid = found;
+	return found;
+}
+
+/* mt_queue_exists looks for a migration that has segments, past the snapshot of the transaction. */
+bool
+mt_queue_exists(void)
+{
+	Relation	relation = table_open(mt_extension_table("migration"), AccessShareLock);
+	AttrNumber	column = get_attnum(RelationGetRelid(relation), "queue");
+	SysScanDesc scan = systable_beginscan(relation, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	bool		found = false;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		queue = heap_getattr(tuple, column, RelationGetDescr(relation), &isnull);
+
+		found = !isnull && ARR_NDIM(DatumGetArrayTypeP(queue)) > 0;
+	}
+	systable_endscan(scan);
+	table_close(relation, AccessShareLock);
 	return found;
 }
 

@@ -2,13 +2,12 @@
  * queue.h
  *	  The queue: tables that hold which keys were changed by whom.
  *
- * A migration has three segments, migrate_tiers.queue_<id>_<n>.  One is written
- * for a retention period, then the next; each period's segment follows from the
- * clock alone, so writers agree without talking, and one that is late or has a
+ * A migration has three segments, migrate_tiers.queue_<id>_<n>.  One is written for a retention period, then the next;
+ * each period's segment follows from the clock alone, so writers agree without talking, and one that is late or has a
  * stale cache merely writes where it is also read: readers read all segments.
  *
- * A row is (top-level xid, time, application name, entries).  An entry is a
- * varint of relation id and kind, a varint of the length, and that many bytes.
+ * A row is (top-level xid, time, application name, entries).  An entry is a varint of relation id and kind, a varint
+ * of the length, and that many bytes.
  *
  * A row goes to the last page of its segment or to a new one, never to an
  * earlier page; the lock on the segment is held for the insertion only.  So
@@ -70,6 +69,8 @@ extern void mt_queue_drop(MtMigration *migration);
 /* Reads a migration's row whatever the transaction's snapshot; false if there is none. */
 extern bool mt_queue_load(int32 migration, MtQueue *queue);
 
+/* Whether any migration of this database has segments: only then something is captured. */
+extern bool mt_queue_exists(void);
 /* Inserts one row of entries in the name of the current (sub)transaction; true when it began a page. */
 extern bool mt_queue_insert(const MtQueue *queue, const char *entries, int length);
 

@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use MigrateTiers;
+use PostgreSQL::Test::Utils ();
 use Test::More;
 
 my ($source, $target) = pair();
@@ -154,6 +155,32 @@ for my $to ('read_target', 'target_only')
 	advance($source, $to);
 	is(query($target, 'SELECT phase FROM migrate_tiers.migration'), $to, 'the target is told again');
 }
+
+# A dump that is taken meanwhile holds the triggers, but no migration: what is restored from it is a database like any other.
+my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
+$_->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE template0') for $source, $target;
+PostgreSQL::Test::Utils::system_or_bail('pg_dump', '-f', $dump, $source->connstr('shop'));
+PostgreSQL::Test::Utils::system_or_bail('psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-o', '/dev/null', '-f', $dump, $source->connstr('copy'));
+is(query($source, q(SELECT count(*) > 5 FROM pg_trigger WHERE tgname LIKE 'migrate%'), dbname => 'copy'), 't', 'a restored database has the triggers');
+my $there = session($source, dbname => 'copy');
+$there->query_safe('INSERT INTO item VALUES (500, 1); UPDATE item SET id = 501 WHERE id = 500; DELETE FROM below;
+	INSERT INTO part VALUES (50); TRUNCATE part');
+is($there->query_safe('SELECT id FROM item WHERE id > 490'), '501', '... and is written all the same');
+# A migration of it is captured, also from a session that knew of none, and by triggers that were there.
+sql($target, 'CREATE TABLE item (id int PRIMARY KEY, name text)', dbname => 'copy');
+sql($source, q(ALTER SERVER new_db OPTIONS (SET dbname 'copy'); SELECT migrate_tiers.create_migration('again', 'new_db');
+	SELECT * FROM migrate_tiers.tag_schema('public', 'ignored'); SELECT migrate_tiers.tag('item', 'realtime')), dbname => 'copy');
+$there->query_safe('INSERT INTO item VALUES (502, 2); INSERT INTO part VALUES (51)');
+sql($source, q(CALL migrate_tiers.advance('syncing')), dbname => 'copy');
+$there->query_safe('INSERT INTO item VALUES (503, 3)');
+sql($source, 'SELECT migrate_tiers.wait_for_sync()', dbname => 'copy');
+is(query($target, q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM item WHERE id > 490), dbname => 'copy'), '501 502 503', 'a migration of it works');
+sql_fails($source, 'INSERT INTO part VALUES (52)', '39P01', qr/not made by.*HINT:\s+Drop the trigger/s, 'what is left on other tables is told of', dbname => 'copy');
+sql($source, q(CALL migrate_tiers.revert('planned'); SELECT migrate_tiers.drop_migration()), dbname => 'copy');
+$there->query_safe('INSERT INTO part VALUES (52)');
+$there->quit;
+sql($source, 'SET client_min_messages = warning; DROP EXTENSION migrate_tiers CASCADE', dbname => 'copy');
+is(query($source, q(SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'migrate%'), dbname => 'copy'), '0', 'without the extension nothing is left there');
 
 # What cannot be dropped, and how it can.
 sql_fails($source, 'SELECT migrate_tiers.drop_migration()', 'MT003', qr/advance\('finished'\).*forget_target/s, 'target_only is not dropped by the way');
