@@ -90,7 +90,7 @@ CREATE TABLE preflight.event_rest PARTITION OF preflight.event DEFAULT;
 
 -- Columns: missing on either side, generated on one, other types, collations and NOT NULL.
 ALTER TABLE preflight.parent DROP COLUMN mood, ADD extra int, ADD needed int NOT NULL, ADD filled int NOT NULL DEFAULT 1,
-    ALTER name TYPE varchar(20) COLLATE "POSIX", ALTER name DROP NOT NULL, ALTER p SET NOT NULL;
+    ALTER name TYPE varchar(20) COLLATE "POSIX", ALTER name DROP NOT NULL, ALTER p SET NOT NULL, ALTER id ADD GENERATED ALWAYS AS IDENTITY;
 ALTER TABLE preflight."Kind ""ö""" ALTER twice DROP EXPRESSION, DROP COLUMN parent, ADD parent int GENERATED ALWAYS AS (a) STORED;
 ALTER TYPE preflight.mood ADD VALUE 'so so' BEFORE 'happy';
 ALTER DOMAIN preflight.positive SET NOT NULL;
