@@ -2,9 +2,8 @@
  * stage.c
  *	  The stage of a push: see stage.h.
  *
- * Rows are applied in an order that suits every unique index: what the sender does
- * not have goes first.  Where a second one could refuse an UPDATE, since rows
- * exchange their values, rows that differ go, too, and come again.
+ * On this side it belongs to the owner of the pushed table, as whom ANALYZE and an index run the code of
+ * the types; and so its comment is no more than he says.
  */
 #include "batch/stage.h"
 
@@ -17,25 +16,13 @@
 #include "base/spi.h"
 #include "endpoint/statements.h"
 
-/* How rows of the stage are applied. */
-typedef struct MtApply
-{
-	MtPush	   *push;
-	MtStage    *stage;
-	bool		update;			/* else what differs is deleted and inserted */
-	char	   *match;			/* t and s have the same key */
-} MtApply;
-
-static int64 delete_absent(const MtApply *apply, const MtRange *range);
-static int64 change_different(const MtApply *apply, const MtRange *range);
-static int64 insert_missing(const MtApply *apply, const MtRange *range);
 static char *name_stage(const MtPush *push);
 static bool exists(MtPush *push, const char *table);
+static void give_to_owner(MtPush *push, const MtStage *stage);
 static void index_stage(MtPush *push, const MtStage *stage);
+static bool are_whole(const MtRows *bounds);
 static bool has_signature(MtPush *push, MtStage *stage);
 static char *describe_stage(const MtStage *stage, const MtRows *bounds);
-static bool can_update(MtPush *push);
-static char *key_match(const MtPush *push);
 static char *key_columns(const MtPush *push);
 
 /* mt_stage_find looks for the stage of a push that was cut off. */
@@ -58,11 +45,28 @@ mt_stage_find(MtPush *push)
 	if (!stage->reused)
 		return stage;
 	mt_side_begin(push->receiver);
+	give_to_owner(push, stage);
 	index_stage(push, stage);
 	mt_side_commit(push->receiver);
 	stage->bounds = mt_ranges_read_bounds(push, push->receiver,
 										  psprintf("obj_description(%s::regclass, 'pg_class')::jsonb", quote_literal_cstr(stage->table)));
+	if (!are_whole(stage->bounds))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("the comment of table %s is not as it was written", stage->table),
+				 errhint("Run DROP TABLE %s.", stage->table)));
 	return stage;
+}
+
+/* are_whole says whether no value of a bound is missing. */
+static bool
+are_whole(const MtRows *bounds)
+{
+	for (int row = 0; bounds != NULL && row < bounds->count; row++)
+		for (int i = 0; i < bounds->columns; i++)
+			if (bounds->values[row][i] == NULL)
+				return false;
+	return true;
 }
 
 static char *
@@ -134,11 +138,9 @@ mt_stage_create(MtPush *push, MtStage *stage, const MtRows *bounds)
 	appendStringInfo(&sql, "CREATE UNLOGGED TABLE %s AS SELECT %s FROM %s AS t WITH NO DATA; COMMENT ON TABLE %s IS %s",
 					 stage->table, mt_push_columns(push, "t."), push->to, stage->table,
 					 quote_literal_cstr(describe_stage(stage, bounds)));
-	if (push->receiver->remote == NULL)
-		appendStringInfo(&sql, "; GRANT ALL ON %s TO %s", stage->table,
-						 push->owner);
 	mt_side_begin(push->receiver);
 	mt_side_manage(push->receiver, sql.data);
+	give_to_owner(push, stage);
 	mt_side_commit(push->receiver);
 	stage->exists = true;
 }
@@ -194,6 +196,14 @@ mt_stage_has(MtPush *push, MtStage *stage, const MtRanges *ranges, int number)
 		strcmp(staged->values[0][2], range->sender_digest) == 0;
 }
 
+/* give_to_owner makes the stage the property of whom the table belongs to now. */
+static void
+give_to_owner(MtPush *push, const MtStage *stage)
+{
+	if (push->receiver->remote == NULL)
+		mt_side_manage(push->receiver, psprintf("ALTER TABLE %s OWNER TO %s", stage->table, push->owner));
+}
+
 /* index_stage makes the stage's index, unless a push that was cut off did. */
 static void
 index_stage(MtPush *push, const MtStage *stage)
@@ -220,7 +230,7 @@ mt_stage_compare(MtPush *push, MtStage *stage, MtRanges *ranges)
 	MemoryContext outer = CurrentMemoryContext;
 	MemoryContext step = AllocSetContextCreate(outer, "migrate_tiers ranges", ALLOCSET_DEFAULT_SIZES);
 	char	   *differ = mt_sql_differs(NULL, push->columns, "t.", "s.");
-	char	   *match = key_match(push);
+	char	   *match = mt_stage_key_match(push);
 	char	   *key = push->key->columns[0];
 
 	MemoryContextSwitchTo(step);
@@ -251,117 +261,6 @@ mt_stage_compare(MtPush *push, MtStage *stage, MtRanges *ranges)
 	MemoryContextDelete(step);
 }
 
-/* mt_stage_apply changes what differs. */
-void
-mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges)
-{
-	MtBatch    *batch = push->batch;
-	MtApply		apply = {push, stage, can_update(push), key_match(push)};
-	int64	   *rows = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(int64) * ranges->count, MCXT_ALLOC_HUGE);
-
-	/* A planner that takes tables which nobody has analyzed for small goes through one for each row of the other. */
-	mt_side_manage(push->receiver, "SET enable_nestloop = off");
-	/* All deletions come first, so that no other unique index is in the way. */
-	for (int i = 0; i < ranges->count; i++)
-	{
-		int64		gone = delete_absent(&apply, &ranges->ranges[i]);
-
-		batch->deleted += gone;
-		rows[i] = ranges->ranges[i].receiver_rows - gone;
-	}
-	for (int i = 0; i < ranges->count; i++)
-	{
-		int64		changed = change_different(&apply, &ranges->ranges[i]);
-
-		batch->updated += changed;
-		rows[i] -= apply.update ? 0 : changed;
-	}
-	/* What is left are rows of the sender's keys: where there are as many, none is missing. */
-	for (int i = 0; i < ranges->count; i++)
-		if (rows[i] != ranges->ranges[i].sender_rows)
-			batch->inserted += insert_missing(&apply, &ranges->ranges[i]);
-	mt_side_manage(push->receiver, "RESET enable_nestloop");
-	/* Rows that were deleted to be changed came again among those that were missing. */
-	if (!apply.update)
-		batch->inserted -= batch->updated;
-}
-
-/*
- * In each of these three the range is said of both tables: a planner that is told of one alone may read the
- * other from its beginning.
- */
-static int64
-delete_absent(const MtApply *apply, const MtRange *range)
-{
-	MtPush	   *push = apply->push;
-
-	if (!range->differs || range->receiver_rows == 0)
-		return 0;
-	return mt_side_execute(push->receiver,
-						   psprintf("DELETE FROM %s AS t WHERE %s AND NOT EXISTS (SELECT FROM %s AS s WHERE %s AND %s)",
-									push->to, mt_range_condition(push, range, "t."), apply->stage->table, apply->match,
-									mt_range_condition(push, range, "s.")));
-}
-
-static int64
-change_different(const MtApply *apply, const MtRange *range)
-{
-	MtPush	   *push = apply->push;
-	char	   *which;
-
-	if (!range->differs || range->receiver_rows == 0 || range->sender_rows == 0)
-		return 0;
-	which = psprintf("%s AS s WHERE %s AND %s AND %s AND (%s)", apply->stage->table,
-					 mt_range_condition(push, range, "s."), mt_range_condition(push, range, "t."), apply->match,
-					 mt_sql_differs(NULL, push->columns, "t.", "s."));
-	return mt_side_execute(push->receiver,
-						   apply->update ? psprintf("UPDATE %s AS t SET %s FROM %s", push->to, mt_sql_set_list(push->columns, "s."), which) :
-							   psprintf("DELETE FROM %s AS t USING %s", push->to, which));
-}
-
-static int64
-insert_missing(const MtApply *apply, const MtRange *range)
-{
-	MtPush	   *push = apply->push;
-
-	if (!range->differs || range->sender_rows == 0)
-		return 0;
-	return mt_side_execute(push->receiver,
-						   psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s AS s"
-									" WHERE %s AND NOT EXISTS (SELECT FROM %s AS t WHERE %s AND %s)",
-									push->into, mt_push_columns(push, ""), mt_push_columns(push, "s."),
-									apply->stage->table, mt_range_condition(push, range, "s."), push->to, apply->match,
-									mt_range_condition(push, range, "t.")));
-}
-
-/* can_update says whether no other unique index, and no column, could refuse an UPDATE. */
-static bool
-can_update(MtPush *push)
-{
-	MtRows	   *indexes;
-
-	for (int i = 0; i < push->columns->count; i++)
-		if (push->columns->columns[i].identity_always)
-			return false;
-	indexes = mt_side_query(push->receiver,
-							psprintf("SELECT count(*) <= 1 FROM pg_index WHERE indrelid = %s::regclass"
-									 " AND (indisunique OR indisexclusion)",
-									 quote_literal_cstr(push->into)));
-	return mt_sql_set_list(push->columns, "s.")[0] != '\0' && indexes->values[0][0][0] == 't';
-}
-
-static char *
-key_match(const MtPush *push)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (int i = 0; i < push->key->count; i++)
-		appendStringInfo(&text, "%st.%s %s s.%s", i ? " AND " : "", push->key->columns[i], push->key->operators[i],
-						 push->key->columns[i]);
-	return text.data;
-}
-
 static char *
 key_columns(const MtPush *push)
 {
@@ -370,5 +269,18 @@ key_columns(const MtPush *push)
 	initStringInfo(&text);
 	for (int i = 0; i < push->key->count; i++)
 		appendStringInfo(&text, "%s%s", i ? ", " : "", push->key->columns[i]);
+	return text.data;
+}
+
+/* mt_stage_key_match writes the condition that rows t and s have the same key. */
+char *
+mt_stage_key_match(const MtPush *push)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < push->key->count; i++)
+		appendStringInfo(&text, "%st.%s %s s.%s", i ? " AND " : "", push->key->columns[i], push->key->operators[i],
+						 push->key->columns[i]);
 	return text.data;
 }

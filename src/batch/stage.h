@@ -48,4 +48,7 @@ extern void mt_stage_compare(MtPush *push, MtStage *stage, MtRanges *ranges);
 /* Makes the receiver's rows of the ranges that differ those of the stage; in the transaction that is open. */
 extern void mt_stage_apply(MtPush *push, MtStage *stage, const MtRanges *ranges);
 
+/* The condition that a row t of the table and a row s of the stage have the same key. */
+extern char *mt_stage_key_match(const MtPush *push);
+
 #endif							/* MT_STAGE_H */

@@ -30,6 +30,10 @@ CREATE CAST (mood AS text) WITH FUNCTION name_of(mood);
 CREATE TABLE item (id int PRIMARY KEY, v text);
 CREATE TABLE mood_key (m mood PRIMARY KEY, v text);
 CREATE TABLE mood_sum (m mood PRIMARY KEY, n int);
+CREATE FUNCTION apart(a float8, b float8) RETURNS float8 LANGUAGE plpgsql IMMUTABLE SET search_path = public AS
+$$ BEGIN PERFORM grab('subtype_diff'); RETURN a - b; END $$;
+CREATE TYPE span AS RANGE (subtype = float8, subtype_diff = apart);
+CREATE TABLE span_sum (id int PRIMARY KEY, s span);
 SQL
 $pair->both_sql($schema);
 # Only on the source: what fires there for our own writes.
@@ -47,10 +51,11 @@ ALTER TABLE item ENABLE ALWAYS TRIGGER spy;
 INSERT INTO item SELECT i, 'old' FROM generate_series(1, 5000) i;
 INSERT INTO mood_key VALUES ('high', 'a'), ('low', 'b');
 INSERT INTO mood_sum VALUES ('high', 1), ('low', 2);
+INSERT INTO span_sum SELECT i, span(i, i + 1) FROM generate_series(1, 100) i;
 SQL
 $pair->declare;
-$pair->source_sql(q{SELECT migrate_tiers.untag('mood_sum')});
-$pair->source_sql(q{SELECT migrate_tiers.tag('ran', 'ignored'), migrate_tiers.tag('mood_sum', 'batch')});
+$pair->source_sql(q{SELECT migrate_tiers.untag('mood_sum'), migrate_tiers.untag('span_sum')});
+$pair->source_sql(q{SELECT migrate_tiers.tag('ran', 'ignored'), migrate_tiers.tag('mood_sum', 'batch'), migrate_tiers.tag('span_sum', 'batch')});
 $pair->advance;
 $pair->sync;
 nobody_rose('the copy');
@@ -80,6 +85,16 @@ $pair->source_sql('TRUNCATE ran');
 $pair->source_sql(q{SELECT migrate_tiers.resolve_conflict(id, CASE winner WHEN 'source' THEN 'target' ELSE 'source' END) FROM migrate_tiers.conflicts});
 is(roles(), 'app', 'and what settles it');
 nobody_rose('resolve_conflict');
+
+# A push back: what it stages here is analyzed.
+$pair->source_sql(q{SELECT migrate_tiers.push_batch(t) FROM unnest('{mood_sum,span_sum}'::regclass[]) t});
+ready($pair, 'read_target');
+$pair->advance('read_target');
+$pair->target_sql(q{UPDATE span_sum SET s = span(id, id + 2)});
+my $log = -s $pair->source->logfile;
+is($pair->source_sql(q{SELECT direction, updated FROM migrate_tiers.push_batch('span_sum')}), 'reverse|100', 'a push back');
+like(slurp_file($pair->source->logfile, $log), qr/in a subtype_diff as app/, 'runs the code of a type as the table\'s owner');
+nobody_rose('a push back');
 
 $pair->finish;
 done_testing();

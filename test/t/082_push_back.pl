@@ -21,6 +21,8 @@ CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO p
 CREATE TRIGGER fire AFTER INSERT OR UPDATE OR DELETE ON summary FOR EACH STATEMENT EXECUTE FUNCTION fire();
 SQL
 }
+sql($source, 'CREATE TABLE numbered (id serial PRIMARY KEY, v int)');
+sql($target, 'CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int)');
 sql($source, 'CREATE MATERIALIZED VIEW totals AS SELECT day % 10 AS d, sum(total) AS total FROM summary GROUP BY 1; CREATE UNIQUE INDEX ON totals (d)');
 sql($target, 'CREATE TABLE totals (d int PRIMARY KEY, total numeric)');
 sql($_, 'CREATE MATERIALIZED VIEW counts AS SELECT v % 10 AS d, count(*) AS n FROM keyed GROUP BY 1; CREATE UNIQUE INDEX ON counts (d)') for $source, $target;
@@ -28,7 +30,7 @@ migration($source, 'item', 'account');
 # Views of somebody whose rights are fewer than those of the migration's owner.
 sql($source, 'CREATE ROLE analyst; GRANT USAGE ON SCHEMA public TO analyst; GRANT SELECT ON summary, keyed TO analyst');
 sql($source, "ALTER MATERIALIZED VIEW $_ OWNER TO analyst") for qw(totals counts);
-sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(summary heap journal totals keyed counts);
+sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(summary heap journal totals keyed counts numbered);
 sql($source, q{SELECT migrate_tiers.tag('fired', 'ignored')});
 sql($source, q{SELECT migrate_tiers.batch_policy('heap', mode => 'replace'), migrate_tiers.batch_policy('keyed', mode => 'replace'), migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq')});
 sql($source, q{INSERT INTO account SELECT i, i FROM generate_series(1, 1000) i});
@@ -46,6 +48,11 @@ INSERT INTO keyed SELECT i, i / 10.0, 'x' FROM generate_series(1, 2000) i;
 REFRESH MATERIALIZED VIEW counts;
 SQL
 check_push($_, 'forward', "forward: $_") for qw(summary heap journal totals keyed counts);
+sql($source, q{INSERT INTO numbered (v) SELECT generate_series(1, 100)});
+check_push('numbered', 'forward', 'forward: numbers that the target gives itself');
+sql($source, 'UPDATE numbered SET v = -v WHERE id <= 10');
+check_push('numbered', 'forward', 'forward: and rows of such numbers that have changed');
+is(counts(), '0|10|0', 'which are counted as that');
 sql($source, 'UPDATE keyed SET v = -v, note = NULL WHERE id <= 20; DELETE FROM keyed WHERE id = 30; INSERT INTO keyed VALUES (-1)');
 check_push('keyed', 'forward', 'forward: most rows of keyed are right already');
 is(counts(), '1|20|1', 'only the others are written');
