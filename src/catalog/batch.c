@@ -12,6 +12,11 @@
 
 #define PUSH_LOCK 1				/* objsubid; the view freshness looks for it */
 
+/* When the migration of table $1 left phase planned: what was pushed before is gone from the target. */
+#define CYCLE_BEGAN \
+	"(SELECT max(x.started) FROM migrate_tiers.transition AS x JOIN migrate_tiers.relation AS y ON y.migration = x.migration" \
+	" WHERE y.id = $1 AND x.from_phase = 'planned')"
+
 static void set_tag(LOCKTAG *tag, int32 relation);
 
 /* mt_policy_read reads how a table is to be pushed. */
@@ -102,11 +107,14 @@ mt_batch_due(int32 migration)
 						   "SELECT r.id FROM migrate_tiers.policy AS p JOIN migrate_tiers.relation AS r ON r.id = p.relation"
 						   " JOIN migrate_tiers.freshness AS f ON f.relation = r.relation"
 						   " JOIN migrate_tiers.migration AS m ON m.id = r.migration"
+						   " CROSS JOIN LATERAL (SELECT max(x.started) AS began FROM migrate_tiers.transition AS x"
+						   "  WHERE x.migration = m.id AND x.from_phase = 'planned') AS c"
 						   " CROSS JOIN LATERAL (SELECT max(b.started) AS last, max(b.started) FILTER (WHERE b.error IS NULL) AS good"
 						   "  FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.direction = f.direction"
-						   "  AND b.finished IS NOT NULL) AS t"
+						   "  AND b.started > c.began AND b.finished IS NOT NULL) AS t"
 						   " CROSS JOIN LATERAL (SELECT count(*) AS failures FROM migrate_tiers.batch AS b"
-						   "  WHERE b.relation = r.id AND b.started > coalesce(t.good, '-infinity') AND b.error IS NOT NULL) AS u"
+						   "  WHERE b.relation = r.id AND b.direction = f.direction AND b.started > coalesce(t.good, c.began)"
+						   "  AND b.error IS NOT NULL) AS u"
 						   " CROSS JOIN LATERAL (SELECT CASE WHEN u.failures = 0 THEN t.last + p.every"
 						   "  ELSE t.last + least(p.every, interval '5 s' * 2 ^ least(u.failures - 1, 8)) END AS due) AS d"
 						   " WHERE r.migration = $1 AND r.tier = 'batch' AND p.every IS NOT NULL AND NOT f.pushing AND NOT m.paused"
@@ -118,7 +126,7 @@ mt_batch_due(int32 migration)
 	return relation;
 }
 
-/* mt_batch_was_pushed looks for a push forward that was applied, or of which that is not known. */
+/* mt_batch_was_pushed looks for a push forward since phase planned that was applied, or of which that is not known. */
 bool
 mt_batch_was_pushed(int32 relation)
 {
@@ -127,14 +135,14 @@ mt_batch_was_pushed(int32 relation)
 
 	mt_spi_begin(&scope);
 	pushed = mt_spi_exec(SPI_OK_SELECT,
-						 "SELECT FROM migrate_tiers.batch WHERE relation = $1 AND direction = 'forward'"
+						 "SELECT FROM migrate_tiers.batch WHERE relation = $1 AND direction = 'forward' AND started > " CYCLE_BEGAN
 						 " AND (finished IS NULL OR error IS NULL OR error LIKE '57P01: the push was cut off%') LIMIT 1",
 						 MT_ARGS(MT_INT4(relation))) > 0;
 	mt_spi_end(&scope);
 	return pushed;
 }
 
-/* mt_batch_record reads what the receiver should have. */
+/* mt_batch_record reads what the receiver should have; a push takes its number before its turn, so that is no order. */
 MtBatchRecord *
 mt_batch_record(int32 relation)
 {
@@ -150,12 +158,14 @@ mt_batch_record(int32 relation)
 					   " WHEN u.id IS NOT NULL THEN format('whether the push of %s, which was cut off, was applied is not known', u.started)"
 					   " WHEN g.id IS NULL THEN 'no push of it was applied'"
 					   " WHEN g.mode = 'refresh' THEN 'in mode refresh the receiver computes its rows itself' END"
-					   " FROM (VALUES ($1)) AS r(id) LEFT JOIN LATERAL"
-					   " (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id ORDER BY b.id DESC LIMIT 1) AS n ON true"
-					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id"
-					   "  AND b.finished IS NOT NULL AND b.error IS NULL ORDER BY b.id DESC LIMIT 1) AS g ON true"
-					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id"
-					   "  AND b.error LIKE '57P01: the push was cut off%' AND b.id > coalesce(g.id, 0) LIMIT 1) AS u ON true",
+					   " FROM (SELECT $1 AS id, " CYCLE_BEGAN " AS began) AS r LEFT JOIN LATERAL"
+					   " (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.started > r.began"
+					   "  ORDER BY b.started DESC, b.id DESC LIMIT 1) AS n ON true"
+					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.started > r.began"
+					   "  AND b.finished IS NOT NULL AND b.error IS NULL ORDER BY b.started DESC, b.id DESC LIMIT 1) AS g ON true"
+					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.started > r.began"
+					   "  AND b.error LIKE '57P01: the push was cut off%'"
+					   "  AND (g.id IS NULL OR (b.started, b.id) > (g.started, g.id)) LIMIT 1) AS u ON true",
 					   MT_ARGS(MT_INT4(relation)));
 	record->id = mt_spi_int8(0, 1);
 	record->why = mt_spi_text(&scope, 0, 7);
@@ -171,9 +181,9 @@ mt_batch_record(int32 relation)
 	return record;
 }
 
-/* mt_batch_begin adds the row of a push. */
+/* mt_batch_cut_off ends the rows of pushes that nobody can end any more. */
 void
-mt_batch_begin(const MtBatch *batch)
+mt_batch_cut_off(int32 relation)
 {
 	MtSpiScope	scope;
 
@@ -182,7 +192,18 @@ mt_batch_begin(const MtBatch *batch)
 				"UPDATE migrate_tiers.batch SET finished = clock_timestamp(),"
 				" error = '57P01: the push was cut off; whether it was applied is not known'"
 				" WHERE relation = $1 AND finished IS NULL",
-				MT_ARGS(MT_INT4(batch->relation)));
+				MT_ARGS(MT_INT4(relation)));
+	mt_spi_end(&scope);
+}
+
+/* mt_batch_begin adds the row of a push. */
+void
+mt_batch_begin(const MtBatch *batch)
+{
+	MtSpiScope	scope;
+
+	mt_batch_cut_off(batch->relation);
+	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_INSERT,
 				"INSERT INTO migrate_tiers.batch (id, relation, direction, mode, scheduled)"
 				" OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5)",

@@ -41,6 +41,8 @@ typedef struct MtBatch
 	char	   *digest;			/* of the sender's rows, or NULL: not kept; and of which expression */
 	const char *shape;
 	char	   *note;			/* or NULL */
+	bool		maybe_applied;	/* the receiver was asked to commit */
+	bool		applied;		/* and has said that it did */
 } MtBatch;
 
 /* The policy of a table, or what holds where there is none. */
@@ -75,6 +77,9 @@ typedef struct MtBatchRecord
 } MtBatchRecord;
 
 extern MtBatchRecord *mt_batch_record(int32 relation);
+
+/* Notes of a table that is locked that its pushes were cut off which have not ended. */
+extern void mt_batch_cut_off(int32 relation);
 
 /* Notes that a push begins, and that those before it were cut off that did not end. */
 extern void mt_batch_begin(const MtBatch *batch);

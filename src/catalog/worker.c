@@ -34,7 +34,8 @@ static void set_tag(LOCKTAG *tag, int32 migration, int slot);
 static void set_life_tag(LOCKTAG *tag, int32 migration);
 static bool take_all(int32 migration);
 static bool take(int32 migration, int first, int count);
-static List *worker_pids(int32 migration, int slot);
+static void end(List *pids);
+static List *worker_pids(int32 migration, int first, int last);
 
 /* mt_worker_lock takes the lock of a worker for the session; the sync worker takes one more, for whoever asks. */
 bool
@@ -153,7 +154,7 @@ mt_worker_call(int32 migration, int pid, TimestampTz *launched)
 int
 mt_worker_pid(int32 migration, int slot)
 {
-	List	   *pids = worker_pids(migration, slot);
+	List	   *pids = worker_pids(migration, slot, slot);
 
 	return pids == NIL ? 0 : linitial_int(pids);
 }
@@ -164,16 +165,28 @@ mt_worker_stop(int32 migration)
 {
 	List	   *pids;
 
-	while ((pids = worker_pids(migration, 0)) != NIL)
-	{
-		ListCell   *cell;
+	while ((pids = worker_pids(migration, MT_WORKER_SYNC, MT_WORKER_LAST)) != NIL)
+		end(pids);
+}
 
-		foreach(cell, pids)
-			kill(lfirst_int(cell), SIGTERM);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
+/* mt_worker_end_pushes ends the batch workers of a migration that run now. */
+void
+mt_worker_end_pushes(int32 migration)
+{
+	end(worker_pids(migration, MT_WORKER_BATCH, MT_WORKER_LAST));
+}
+
+/* end asks processes to end, and gives them a moment to do so. */
+static void
+end(List *pids)
+{
+	ListCell   *cell;
+
+	foreach(cell, pids)
+		kill(lfirst_int(cell), SIGTERM);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
 }
 
 /* mt_worker_bar ends every worker and takes the lock of each, for the transaction. */
@@ -287,9 +300,9 @@ take(int32 migration, int first, int count)
 	return true;
 }
 
-/* worker_pids lists who else holds a worker's lock; slot 0 stands for all slots. */
+/* worker_pids lists who else holds the lock of a worker, from one slot to another. */
 static List *
-worker_pids(int32 migration, int slot)
+worker_pids(int32 migration, int first, int last)
 {
 	MtSpiScope	scope;
 	List	   *pids = NIL;
@@ -300,8 +313,8 @@ worker_pids(int32 migration, int slot)
 						"SELECT pid FROM pg_locks WHERE locktype = 'object' AND granted AND pid <> pg_backend_pid()"
 						" AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 						" AND classid = 'migrate_tiers.migration'::regclass AND objid = $1::text::oid"
-						" AND CASE $2 WHEN 0 THEN objsubid >= 2 ELSE objsubid = $2 END",
-						MT_ARGS(MT_TEXT(psprintf("%d", migration)), MT_INT4(slot)));
+						" AND objsubid BETWEEN $2 AND $3",
+						MT_ARGS(MT_TEXT(psprintf("%d", migration)), MT_INT4(first), MT_INT4(last)));
 	for (uint64 row = 0; row < count; row++)
 	{
 		MemoryContext inner = MemoryContextSwitchTo(scope.caller);

@@ -48,6 +48,7 @@ typedef struct MtPushOrder
 
 /* Pushes that can be under way at once in one migration, and the schedule. */
 #define MT_MAX_BATCH_WORKERS 16
+#define MT_WORKER_LAST		 (MT_WORKER_BATCH + MT_MAX_BATCH_WORKERS - 1)
 
 /* Takes the lock of a worker for the session; false when somebody has it. */
 extern bool mt_worker_lock(int32 migration, int slot);
@@ -76,7 +77,10 @@ extern int	mt_worker_pid(int32 migration, int slot);
 /* Ends every worker of a migration and returns when the last is gone. */
 extern void mt_worker_stop(int32 migration);
 
-/* The same, and until the end of the transaction none that somebody starts gets to work. */
+/* Ends those that push now, and waits a moment: who wants them gone looks again. */
+extern void mt_worker_end_pushes(int32 migration);
+
+/* Ends every worker, and until the end of the transaction none that somebody starts gets to work. */
 extern void mt_worker_bar(int32 migration);
 
 /* Starts the sync worker unless it runs, and returns whether one was started. */

@@ -22,6 +22,7 @@ typedef struct MtTransition
 	bool		target_lost;	/* the target could not be told of a way back: it is not gone forward again */
 	MtRemote   *remote;			/* opened by the first step that needs it */
 	List	   *relations;		/* MtRelation, the realtime tables */
+	List	   *barred;			/* ids of batch tables that nobody pushes until the transition has ended */
 	MemoryContext context;
 } MtTransition;
 

@@ -15,6 +15,7 @@
 
 #include "base/errors.h"
 #include "base/spi.h"
+#include "catalog/batch.h"
 #include "catalog/disarmed.h"
 #include "catalog/reverse.h"
 #include "catalog/worker.h"
@@ -43,6 +44,8 @@ static char *describe_carry(const MtMigration *migration, const MtRelation *rela
 static void open_target(MtTransition *transition, MtRelation *relation);
 static void close_target(MtTransition *transition, MtRelation *relation);
 static char *describe_open(const MtMigration *migration, const MtRelation *relation, bool inverse);
+static void bar_pushes(MtTransition *transition, MtRelation *relation);
+static char *describe_bar(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void publish_read_target(MtTransition *transition, MtRelation *relation);
 static void publish_dual_write(MtTransition *transition, MtRelation *relation);
 static char *describe_publish(const MtMigration *migration, const MtRelation *relation, bool inverse);
@@ -63,8 +66,11 @@ const MtStep mt_steps_dual[] = {
 };
 const int	mt_steps_dual_count = lengthof(mt_steps_dual);
 
+/* Pushes go the other way from here on: those under way have to end before anybody is told, whichever way it goes. */
 const MtStep mt_steps_read[] = {
+	{"bar_pushes", false, "source", bar_pushes, NULL, describe_bar},
 	{"publish_phase", false, "target", publish_read_target, publish_dual_write, describe_publish},
+	{"bar_pushes", false, "source", NULL, bar_pushes, describe_bar},
 };
 const int	mt_steps_read_count = lengthof(mt_steps_read);
 
@@ -229,6 +235,35 @@ describe_open(const MtMigration *migration, const MtRelation *relation, bool inv
 		"publish the phase; setval('migrate_tiers.fence_%.8s', 1): writes are refused; wait for those under way" :
 		"setval('migrate_tiers.fence_%.8s', 2): writes are let through; publish the phase",
 					migration->ident);
+}
+
+/*
+ * bar_pushes ends pushes under way, and lets none begin until the transition has ended.
+ *
+ * One that goes on would bring rows over those that the side that is read from here on has computed since.
+ */
+static void
+bar_pushes(MtTransition *transition, MtRelation *relation)
+{
+	ListCell   *cell;
+
+	foreach(cell, mt_relation_list(transition->migration->id, "batch"))
+	{
+		int32		table = ((MtRelation *) lfirst(cell))->id;
+
+		while (!list_member_int(transition->barred, table))
+			if (mt_batch_lock(table))
+				transition->barred = lappend_int(transition->barred, table);
+			else
+				mt_worker_end_pushes(transition->migration->id);
+		mt_batch_cut_off(table);
+	}
+}
+
+static char *
+describe_bar(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return pstrdup("end the pushes that are under way; the next ones go the other way");
 }
 
 static void

@@ -29,6 +29,7 @@
 #include "base/errors.h"
 #include "base/lock.h"
 #include "base/xact.h"
+#include "catalog/batch.h"
 #include "catalog/journal.h"
 #include "catalog/option.h"
 #include "catalog/worker.h"
@@ -41,7 +42,7 @@ typedef void (*MtAction)(MtTransition *transition, MtRelation *relation);
 
 static const MtMove *check_open(const MtMigration *migration, MtPhase from, MtPhase open_to, MtPhase to, bool advance);
 static const char *hint_of_neighbour(MtPhase phase, bool advance);
-static void run_locked(MtMigration *migration, MtPhase to, bool advance, MemoryContext context);
+static void run_locked(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance);
 static bool is_gated(const MtTransition *transition, bool advance);
 static void open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance);
 static ErrorData *run_steps(MtTransition *transition, const MtMove *move, bool forward);
@@ -62,16 +63,22 @@ mt_transition_run(const char *migration_name, MtPhase to, bool advance)
 	MemoryContext context = AllocSetContextCreate(PortalContext, "migrate_tiers transition", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
 	MtMigration *migration = mt_migration_get_owned(migration_name);
+	MtTransition *transition = palloc0(sizeof(MtTransition));
 	int32		id = migration->id;
 
+	transition->context = context;
 	if (!mt_migration_lock_session(id))
 		mt_transition_refuse_busy(migration);
 	PG_TRY();
 	{
-		run_locked(mt_migration_by_id(id, false), to, advance, context);
+		run_locked(transition, mt_migration_by_id(id, false), to, advance);
 	}
 	PG_FINALLY();
 	{
+		ListCell   *cell;
+
+		foreach(cell, transition->barred)
+			mt_batch_unlock(lfirst_int(cell));
 		mt_migration_unlock_session(id);
 	}
 	PG_END_TRY();
@@ -156,13 +163,11 @@ hint_of_neighbour(MtPhase phase, bool advance)
 }
 
 static void
-run_locked(MtMigration *migration, MtPhase to, bool advance, MemoryContext context)
+run_locked(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance)
 {
-	MtTransition *transition = palloc0(sizeof(MtTransition));
 	const MtMove *move = mt_transition_check(migration, to, advance);
 	ErrorData  *error;
 
-	transition->context = context;
 	open_transition(transition, migration, to, advance);
 	error = run_steps(transition, move, advance);
 	if (error != NULL)

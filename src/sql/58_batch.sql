@@ -51,12 +51,12 @@ CREATE TABLE migrate_tiers.imprint (
 );
 
 -- How fresh the receiver of each batch table is: for the view tables, the schedule and the gates.
--- What was read until the direction turned is as fresh as that moment.
+-- What was read until the direction turned is as fresh as that moment; but in phase planned the target is emptied.
 CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
     SELECT f.*, f.fresh_at + f.max_age > pg_catalog.clock_timestamp() AS fresh
       FROM (SELECT m.name AS migration, r.relation::regclass AS relation, d.direction, p.every, p.mode,
                    coalesce(p.max_age, o.value::interval, '24h') AS max_age,
-                   greatest(b.snapshot_time, t.turned) AS fresh_at,
+                   greatest(b.snapshot_time, CASE WHEN t.turned > t.began THEN t.turned END) AS fresh_at,
                    EXISTS (SELECT FROM pg_catalog.pg_locks AS l
                             WHERE l.locktype = 'object' AND l.granted AND l.objid = r.id::text::oid AND l.objsubid = 1
                               AND l.classid = 'migrate_tiers.relation'::regclass
@@ -115,14 +115,14 @@ COMMENT ON COLUMN migrate_tiers.batches.deleted IS 'rows that it deleted';
 COMMENT ON COLUMN migrate_tiers.batches.bytes IS 'bytes of rows and digests that went over the network';
 COMMENT ON COLUMN migrate_tiers.batches.started IS 'when it began';
 COMMENT ON COLUMN migrate_tiers.batches.finished IS 'when it ended; null: under way, or cut off';
-COMMENT ON COLUMN migrate_tiers.batches.error IS 'why it was not applied: SQLSTATE, message, detail; the snapshot before it stays';
+COMMENT ON COLUMN migrate_tiers.batches.error IS 'why it was not applied: SQLSTATE, message, detail; the snapshot before it stays, unless it says that this is not known';
 COMMENT ON COLUMN migrate_tiers.batches.duration IS 'how long it took';
 COMMENT ON COLUMN migrate_tiers.batches.snapshot_time IS 'when the snapshot was taken that it sent';
 COMMENT ON COLUMN migrate_tiers.batches.ranges IS 'ranges of keys that the table was cut into';
 COMMENT ON COLUMN migrate_tiers.batches.ranges_sent IS 'ranges whose digests differed, whose rows were sent';
 COMMENT ON COLUMN migrate_tiers.batches.ranges_known IS 'ranges that nobody touched, on either side, since a push left them equal: they were not compared';
 COMMENT ON COLUMN migrate_tiers.batches.scheduled IS 'whether the interval of batch_policy was the reason';
-COMMENT ON COLUMN migrate_tiers.batches.note IS 'what else is to be known of it: an empty source, or a postponement';
+COMMENT ON COLUMN migrate_tiers.batches.note IS 'what else is to be known of it: an empty source, a postponement, or what failed when it was applied already';
 
 CREATE FUNCTION migrate_tiers.batch_policy(relation regclass, every interval DEFAULT NULL, mode text DEFAULT 'diff',
         max_age interval DEFAULT NULL, watermark name DEFAULT NULL, migration name DEFAULT NULL) RETURNS void

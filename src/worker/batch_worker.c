@@ -143,16 +143,20 @@ try_push(const MtMigration *migration, MtRemote **remote, int32 relation)
 static void
 push_one(int32 migration_id, int slot, const MtPushOrder *order)
 {
-	MtMigration *migration = find_migration(migration_id, slot);
+	MtMigration *migration;
 	MtRemote   *remote = NULL;
 	bool		locked;
 
-	if (migration == NULL)
+	if (find_migration(migration_id, slot) == NULL)
 		return;
 	mt_xact_begin();
 	locked = mt_batch_lock(order->relation);
 	mt_xact_commit();
 	if (!locked)
+		return;
+	/* Whoever turns the direction holds that lock: the phase may be another by now. */
+	migration = read_wanted(migration_id);
+	if (migration == NULL)
 		return;
 	mt_push_run(migration, &remote, order->relation, order->batch, false);
 	mt_remote_close(remote);
@@ -185,7 +189,7 @@ read_wanted(int32 migration_id)
 static bool
 take_slot(int32 migration_id, int slot)
 {
-	int			last = slot == MT_WORKER_BATCH ? slot : MT_WORKER_BATCH + MT_MAX_BATCH_WORKERS - 1;
+	int			last = slot == MT_WORKER_BATCH ? slot : MT_WORKER_LAST;
 
 	for (; slot <= last; slot++)
 		if (mt_worker_lock(migration_id, slot))
