@@ -227,5 +227,6 @@ raise_push_error(const MtRelation *relation, const char *error, const char *note
 			(errcode(code),
 			 errmsg("table %s was not pushed", table_name(relation)),
 			 note ? errdetail_internal("%s\n%s", error, note) : errdetail_internal("%s", error),
-			 errhint("The receiver has the snapshot before it. SELECT * FROM migrate_tiers.batches shows all pushes.")));
+			 errhint("%sSELECT * FROM migrate_tiers.batches shows all pushes.",
+					 code == ERRCODE_ADMIN_SHUTDOWN ? "" : "The receiver has the snapshot before it. ")));
 }

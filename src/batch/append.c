@@ -53,7 +53,7 @@ mt_push_append(MtPush *push)
 									   push->receiver, push->into, push->columns, &push->pace);
 	batch->sender_rows = strtoll(sender->values[0][0], NULL, 10);
 	batch->receiver_rows = strtoll(receiver->values[0][0], NULL, 10) + batch->inserted;
-	mt_side_commit(push->receiver);
+	mt_push_commit(push);
 }
 
 /* mt_push_watermark finds the column of the watermark. */

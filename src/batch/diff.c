@@ -248,7 +248,7 @@ apply(MtPush *push, MtStage *stage, MtImprint *imprint, MtRanges *ranges, const 
 			mt_imprint_keep(push, imprint, ranges, bounds);
 	}
 	mt_stage_drop(push, stage);
-	mt_side_commit(push->receiver);
+	mt_push_commit(push);
 }
 
 static bool

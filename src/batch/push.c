@@ -58,6 +58,9 @@ mt_push_run(const MtMigration *migration, MtRemote **remote, int32 relation, int
 	{
 		ErrorData  *error = mt_xact_abort(context);
 
+		batch->bytes += batch->applied ? push->pace.bytes : 0;
+		/* A server that has answered has not committed. */
+		batch->maybe_applied = batch->maybe_applied && push->receiver == &push->there && !mt_remote_usable(*remote);
 		if (*remote != NULL)
 			mt_remote_close(*remote);
 		*remote = NULL;
@@ -267,16 +270,30 @@ check_rights(const MtPush *push)
 				 errhint("Let the migration belong to a role with BYPASSRLS.")));
 }
 
-/* fail_push notes why a push failed; what could not be locked is tried again later. */
+/* mt_push_commit has the receiver commit; what fails from here on does not take back what was applied. */
+void
+mt_push_commit(MtPush *push)
+{
+	push->batch->maybe_applied = true;
+	mt_side_commit(push->receiver);
+	push->batch->applied = true;
+}
+
+/* fail_push notes why a push failed, or what failed after it; what could not be locked is tried again later. */
 static void
 fail_push(const MtBatch *batch, ErrorData *error)
 {
 	MtBatch		failed = *batch;
+	char	   *text = mt_error_text(error);
 
-	if (mt_error_is_lock(error))
+	if (batch->applied)
+		failed.note = psprintf("it was applied; what was to be done after that failed: %s", text);
+	else if (batch->maybe_applied)
+		text = psprintf("57P01: the push was cut off; whether it was applied is not known: %s", text);
+	else if (mt_error_is_lock(error))
 		failed.note = pstrdup("postponed: somebody holds a lock on the table that the push needs");
 	mt_xact_begin();
-	mt_batch_end(&failed, mt_error_text(error));
+	mt_batch_end(&failed, batch->applied ? NULL : text);
 	mt_xact_commit();
 }
 

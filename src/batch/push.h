@@ -59,10 +59,11 @@ extern void mt_push_run(const MtMigration *migration, MtRemote **remote, int32 r
 /* Drops what pushes that were cut off have left in this database. */
 extern void mt_push_clean(const MtMigration *migration);
 
-/* The modes; the sender's transaction has begun. */
+/* The modes; the sender's transaction has begun.  With the last of these they commit what the receiver is to show. */
 extern void mt_push_diff(MtPush *push);
 extern void mt_push_replace(MtPush *push);
 extern void mt_push_append(MtPush *push);
+extern void mt_push_commit(MtPush *push);
 /* Where the receiver computes the rows itself: nothing is sent. */
 extern void mt_push_refresh(MtPush *push);
 
@@ -82,7 +83,6 @@ extern void mt_push_check_columns(MtPush *push);
 extern bool mt_push_has_null_keys(MtPush *push);
 extern void mt_push_refuse_nulls(MtPush *push);
 
-/* The columns for SELECT, behind a prefix. */
-extern char *mt_push_columns(const MtPush *push, const char *prefix);
+extern char *mt_push_columns(const MtPush *push, const char *prefix);	/* for SELECT, each behind a prefix */
 
 #endif							/* MT_PUSH_H */

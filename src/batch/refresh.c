@@ -42,8 +42,8 @@ mt_push_refresh(MtPush *push)
 	(void) mt_side_execute(&refresher,
 						   psprintf("REFRESH MATERIALIZED VIEW %s%s", filled ? "CONCURRENTLY " : "", push->into));
 	batch->receiver_rows = count_rows(push->receiver, push->to);
-	mt_side_commit(push->receiver);
 	batch->sender_rows = count_rows(push->sender, push->from);
+	mt_push_commit(push);
 }
 
 static int64

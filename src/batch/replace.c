@@ -44,7 +44,7 @@ mt_push_replace(MtPush *push)
 									   psprintf("SELECT %s FROM %s AS t", mt_push_columns(push, "t."), push->from),
 									   push->receiver, push->into, push->columns, &push->pace);
 	batch->sender_rows = batch->receiver_rows = batch->inserted;
-	mt_side_commit(push->receiver);
+	mt_push_commit(push);
 }
 
 /* is_alike says whether at least half of some rows of the sender are on the receiver as they are. */

@@ -120,7 +120,12 @@ can_update(MtPush *push)
 
 	initStringInfo(&names);
 	for (int i = 0; i < push->columns->count; i++)
+	{
+		/* The source's is not assigned on either side. */
+		if (push->columns->columns[i].identity_always)
+			return false;
 		appendStringInfo(&names, "%s%s", i ? ", " : "", quote_literal_cstr(push->columns->columns[i].name));
+	}
 	answer = mt_side_query(push->receiver,
 						   psprintf("SELECT count(*) <= 1 AND NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = %s::regclass"
 									"  AND a.attidentity = 'a' AND a.attname = ANY (ARRAY[%s]::name[]))"
