@@ -14,6 +14,7 @@
 #include "verify/batch.h"
 
 #include "access/table.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -23,6 +24,7 @@
 #include "base/xact.h"
 #include "catalog/batch.h"
 #include "catalog/identity.h"
+#include "catalog/option.h"
 #include "catalog/verification.h"
 #include "endpoint/digest.h"
 #include "endpoint/side.h"
@@ -47,8 +49,9 @@ static void read_both(const MtMigration *migration, MtRelation *relation, const 
 					  MtContents *contents);
 static void find_rows(const MtMigration *migration, const MtRelation *relation, MtRemote *remote,
 					  const MtBatchRecord *record, MtContents *contents);
-static char *describe(const MtRelation *relation, MtContents *contents);
-static bool is_partitioned_there(MtRemote *remote, const MtRelation *relation);
+static MtColumns *describe_columns(const MtRelation *relation);
+static char *describe(const MtColumns *columns, MtContents *contents);
+static char *look_there(const MtMigration *migration, MtRemote *remote, MtRelation *relation, const MtColumns *columns);
 static char *hash_alike(MtRemote *remote);
 static void judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOrder *order,
 				  const MtBatchRecord *record, MtContents *contents);
@@ -104,15 +107,18 @@ read_both(const MtMigration *migration, MtRelation *relation, const MtBatchRecor
 	MtSide		there = {NULL};
 	MtRows	   *source;
 	MtRows	   *target;
+	MtColumns  *columns;
 	char	   *digest;
 
 	mt_xact_begin();
 	there.remote = mt_remote_open(migration);
-	digest = describe(relation, contents);
+	columns = describe_columns(relation);
+	digest = describe(columns, contents);
 	mt_xact_commit();
 	mt_remote_run(there.remote, "SET max_parallel_workers_per_gather = 0; SET jit = off");
-	contents->why = hash_alike(there.remote);
-	relation->target_partitioned = is_partitioned_there(there.remote, relation);
+	contents->why = look_there(migration, there.remote, relation, columns);
+	if (contents->why == NULL)
+		contents->why = hash_alike(there.remote);
 	contents->read = GetCurrentTimestamp();
 	mt_side_begin_reading(&here, relation->relid, NULL);
 	mt_side_begin_reading(&there, InvalidOid, mt_relation_target_name(relation));
@@ -154,15 +160,23 @@ find_rows(const MtMigration *migration, const MtRelation *relation, MtRemote *re
 	contents->outcome.nkeys = key->ncolumns;
 }
 
-/* describe gives the expression that stands for a row, and its hash. */
-static char *
-describe(const MtRelation *relation, MtContents *contents)
+static MtColumns *
+describe_columns(const MtRelation *relation)
 {
 	Relation	table = table_open(relation->relid, AccessShareLock);
-	char	   *digest = mt_sql_row_digest(mt_columns_describe(RelationGetDescr(table)), "t.");
-	MtSpiScope	scope;
+	MtColumns  *columns = mt_columns_describe(RelationGetDescr(table));
 
 	table_close(table, NoLock);
+	return columns;
+}
+
+/* describe gives the expression that stands for a row, and its hash. */
+static char *
+describe(const MtColumns *columns, MtContents *contents)
+{
+	char	   *digest = mt_sql_row_digest(columns, "t.");
+	MtSpiScope	scope;
+
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_SELECT, "SELECT md5($1)", MT_ARGS(MT_TEXT(digest)));
 	contents->shape = mt_spi_text(&scope, 0, 1);
@@ -170,19 +184,39 @@ describe(const MtRelation *relation, MtContents *contents)
 	return digest;
 }
 
-/* is_partitioned_there asks what the target's table is: of one that is partitioned its partitions are read, too. */
-static bool
-is_partitioned_there(MtRemote *remote, const MtRelation *relation)
+/*
+ * look_there asks what the target's table is: of one that is partitioned its partitions are read, too.  Returns why its
+ * rows cannot be those of the source, or NULL.
+ */
+static char *
+look_there(const MtMigration *migration, MtRemote *remote, MtRelation *relation, const MtColumns *columns)
 {
 	char	   *name = mt_relation_target_name(relation);
-	MtRows	   *kind = mt_remote_query(remote, "SELECT relkind = 'p' FROM pg_class WHERE oid = pg_catalog.to_regclass($1)",
-									   MT_PARAMS(name));
+	StringInfoData names;
+	MtRows	   *rows;
+	bool		ignored;
 
-	if (kind->count == 0)
+	initStringInfo(&names);
+	for (int i = 0; i < columns->count; i++)
+		appendStringInfo(&names, "%s%s", i ? ", " : "", quote_literal_cstr(columns->columns[i].name));
+	rows = mt_remote_query(remote,
+						   psprintf("SELECT c.relkind = 'p', (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)"
+									"  FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+									"  AND a.attgenerated = '' AND a.attname <> ALL (ARRAY[%s]::name[]))"
+									" FROM pg_class AS c WHERE c.oid = pg_catalog.to_regclass($1)",
+									names.data),
+						   MT_PARAMS(name));
+	if (rows->count == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the target has no table %s", name)));
-	return kind->values[0][0][0] == 't';
+	relation->target_partitioned = rows->values[0][0][0] == 't';
+	mt_xact_begin();
+	ignored = mt_option_bool(migration->id, "ignore_target_columns");
+	mt_xact_commit();
+	if (rows->values[0][1] == NULL || ignored)
+		return NULL;
+	return psprintf("the target's table has columns of its own: %s (option ignore_target_columns)", rows->values[0][1]);
 }
 
 /* hash_alike says why digests of the two servers say nothing; or NULL. */

@@ -16,6 +16,7 @@ CREATE TABLE empty (id int PRIMARY KEY);
 CREATE TYPE span AS (a int, b text);
 CREATE DOMAIN whole_span AS span;
 CREATE TABLE spans (id int PRIMARY KEY, s span, w whole_span);
+CREATE TABLE late (id int PRIMARY KEY, v int);
 SQL
 sql($_, $tables) for $source, $target;
 sql($source, 'CREATE TABLE part (id int PRIMARY KEY, v text)');
@@ -26,7 +27,7 @@ sql($target, 'CREATE TABLE summary (id int PRIMARY KEY, n int)');
 sql($source, q(ALTER DATABASE shop SET DateStyle = 'SQL, DMY'; ALTER DATABASE shop SET extra_float_digits = -15));
 sql($target, q(ALTER DATABASE shop SET DateStyle = 'German'; ALTER DATABASE shop SET TimeZone = 'Asia/Kolkata'));
 migration($source, 'item');
-sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(report heap journal summary empty spans part);
+sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(report heap journal summary empty spans part late);
 sql($source, q(SELECT migrate_tiers.batch_policy('heap', mode => 'replace'), migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq')));
 sql($source, <<'SQL');
 INSERT INTO item VALUES (1, 'one');
@@ -35,6 +36,7 @@ INSERT INTO heap SELECT i % 5, 'w' || i FROM generate_series(1, 500) i;
 INSERT INTO journal SELECT i, 'v' FROM generate_series(1, 500) i;
 INSERT INTO spans SELECT i, ROW(i, NULL)::span, ROW(NULL, 'w' || i)::span FROM generate_series(1, 5) i;
 INSERT INTO part SELECT i, 'v' FROM generate_series(1, 300) i;
+INSERT INTO late VALUES (1, 0);
 ANALYZE;
 SQL
 advance($source, 'syncing');
@@ -54,10 +56,10 @@ like(verdict('report'), qr/^equal 30000 30000 0 as the source is now$/, 'without
 sql($source, q(UPDATE report SET note = 'later' WHERE id = 6));
 like(verdict('report'), qr/^unknown 30000 30000 not as the source is now, and the push of .* kept no digest/, 'and one that moves is not');
 sql($source, q(SELECT migrate_tiers.set_option('batch_digest', 'on')));
-push_table($_) for qw(report heap journal summary empty spans part);
+push_table($_) for qw(report heap journal summary empty spans part late);
 my %rows = (report => 30000, heap => 500, journal => 500, summary => 10, empty => 0, spans => 5, part => 300);
 like(verdict($_), qr/^equal $rows{$_} $rows{$_} 0 as the push of .* sent it; since then the source has not changed$/, "$_: equal after a push") for sort keys %rows;
-is(query($source, q(SELECT string_agg(relation || ' ' || verdict, ', ' ORDER BY relation::text) FROM migrate_tiers.verify())), 'empty equal, heap equal, item equal, journal equal, part equal, report equal, spans equal, summary equal', 'a verification of all tables is one of batch tables, too');
+is(query($source, q(SELECT string_agg(relation || ' ' || verdict, ', ' ORDER BY relation::text) FROM migrate_tiers.verify())), 'empty equal, heap equal, item equal, journal equal, late equal, part equal, report equal, spans equal, summary equal', 'a verification of all tables is one of batch tables, too');
 
 # The source moves on: that is no damage.
 sql($source, q(UPDATE report SET note = 'new' WHERE id = 5; DELETE FROM heap WHERE w = 'w7'));
@@ -109,9 +111,40 @@ like(verdict('report'), qr/^different 30000 29901 not as .* has changed; which r
 sql_fails($source, "SELECT migrate_tiers.repair('report')", '55000', qr/table public.report is tagged batch.*migrate_tiers.push_batch\('public.report'\)/s, 'repair is not for batch tables, and says what is');
 push_table('report');
 like(verdict('report'), qr/^equal 30000 30000 0/, 'a push mends them');
+sql($target, q(ALTER TABLE report ADD own int DEFAULT 7));
+is(verdict('report'), q(unknown the target's table has columns of its own: own (option ignore_target_columns)), 'a column that the target alone has is not equal to anything');
+sql($source, q(SELECT migrate_tiers.set_option('ignore_target_columns', 'on')));
+like(verdict('report'), qr/^equal 30000 30000 0/, 'unless it is not to be looked at');
+sql($source, q(SELECT migrate_tiers.set_option('ignore_target_columns', NULL)));
+sql($target, q(ALTER TABLE report DROP own));
 sql($source, q(UPDATE report SET note = 'x' WHERE id = 9));
 sql($target, q(UPDATE report SET note = 'x' WHERE id = 9));
 like(verdict('report'), qr/^equal 30000 30000 0 not as the push of .* sent it, but as the source is now$/, 'what both sides hold now is equal, and it is told why');
+
+# An error after the receiver has the rows takes none of them back.
+sql($source, 'ALTER TABLE migrate_tiers.imprint ADD CONSTRAINT refused CHECK (false) NOT VALID; UPDATE late SET v = 1');
+push_table('late');
+like(sql($source, q(SELECT error IS NULL, note FROM migrate_tiers.batches ORDER BY started DESC LIMIT 1)), qr/^t\|it was applied; what was to be done after that failed: 23514:/, 'a push that fails when it is applied says so');
+sql($source, 'ALTER TABLE migrate_tiers.imprint DROP CONSTRAINT refused; UPDATE late SET v = 2');
+like(verdict('late'), qr/^equal 1 1 0 as the push of .* sent it; since then the source has changed$/, 'and the receiver is held to it');
+
+# Nor is it known what becomes of a COMMIT that nobody waits for.
+sql($target, <<'SQL');
+CREATE TABLE held ();
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN WHILE to_regclass('public.held') IS NOT NULL LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER hold AFTER UPDATE ON late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold();
+ALTER TABLE late ENABLE ALWAYS TRIGGER hold;
+SQL
+my $pusher = session($source);
+$pusher->query_until(qr/begun/, "\\set ON_ERROR_STOP 0\n\\echo begun\nSELECT migrate_tiers.push_batch('late');\n");
+ok(wait_until($target, q(SELECT count(*) FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'), '1'), 'a push commits');
+sql($source, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers batch'));
+ok(wait_until($source, q(SELECT count(*) FROM migrate_tiers.batches WHERE error ~ '^57P01: the push was cut off; whether it was applied is not known: 57014'), '1'), 'whoever waits for it is cancelled');
+$pusher->quit;
+sql($target, 'DROP TABLE held');
+sql($source, q(UPDATE late SET v = 3));
+like(verdict('late'), qr/^unknown whether the push of .*, which was cut off, was applied is not known$/, 'which cannot be known');
 
 # What cannot be known.
 sql($_, 'ALTER TABLE empty ADD n int') for $source, $target;
