@@ -3,9 +3,8 @@
  *	  Pushes of batch tables as they are noted, and how each table is to be
  *	  pushed: rows of migrate_tiers.batch and migrate_tiers.policy.
  *
- * Whoever pushes a table holds a session lock of its own kind meanwhile.  A row
- * of a push that has not ended, while nobody holds the lock, is of one that was cut
- * off; the next push of the table says so in it.
+ * Whoever pushes a table holds a session lock of its own kind meanwhile.  A row of a push that has not
+ * ended, while nobody holds the lock, is of one that was cut off; the next push of the table says so in it.
  */
 #ifndef MT_BATCH_H
 #define MT_BATCH_H
@@ -75,7 +74,6 @@ typedef struct MtBatchRecord
 	char	   *taken;			/* when its snapshot was taken */
 	char	   *why;			/* nothing can be said, or NULL */
 } MtBatchRecord;
-
 extern MtBatchRecord *mt_batch_record(int32 relation);
 
 /* Notes of a table that is locked that its pushes were cut off which have not ended. */

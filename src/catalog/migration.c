@@ -67,7 +67,7 @@ mt_phase_parse(const char *name)
 			 errhint("Phases are planned, syncing, dual_write, read_target, target_only and finished.")));
 }
 
-/* mt_phase_way_back writes the calls that lead back to a phase; of the phase itself, the one that undoes a cut-off way. */
+/* mt_phase_way_back writes the calls that lead back to a phase; of the phase itself, that which undoes what was cut. */
 char *
 mt_phase_way_back(MtPhase from, MtPhase to)
 {

@@ -3,9 +3,8 @@
  *	  The workers of a migration as others see them: how to start, wake and
  *	  stop one, and the lock that makes sure that there is one only.
  *
- * A worker holds a session lock for as long as it lives: who holds it is the
- * worker, whatever a catalog row says.  Starting one too many is harmless, it
- * finds the lock taken and leaves.
+ * A worker holds a session lock for as long as it lives: who holds it is the worker, whatever a
+ * catalog row says.  Starting one too many is harmless, it finds the lock taken and leaves.
  */
 #ifndef MT_WORKER_H
 #define MT_WORKER_H
@@ -15,17 +14,13 @@
 #include "datatype/timestamp.h"
 #include "postmaster/bgworker.h"
 
-/* What a worker is for; copy workers have slots from MT_WORKER_COPY on. */
-/* Slot 1 is the lock of the declaration (migration.c). */
+/* What a worker is for.  Slot 1 is the lock of the declaration (migration.c). */
 #define MT_WORKER_LAUNCH 0		/* held while somebody starts the sync worker */
 #define MT_WORKER_SYNC	 2
 #define MT_WORKER_VERIFY 3
 #define MT_WORKER_COPY	 16
 #define MT_WORKER_READER 128
 #define MT_WORKER_BATCH	 256	/* the schedule of pushes; those behind it push one table each */
-
-/* Copy workers that one migration can have, and readers of a verification. */
-#define MT_MAX_COPY_WORKERS 64
 
 /* What a verification is to do (keeper), or at which point it reads (reader). */
 typedef struct MtVerifyOrder
@@ -46,7 +41,8 @@ typedef struct MtPushOrder
 	int32		relation;
 } MtPushOrder;
 
-/* Pushes that can be under way at once in one migration, and the schedule. */
+/* How many of a kind one migration can have at once: copy workers, and readers; pushes, with their schedule. */
+#define MT_MAX_COPY_WORKERS	 64
 #define MT_MAX_BATCH_WORKERS 16
 #define MT_WORKER_LAST		 (MT_WORKER_BATCH + MT_MAX_BATCH_WORKERS - 1)
 

@@ -44,6 +44,19 @@ mt_move_find(MtPhase one, MtPhase other)
 	return NULL;
 }
 
+/* mt_move_hint names the call that could have been meant. */
+const char *
+mt_move_hint(MtPhase phase, bool advance)
+{
+	if (phase == MT_FINISHED)
+		return "Phase finished is the end; SELECT migrate_tiers.drop_migration() forgets the migration.";
+	if (!advance && phase == MT_PLANNED)
+		return "There is no phase before planned; migrate_tiers.drop_migration() ends a migration.";
+	return psprintf(advance ? "The next phase is %s: CALL migrate_tiers.advance('%s')." :
+		"The phase before is %s: CALL migrate_tiers.revert('%s').",
+					mt_phase_name(advance ? phase + 1 : phase - 1), mt_phase_name(advance ? phase + 1 : phase - 1));
+}
+
 /* mt_transition_remote returns the connection to the target, opened if need be. */
 MtRemote *
 mt_transition_remote(MtTransition *transition)

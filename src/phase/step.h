@@ -49,6 +49,9 @@ typedef struct MtMove
 /* The move between two phases, whichever way it is gone; NULL when there is none. */
 extern const MtMove *mt_move_find(MtPhase one, MtPhase other);
 
+/* The call that could have been meant where there is none. */
+extern const char *mt_move_hint(MtPhase phase, bool advance);
+
 /* The target's connection of a transition; a broken one is opened again. */
 extern MtRemote *mt_transition_remote(MtTransition *transition);
 

@@ -41,7 +41,6 @@
 typedef void (*MtAction)(MtTransition *transition, MtRelation *relation);
 
 static const MtMove *check_open(const MtMigration *migration, MtPhase from, MtPhase open_to, MtPhase to, bool advance);
-static const char *hint_of_neighbour(MtPhase phase, bool advance);
 static void run_locked(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance);
 static bool is_gated(const MtTransition *transition, bool advance);
 static void open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bool advance);
@@ -113,7 +112,7 @@ mt_transition_check(const MtMigration *migration, MtPhase to, bool advance)
 				(errcode(MT_ERRCODE_WRONG_PHASE),
 				 errmsg("migration \"%s\" is in phase %s and cannot %s to %s", migration->name,
 						mt_phase_name(migration->phase), advance ? "advance" : "revert", mt_phase_name(to)),
-				 errhint("%s", hint_of_neighbour(migration->phase, advance))));
+				 errhint("%s", mt_move_hint(migration->phase, advance))));
 	return move;
 }
 
@@ -147,19 +146,6 @@ check_open(const MtMigration *migration, MtPhase from, MtPhase open_to, MtPhase 
 			 errhint("CALL migrate_tiers.%s('%s') finishes it, migrate_tiers.%s('%s') undoes it.",
 					 forward ? "advance" : "revert", mt_phase_name(open_to),
 					 forward ? "revert" : "advance", mt_phase_name(from))));
-}
-
-/* hint_of_neighbour names the call that could have been meant. */
-static const char *
-hint_of_neighbour(MtPhase phase, bool advance)
-{
-	if (phase == MT_FINISHED)
-		return "Phase finished is the end; SELECT migrate_tiers.drop_migration() forgets the migration.";
-	if (!advance && phase == MT_PLANNED)
-		return "There is no phase before planned; migrate_tiers.drop_migration() ends a migration.";
-	return psprintf(advance ? "The next phase is %s: CALL migrate_tiers.advance('%s')." :
-		"The phase before is %s: CALL migrate_tiers.revert('%s').",
-					mt_phase_name(advance ? phase + 1 : phase - 1), mt_phase_name(advance ? phase + 1 : phase - 1));
 }
 
 static void
