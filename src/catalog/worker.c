@@ -267,12 +267,12 @@ set_tag(LOCKTAG *tag, int32 migration, int slot)
 
 /*
  * set_life_tag makes a lock of its own for mt_worker_lives: who asks has it for an instant, and must neither
- * keep a worker that comes from its work nor be taken for one.  It is of another table's, as the fence's is.
+ * keep a worker that comes from its work nor be taken for one.  No other lock is of this table's.
  */
 static void
 set_life_tag(LOCKTAG *tag, int32 migration)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("relation"), (uint32) migration, 1);
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("session"), (uint32) migration, 0);
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 

@@ -87,7 +87,7 @@ SELECT throws_ok(format('SELECT migrate_tiers.%I()', p.proname), NULL, NULL, for
 -- it, since whoever makes a partition of a captured table does.
 CREATE TEMP TABLE mine (id int PRIMARY KEY);
 CREATE TRIGGER forged AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture('1');
-SELECT throws_ok($$INSERT INTO mine VALUES (1)$$, '39P01', NULL, 'bert cannot use the capture trigger');
+SELECT lives_ok($$INSERT INTO mine VALUES (1)$$, 'bert''s capture trigger does nothing where nothing is captured');
 
 -- Nor is one on a table of the migration to crash the server, which brings the rows to AFTER ROW only.
 RESET ROLE;

@@ -10,8 +10,10 @@ use Test::More;
 
 my $pair = MigrateTiers::Pair->new('turns');
 $pair->both_sql('CREATE TABLE item (id int PRIMARY KEY); CREATE TABLE daily (id int PRIMARY KEY, v text)');
-$pair->declare;
-$pair->source_sql(q{SELECT migrate_tiers.untag('daily'), migrate_tiers.tag('daily', 'batch'), migrate_tiers.set_option('quiet_period', '0 s')});
+# The table that is pushed has the number of the migration, which no lock may mix up.
+$pair->declare(schemas => []);
+$pair->source_sql(q{SELECT migrate_tiers.tag('daily', 'batch'), migrate_tiers.tag('item', 'realtime'), migrate_tiers.set_option('quiet_period', '0 s')});
+is($pair->source_sql('SELECT array_agg(id) FROM migrate_tiers.migration'), $pair->source_sql(q{SELECT array_agg(id) FROM migrate_tiers.relation WHERE tier = 'batch'}), 'a table has the number of its migration');
 $pair->source_sql(q{INSERT INTO item VALUES (1); INSERT INTO daily SELECT i, repeat('x', 100) FROM generate_series(1, 20000) i; ANALYZE daily});
 $pair->advance('syncing');
 $pair->sync;
