@@ -305,7 +305,7 @@ hand_over(MtBuffer *buffer, int nest)
 		return;
 	if (!buffer->queue.valid)
 		refresh_queue(buffer);
-	copy = pnstrdup(buffer->data.data + parent->start, length);
+	copy = memcpy(palloc(length), buffer->data.data + parent->start, length);
 	write_entries(buffer, copy, length);
 	pfree(copy);
 	level->handed = true;
