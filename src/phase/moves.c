@@ -11,6 +11,7 @@
 #include "base/xact.h"
 #include "catalog/reverse.h"
 #include "endpoint/target.h"
+#include "phase/wait.h"
 
 typedef struct MtPublication
 {
@@ -67,6 +68,24 @@ mt_transition_remote(MtTransition *transition)
 		transition->remote = mt_remote_open(transition->migration);
 	MemoryContextSwitchTo(previous);
 	return transition->remote;
+}
+
+/*
+ * mt_step_carry_conflicts waits until the rows that lost on the target are kept here.  Where nothing goes back any
+ * more nothing carries them, either: then it was done before.
+ */
+void
+mt_step_carry_conflicts(MtTransition *transition, MtRelation *relation)
+{
+	if (mt_migration_by_id(transition->migration->id, false)->reversing)
+		mt_wait_conflicts_carried(transition->migration, mt_transition_remote(transition));
+}
+
+/* mt_step_describe_carry says so. */
+char *
+mt_step_describe_carry(const MtMigration *migration, const MtRelation *relation, bool inverse)
+{
+	return pstrdup("wait until every conflict that was found on the target is noted on the source");
 }
 
 /*

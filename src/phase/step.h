@@ -70,6 +70,10 @@ extern const int mt_steps_finish_count;
 /* Drops the queue, with the marks; no table is captured any more. */
 extern void mt_step_drop_queue(MtTransition *transition, MtRelation *relation);
 
+/* Waits for the rows that lost on the target to be kept here. */
+extern void mt_step_carry_conflicts(MtTransition *transition, MtRelation *relation);
+extern char *mt_step_describe_carry(const MtMigration *migration, const MtRelation *relation, bool inverse);
+
 /* On a way back: tells the target of a phase, or warns where it cannot be told; the source is freed all the same. */
 extern void mt_step_publish_back(MtTransition *transition, MtPhase phase);
 

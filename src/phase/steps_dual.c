@@ -39,8 +39,6 @@ static void end_reverse(MtTransition *transition, MtRelation *relation);
 static char *describe_reverse(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void drain_reverse(MtTransition *transition, MtRelation *relation);
 static char *describe_drain(const MtMigration *migration, const MtRelation *relation, bool inverse);
-static void carry_conflicts(MtTransition *transition, MtRelation *relation);
-static char *describe_carry(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void open_target(MtTransition *transition, MtRelation *relation);
 static void close_target(MtTransition *transition, MtRelation *relation);
 static char *describe_open(const MtMigration *migration, const MtRelation *relation, bool inverse);
@@ -60,7 +58,7 @@ const MtStep mt_steps_dual[] = {
 	{"await_one_way", false, "source", NULL, await_one_way, describe_await},
 	{"begin_reverse", false, "source", begin_reverse, end_reverse, describe_reverse},
 	{"await_both_ways", false, "source", await_both_ways, NULL, describe_await},
-	{"carry_conflicts", false, "both", NULL, carry_conflicts, describe_carry},
+	{"carry_conflicts", false, "both", NULL, mt_step_carry_conflicts, mt_step_describe_carry},
 	{"drain_reverse", false, "both", NULL, drain_reverse, describe_drain},
 	{"open_target", false, "target", open_target, close_target, describe_open},
 };
@@ -187,20 +185,6 @@ static char *
 describe_drain(const MtMigration *migration, const MtRelation *relation, bool inverse)
 {
 	return pstrdup("wait until every change of the target is on the source");
-}
-
-/* carry_conflicts waits until the rows that lost on the target are kept here: nothing carries them one way only. */
-static void
-carry_conflicts(MtTransition *transition, MtRelation *relation)
-{
-	if (mt_migration_by_id(transition->migration->id, false)->reversing)
-		mt_wait_conflicts_carried(transition->migration, mt_transition_remote(transition));
-}
-
-static char *
-describe_carry(const MtMigration *migration, const MtRelation *relation, bool inverse)
-{
-	return pstrdup("wait until every conflict that was found on the target is noted on the source");
 }
 
 /*

@@ -34,8 +34,6 @@ static char *describe_drain(const MtMigration *migration, const MtRelation *rela
 static void publish_target_only(MtTransition *transition, MtRelation *relation);
 static void publish_read_target(MtTransition *transition, MtRelation *relation);
 static char *describe_publish(const MtMigration *migration, const MtRelation *relation, bool inverse);
-static void carry_conflicts(MtTransition *transition, MtRelation *relation);
-static char *describe_carry(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void unwant_workers(MtTransition *transition, MtRelation *relation);
 static char *describe_unwant(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void end_workers(MtTransition *transition, MtRelation *relation);
@@ -61,7 +59,7 @@ const MtStep mt_steps_only[] = {
 const int	mt_steps_only_count = lengthof(mt_steps_only);
 
 const MtStep mt_steps_finish[] = {
-	{"carry_conflicts", false, "both", carry_conflicts, NULL, describe_carry},
+	{"carry_conflicts", false, "both", mt_step_carry_conflicts, NULL, mt_step_describe_carry},
 	{"drain_forward", false, "both", drain_forward, NULL, describe_drain},
 	{"unwant_workers", false, "source", unwant_workers, NULL, describe_unwant},
 	{"end_workers", false, "source", end_workers, NULL, describe_end},
@@ -160,23 +158,6 @@ static char *
 describe_publish(const MtMigration *migration, const MtRelation *relation, bool inverse)
 {
 	return psprintf("UPDATE migrate_tiers.migration SET phase = '%s'", inverse ? "read_target" : "target_only");
-}
-
-/*
- * carry_conflicts waits until the rows that lost on the target are kept here; once sync has ended there is
- * nothing to carry.
- */
-static void
-carry_conflicts(MtTransition *transition, MtRelation *relation)
-{
-	if (mt_migration_by_id(transition->migration->id, false)->syncing)
-		mt_wait_conflicts_carried(transition->migration, mt_transition_remote(transition));
-}
-
-static char *
-describe_carry(const MtMigration *migration, const MtRelation *relation, bool inverse)
-{
-	return pstrdup("wait until every conflict that was found on the target is noted on the source");
 }
 
 static void
