@@ -228,13 +228,7 @@ mt_ddl_refuse(const MtRelation *relation, const char *name, const char *what, bo
 void
 mt_ddl_recopy(int32 relation_id, const char *what)
 {
-	MtSpiScope	scope;
-
-	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_UPDATE,
-					   "UPDATE migrate_tiers.relation SET state = 'recopy', note = $2 WHERE id = $1",
-					   MT_ARGS(MT_INT4(relation_id), MT_TEXT(what)));
-	mt_spi_end(&scope);
+	mt_relation_recopy(relation_id, what);
 	mt_migration_invalidate();
 	ereport(NOTICE,
 			(errmsg("table %s will be copied to the target again",

@@ -9,10 +9,9 @@
  * A row is (top-level xid, time, application name, entries).  An entry is a varint of relation id and kind, a varint
  * of the length, and that many bytes.
  *
- * A row goes to the last page of its segment or to a new one, never to an
- * earlier page; the lock on the segment is held for the insertion only.  So
- * whoever gets the segment's ShareLock for a moment knows that all pages but
- * the last have their final rows (queue_read.c rests on it).
+ * A row goes to the last page of its segment or to a new one, never to an earlier page; the lock on the
+ * segment is held for the insertion only.  So whoever gets the segment's ShareLock for a moment knows that
+ * all pages but the last have their final rows (queue_read.c rests on it).
  */
 #ifndef MT_QUEUE_H
 #define MT_QUEUE_H
@@ -71,6 +70,7 @@ extern bool mt_queue_load(int32 migration, MtQueue *queue);
 
 /* Whether any migration of this database has segments: only then something is captured. */
 extern bool mt_queue_exists(void);
+
 /* Inserts one row of entries in the name of the current (sub)transaction; true when it began a page. */
 extern bool mt_queue_insert(const MtQueue *queue, const char *entries, int length);
 

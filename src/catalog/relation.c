@@ -153,6 +153,18 @@ mt_relation_set_state(int32 id, const char *state)
 	mt_spi_end(&scope);
 }
 
+/* mt_relation_recopy marks a table to be copied again, and says why. */
+void
+mt_relation_recopy(int32 id, const char *why)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET state = 'recopy', note = $2 WHERE id = $1",
+					   MT_ARGS(MT_INT4(id), MT_TEXT(why)));
+	mt_spi_end(&scope);
+}
+
 /* mt_table_name names a table for a message, with its schema. */
 char *
 mt_table_name(Oid relid)

@@ -57,9 +57,6 @@ extern bool mt_copy_reopen(const MtMigration *migration, MtRemote *remote, const
 /* Cuts a captured table into tasks and sets its indexes aside; its state becomes copying. */
 extern void mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
 
-/* Marks a table to be copied again, and says why. */
-extern void mt_copy_again(int32 relation, const char *why);
-
 /* Takes back what was copied of a table, so that it can be planned again. */
 extern void mt_copy_forget_tasks(const MtRelation *relation);
 extern void mt_copy_forget_target(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);

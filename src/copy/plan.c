@@ -42,7 +42,7 @@ mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *r
 	mt_lock_tables(tables, AccessShareLock);
 	if (is_replaced(migration, relation, tables))
 	{
-		mt_copy_again(relation->id, "its rows were rewritten");
+		mt_relation_recopy(relation->id, "its rows were rewritten");
 		return;
 	}
 	if (mt_option_bool(migration->id, "defer_indexes"))
@@ -62,18 +62,6 @@ mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *r
 				"UPDATE migrate_tiers.relation SET state = 'copying', note = NULL, copy_started = clock_timestamp(),"
 				" copy_finished = NULL, estimated_rows = $2 WHERE id = $1",
 				MT_ARGS(MT_INT4(relation->id), MT_INT8((int64) rows)));
-	mt_spi_end(&scope);
-}
-
-/* mt_copy_again marks a table to be copied again, and says why. */
-void
-mt_copy_again(int32 relation, const char *why)
-{
-	MtSpiScope	scope;
-
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET state = 'recopy', note = $2 WHERE id = $1",
-				MT_ARGS(MT_INT4(relation), MT_TEXT(why)));
 	mt_spi_end(&scope);
 }
 

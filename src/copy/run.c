@@ -141,7 +141,7 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 							MT_PARAMS(migration->ident, relation_id, incarnation, task_id));
 	if (there->count == 0)
 	{
-		mt_copy_again(task->relation, MT_COPY_SET_BACK);
+		mt_relation_recopy(task->relation, MT_COPY_SET_BACK);
 		return false;
 	}
 	if (there->count > 1)
@@ -155,7 +155,7 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 		if (mt_copy_is_emptied(migration, relation, task->table))
 			finish_table(task);
 		else
-			mt_copy_again(task->relation, "its rows were rewritten");
+			mt_relation_recopy(task->relation, "its rows were rewritten");
 		return false;
 	}
 	mt_remote_run(remote, "BEGIN");

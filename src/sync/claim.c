@@ -242,16 +242,11 @@ recopy_doubtful(MtSync *sync)
 	foreach(cell, mt_relation_list(sync->migration->id, "realtime"))
 	{
 		const MtRelation *relation = (const MtRelation *) lfirst(cell);
-		MtSpiScope	scope;
 
 		if (!relation->captured || !is_doubtful(sync, relation))
 			continue;
-		mt_spi_begin(&scope);
-		mt_spi_exec(SPI_OK_UPDATE,
-					"UPDATE migrate_tiers.relation SET state = 'recopy', note = 'the source has failed over' WHERE id = $1",
-					MT_ARGS(MT_INT4(relation->id)));
+		mt_relation_recopy(relation->id, "the source has failed over");
 		mt_migration_invalidate();
-		mt_spi_end(&scope);
 	}
 }
 

@@ -182,7 +182,7 @@ bring_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 	{
 		/* The target was set back to a time before it joined. */
 		mt_xact_begin();
-		mt_copy_again(relation->id, "the target was set back to a time before it joined");
+		mt_relation_recopy(relation->id, "the target was set back to a time before it joined");
 		mt_xact_commit();
 		copies->work = true;
 	}
