@@ -17,6 +17,9 @@
 	"(SELECT max(x.started) FROM migrate_tiers.transition AS x JOIN migrate_tiers.relation AS y ON y.migration = x.migration" \
 	" WHERE y.id = $1 AND x.from_phase = 'planned')"
 
+/* Read when a lock is taken: it may have to be given back where the catalog cannot be read. */
+static Oid	locked_class = InvalidOid;
+
 static void set_tag(LOCKTAG *tag, int32 relation);
 
 /* mt_policy_read reads how a table is to be pushed. */
@@ -59,6 +62,7 @@ mt_batch_lock(int32 relation)
 {
 	LOCKTAG		tag;
 
+	locked_class = mt_extension_table("relation");
 	set_tag(&tag, relation);
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
@@ -69,6 +73,7 @@ mt_batch_bar(int32 relation)
 {
 	LOCKTAG		tag;
 
+	locked_class = mt_extension_table("relation");
 	set_tag(&tag, relation);
 	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
@@ -87,7 +92,7 @@ mt_batch_unlock(int32 relation)
 static void
 set_tag(LOCKTAG *tag, int32 relation)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("relation"), (uint32) relation, PUSH_LOCK);
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, locked_class, (uint32) relation, PUSH_LOCK);
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 
