@@ -2,6 +2,10 @@
  * instance.c
  *	  Application servers: see instance.h.
  *
+ * What callers say and what the worker saves are rows of two tables: a
+ * transaction that has said something and stays open keeps nobody but its like
+ * waiting.  A worker that waited for it would send nothing meanwhile.
+ *
  * Saving twice changes nothing: a time only ever moves on.  So it does not
  * matter when a worker dies: who comes after it reads the queue from its beginning.
  */
@@ -39,8 +43,7 @@ mt_instance_expect(int32 migration, const char *name)
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_INSERT,
-				"INSERT INTO migrate_tiers.instance (migration, name, expected) VALUES ($1, $2, true)"
-				" ON CONFLICT (migration, name) DO UPDATE SET expected = true",
+				"INSERT INTO migrate_tiers.instance (migration, name) VALUES ($1, $2) ON CONFLICT (migration, name) DO NOTHING",
 				MT_ARGS(MT_INT4(migration), MT_TEXT(name)));
 	mt_spi_end(&scope);
 }
@@ -53,9 +56,8 @@ mt_instance_forget(int32 migration, const char *name)
 	bool		found;
 
 	mt_spi_begin(&scope);
-	found = mt_spi_exec(SPI_OK_UPDATE,
-						"UPDATE migrate_tiers.instance SET expected = false, reported_phase = NULL, reported_at = NULL"
-						" WHERE migration = $1 AND name = $2 AND expected",
+	found = mt_spi_exec(SPI_OK_DELETE,
+						"DELETE FROM migrate_tiers.instance WHERE migration = $1 AND name = $2",
 						MT_ARGS(MT_INT4(migration), MT_TEXT(name))) > 0;
 	mt_spi_end(&scope);
 	return found;
@@ -71,7 +73,7 @@ mt_instance_report(int32 migration, const char *name, MtPhase phase)
 	mt_spi_begin(&scope);
 	found = mt_spi_exec(SPI_OK_UPDATE,
 						"UPDATE migrate_tiers.instance SET reported_phase = $3, reported_at = clock_timestamp()"
-						" WHERE migration = $1 AND name = $2 AND expected",
+						" WHERE migration = $1 AND name = $2",
 						MT_ARGS(MT_INT4(migration), MT_TEXT(name), MT_TEXT(mt_phase_name(phase)))) > 0;
 	mt_spi_end(&scope);
 	return found;
@@ -142,14 +144,15 @@ mt_instances_save(const MtInstances *instances, int32 migration)
 	hash_seq_init(&status, instances->seen);
 	while ((entry = hash_seq_search(&status)) != NULL)
 		mt_spi_exec(SPI_OK_INSERT,
-					"INSERT INTO migrate_tiers.instance AS i (migration, name, last_source_write) VALUES ($1, $2, $3)"
+					"INSERT INTO migrate_tiers.instance_seen AS i (migration, name, last_source_write) VALUES ($1, $2, $3)"
 					" ON CONFLICT (migration, name) DO UPDATE SET last_source_write = excluded.last_source_write"
 					" WHERE coalesce(i.last_source_write, '-infinity') < excluded.last_source_write",
 					MT_ARGS(MT_INT4(migration), MT_TEXT(entry->name),
 							{TIMESTAMPTZOID, TimestampTzGetDatum(entry->written), false}));
 	mt_spi_exec(SPI_OK_DELETE,
-				"DELETE FROM migrate_tiers.instance WHERE migration = $1 AND NOT expected"
-				" AND greatest(last_source_write, last_target_write, reported_at) < clock_timestamp() - " KEEP_INTERVAL,
+				"DELETE FROM migrate_tiers.instance_seen AS s WHERE migration = $1"
+				" AND greatest(last_source_write, last_target_write, reported_at) < clock_timestamp() - " KEEP_INTERVAL
+				" AND NOT EXISTS (SELECT FROM migrate_tiers.instance AS i WHERE i.migration = $1 AND i.name = s.name)",
 				MT_ARGS(MT_INT4(migration)));
 	mt_spi_end(&scope);
 }
@@ -197,7 +200,7 @@ mt_instance_merge(int32 migration, const char *there)
 	mt_spi_begin(&scope);
 	/* The same moment is computed anew each time: a second more or less is no news. */
 	mt_spi_exec(SPI_OK_INSERT,
-				"INSERT INTO migrate_tiers.instance AS i (migration, name, reported_phase, reported_at, last_target_write)"
+				"INSERT INTO migrate_tiers.instance_seen AS i (migration, name, reported_phase, reported_at, last_target_write)"
 				" SELECT $1, t.name, max(t.reported_phase), max(t.reported_at), max(t.last_write)"
 				" FROM migrate_tiers.instances_there($2::jsonb) AS t GROUP BY t.name"
 				" ON CONFLICT (migration, name) DO UPDATE SET"

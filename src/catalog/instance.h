@@ -1,7 +1,8 @@
 /*
  * instance.h
  *	  An application server, known by its application_name or by its own
- *	  report: a row of migrate_tiers.instance.
+ *	  report: a row of migrate_tiers.instance where it is expected, and of
+ *	  migrate_tiers.instance_seen where something was seen of it.
  *
  * What capture saw of it is in the queue, and here once the queue's row may
  * be gone: the worker keeps what its ticks read in memory and saves it every few

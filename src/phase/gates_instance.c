@@ -35,6 +35,7 @@ mt_gate_instances(MtGateScope *scope, MtGate *gate)
 				"WITH phases AS (SELECT p.name, p.position FROM unnest(ARRAY['planned', 'syncing', 'dual_write', 'read_target',"
 				"  'target_only', 'finished']) WITH ORDINALITY AS p (name, position)),"
 				" reports AS (SELECT name, reported_phase, reported_at FROM migrate_tiers.instance WHERE migration = $1"
+				"  UNION ALL SELECT name, reported_phase, reported_at FROM migrate_tiers.instance_seen WHERE migration = $1"
 				"  UNION ALL SELECT name, reported_phase, reported_at FROM migrate_tiers.instances_there($2::jsonb)),"
 				" last AS (SELECT DISTINCT ON (name) * FROM reports WHERE reported_phase IS NOT NULL ORDER BY name, reported_at DESC),"
 				" wanted AS (SELECT w.position, (SELECT max(t.finished) FROM migrate_tiers.transition AS t"
@@ -48,7 +49,7 @@ mt_gate_instances(MtGateScope *scope, MtGate *gate)
 				"  FILTER (WHERE coalesce(p.position, 0) < w.position OR l.reported_at <= w.back),"
 				"  count(*)::text"
 				" FROM wanted AS w, migrate_tiers.instance AS i LEFT JOIN last AS l USING (name)"
-				" LEFT JOIN phases AS p ON p.name = l.reported_phase WHERE i.migration = $1 AND i.expected",
+				" LEFT JOIN phases AS p ON p.name = l.reported_phase WHERE i.migration = $1",
 				MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(there(scope)), MT_TEXT(phase)));
 	missing = mt_spi_text(&spi, 0, 1);
 	expected = mt_spi_text(&spi, 0, 2);
@@ -75,7 +76,7 @@ mt_gate_source_quiet(MtGateScope *scope, MtGate *gate)
 				"SELECT string_agg(format('%s wrote the source %s ago', CASE name WHEN '' THEN 'an instance without application_name'"
 				"  ELSE name END, make_interval(secs => round(age))), '; ' ORDER BY age)"
 				" FROM (SELECT name, greatest(min(age), 0)::numeric AS age FROM ("
-				"  SELECT name, extract(epoch FROM clock_timestamp() - last_source_write)::float8 AS age FROM migrate_tiers.instance"
+				"  SELECT name, extract(epoch FROM clock_timestamp() - last_source_write)::float8 AS age FROM migrate_tiers.instance_seen"
 				"   WHERE migration = $1 AND last_source_write IS NOT NULL UNION ALL"
 				"  SELECT name, written FROM jsonb_to_recordset($2::jsonb) AS h (name text, written float8)) AS a GROUP BY name) AS w"
 				" WHERE make_interval(secs => age::float8) < $3::interval",
@@ -99,7 +100,7 @@ mt_gate_target_quiet(MtGateScope *scope, MtGate *gate)
 				"SELECT string_agg(format('%s wrote the target %s ago', CASE name WHEN '' THEN 'an instance without application_name'"
 				"  ELSE name END, date_trunc('second', clock_timestamp() - written)), '; ' ORDER BY written DESC)"
 				" FROM (SELECT name, max(written) AS written FROM ("
-				"  SELECT name, last_target_write AS written FROM migrate_tiers.instance WHERE migration = $1 UNION ALL"
+				"  SELECT name, last_target_write AS written FROM migrate_tiers.instance_seen WHERE migration = $1 UNION ALL"
 				"  SELECT name, last_write FROM migrate_tiers.instances_there($2::jsonb)) AS a GROUP BY name) AS w"
 				" WHERE written > clock_timestamp() - $3::interval",
 				MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(there(scope)), MT_TEXT(period)));

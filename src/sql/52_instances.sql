@@ -4,8 +4,16 @@
 CREATE TABLE migrate_tiers.instance (
     migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
     name text NOT NULL,                                        -- application_name of its connections
-    expected boolean NOT NULL DEFAULT false,
     reported_phase text,
+    reported_at timestamptz,
+    PRIMARY KEY (migration, name)
+);
+
+-- Nobody but the worker writes this one, so that it waits for nobody.
+CREATE TABLE migrate_tiers.instance_seen (
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    name text NOT NULL,
+    reported_phase text,                                       -- on the target
     reported_at timestamptz,                                   -- by the clock of the source
     last_source_write timestamptz,
     last_target_write timestamptz,                             -- by the clock of the source
@@ -38,12 +46,16 @@ COMMENT ON FUNCTION migrate_tiers.report_instance(text, text, name) IS
 'says that an application server now works as that phase has it; called by the server itself, here or on the target, by any role. Errors: 42704 not on the roster, 22023 unknown phase';
 
 CREATE VIEW migrate_tiers.instances WITH (security_barrier) AS
-    SELECT m.name AS migration, i.name, i.expected, i.reported_phase, i.reported_at,
-           i.last_source_write, i.last_target_write
+    SELECT m.name AS migration, coalesce(i.name, s.name) AS name, i.name IS NOT NULL AS expected,
+           CASE WHEN s.reported_at > i.reported_at OR i.reported_at IS NULL THEN s.reported_phase
+                ELSE i.reported_phase END AS reported_phase,
+           greatest(i.reported_at, s.reported_at) AS reported_at,
+           s.last_source_write, s.last_target_write
       FROM migrate_tiers.instance AS i
-      JOIN migrate_tiers.migration AS m ON m.id = i.migration
+      FULL JOIN migrate_tiers.instance_seen AS s ON s.migration = i.migration AND s.name = i.name
+      JOIN migrate_tiers.migration AS m ON m.id = coalesce(i.migration, s.migration)
      WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
-     ORDER BY m.name, i.expected DESC, i.name;
+     ORDER BY m.name, expected DESC, coalesce(i.name, s.name);
 GRANT SELECT ON migrate_tiers.instances TO PUBLIC;
 COMMENT ON VIEW migrate_tiers.instances IS 'a line an application server: expected, reported, and what capture saw of it, with a delay of some seconds';
 COMMENT ON COLUMN migrate_tiers.instances.migration IS 'name of the migration';

@@ -68,6 +68,7 @@ SELECT throws_ok(sql, '42501', NULL, 'bert is refused: ' || sql)
     $$SELECT migrate_tiers.forget_instance('x', 'annas_own')$$,
     $$SELECT * FROM migrate_tiers.instances_there('[]')$$,
     $$TABLE migrate_tiers.instance$$,
+    $$TABLE migrate_tiers.instance_seen$$,
     $$TABLE migrate_tiers.own_gate$$,
     $$TABLE migrate_tiers.confirmation$$,
     $$SELECT * FROM migrate_tiers.verify(migration => 'annas_own')$$,

@@ -49,6 +49,25 @@ ok(wait_until($source, "SELECT count(*) FROM ($rows) q WHERE application = 'brie
 is(query($source, q(SELECT count(*) FROM migrate_tiers.instances WHERE name = 'brief' AND last_source_write IS NOT NULL)), '1',
 	'what it held is kept');
 
+# Whoever keeps a call about the roster open stops neither sync, nor what is saved of others, nor the queue's being given back.
+my ($reporter, $expecter, $forgetter) = map { session($source) } 1 .. 3;
+$reporter->query_safe(q(SET SESSION AUTHORIZATION app; BEGIN; SELECT migrate_tiers.report_instance('web1', 'dual_write')));
+$expecter->query_safe(q(BEGIN; SELECT migrate_tiers.expect_instance('web4')));
+sql($source, q(SELECT migrate_tiers.expect_instance('web5')));
+$forgetter->query_safe(q(BEGIN; SELECT migrate_tiers.forget_instance('web5')));
+my $held = query($source, 'SELECT clock_timestamp()');
+sql($source, "SET application_name = '$_->[0]'; UPDATE item SET name = 'held' WHERE id = $_->[1]") for ['web1', 1], ['web4', 2], ['web5', 3];
+ok(wait_until($source, "SELECT count(*) FROM migrate_tiers.instances WHERE name ~ '^web[145]' AND last_source_write > '$held'", '3', 30),
+	'what they wrote is saved meanwhile');
+ok(wait_until($source, "SELECT count(*) FROM ($rows) q WHERE application ~ '^web'", '0', 30), 'and the queue has given it back');
+sql($source, q(SELECT migrate_tiers.wait_for_sync(timeout => '10 s')));
+is(query($source, 'SELECT stopped, stopped_at FROM migrate_tiers.status'), '|', 'nothing stopped');
+is(query($source, $roster . " LIMIT 4"), "|f||f|t|f\nbrief|f||f|t|f\nun\"expected 'app'|f||f|t|f\nweb1|t|syncing|t|t|f", 'the report is not there yet');
+$_->query_safe('COMMIT') for $reporter, $expecter, $forgetter;
+$_->quit for $reporter, $expecter, $forgetter;
+is(query($source, $roster), "|f||f|t|f\nbrief|f||f|t|f\nun\"expected 'app'|f||f|t|f\nweb1|t|dual_write|t|t|f\nweb4|t||f|t|f\nweb5|f||f|t|f",
+	'and then the roster has all of it');
+
 # Nor with the worker: what was sent and not yet saved is still in the queue.
 sql($source, q(SELECT migrate_tiers.set_option('queue_retention', '10 min')));
 wait_synced($source);
@@ -63,6 +82,6 @@ ok(wait_until($source, "SELECT last_source_write >= '$before' FROM migrate_tiers
 # Gone with the migration.
 revert($source, 'planned');
 sql($source, 'SELECT migrate_tiers.drop_migration()');
-is(query($source, 'SELECT count(*) FROM migrate_tiers.instance'), '0', 'nothing is left');
+is(query($source, "SELECT (SELECT count(*) FROM migrate_tiers.$_)"), '0', "nothing is left in $_") for 'instance', 'instance_seen';
 finish({ crashes => 1 }, $source, $target);
 done_testing();
