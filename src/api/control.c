@@ -5,6 +5,7 @@
  */
 #include "base/compat.h"
 
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 #include "api/result.h"
@@ -138,22 +139,31 @@ keep_mark(const MtMigration *migration, MtShared *shared)
 		mt_migration_keep_mark(migration->id, mark, time);
 }
 
+/*
+ * raise_timeout says what stands in the way.  Anybody may wait; but an error of sync may hold values of rows,
+ * which are for those who may drive the migration, as the views have it.
+ */
 static void
 raise_timeout(const MtMigration *migration)
 {
+	bool		owned = mt_migration_is_owned(migration);
 	MtSpiScope	scope;
 	char	   *stopped;
 
 	mt_spi_begin(&scope);
 	mt_spi_exec_latest(SPI_OK_SELECT,
-					   "SELECT CASE WHEN paused THEN 'sending is paused' ELSE coalesce(stopped, copy_error) END"
+					   "SELECT CASE WHEN paused THEN 'sending is paused'"
+					   " WHEN $2 OR coalesce(stopped, copy_error) IS NULL THEN coalesce(stopped, copy_error)"
+					   " WHEN stopped IS NULL THEN 'the copy is stopped' ELSE 'sending is stopped' END"
 					   " FROM migrate_tiers.migration WHERE id = $1",
-					   MT_ARGS(MT_INT4(migration->id)));
+					   MT_ARGS(MT_INT4(migration->id), MT_BOOL(owned)));
 	stopped = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
 	ereport(ERROR,
 			(errcode(MT_ERRCODE_SYNC_TIMEOUT),
 			 errmsg("the target of migration \"%s\" did not catch up in time", migration->name),
 			 stopped ? errdetail_internal("%s", stopped) : 0,
-			 errhint("SELECT * FROM migrate_tiers.status shows the lag, and whether a worker runs.")));
+			 owned ? errhint("SELECT * FROM migrate_tiers.status shows the lag, and whether a worker runs.") :
+			 errhint("Ask a member of role \"%s\", to whom migrate_tiers.status shows the lag and whether a worker runs.",
+					 GetUserNameFromId(migration->owner, false))));
 }

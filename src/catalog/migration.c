@@ -120,7 +120,7 @@ mt_migration_get_owned(const char *name)
 	{
 		MtMigration *migration = lfirst(cell);
 
-		if (!is_member_of_role(GetUserId(), migration->owner))
+		if (!mt_migration_is_owned(migration))
 			continue;
 		if (found != NULL)
 			report_several();
@@ -149,11 +149,18 @@ mt_migration_by_id(int32 id, bool missing_ok)
 	return migration;
 }
 
+/* mt_migration_is_owned says whether the caller may drive the migration, and so see its rows. */
+bool
+mt_migration_is_owned(const MtMigration *migration)
+{
+	return is_member_of_role(GetUserId(), migration->owner);
+}
+
 /* mt_migration_check_owner refuses a caller who may not drive the migration. */
 void
 mt_migration_check_owner(const MtMigration *migration)
 {
-	if (!is_member_of_role(GetUserId(), migration->owner))
+	if (!mt_migration_is_owned(migration))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for migration \"%s\"", migration->name),
@@ -169,7 +176,7 @@ mt_migration_list_owned(void)
 	ListCell   *cell;
 
 	foreach(cell, list_migrations())
-		if (is_member_of_role(GetUserId(), ((MtMigration *) lfirst(cell))->owner))
+		if (mt_migration_is_owned(lfirst(cell)))
 			owned = lappend(owned, lfirst(cell));
 	return owned;
 }

@@ -60,6 +60,7 @@ extern MtMigration *mt_migration_by_id(int32 id, bool missing_ok);
 extern MtMigration *mt_migration_get_owned(const char *name);
 extern List *mt_migration_list_owned(void);
 extern void mt_migration_check_owner(const MtMigration *migration);
+extern bool mt_migration_is_owned(const MtMigration *migration);
 
 /*
  * Locks a migration against another change of its declaration or phase until

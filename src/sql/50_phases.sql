@@ -50,5 +50,5 @@ COMMENT ON FUNCTION migrate_tiers.sync_token(name) IS
 CREATE FUNCTION migrate_tiers.wait_for_sync(token text DEFAULT NULL, timeout interval DEFAULT '60 s', migration name DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_wait_for_sync';
 COMMENT ON FUNCTION migrate_tiers.wait_for_sync(text, interval, name) IS
-'returns when the target has all that was committed before the token, or before now if there is none; waits for the copy, too. timeout null: without end. Errors: MT006 not in time, MT003 not in sync in this phase, 22P02 not a token';
+'returns when the target has all that was committed before the token, or before now if there is none; waits for the copy, too. timeout null: without end. Errors: MT006 not in time (the detail tells members of the migration''s owner why, others only that sending is stopped or paused), MT003 not in sync in this phase, 22P02 not a token';
 

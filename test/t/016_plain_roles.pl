@@ -48,6 +48,20 @@ for my $keys (100000, 1)
 my ($out, $err);
 isnt($target->psql('shop', q{SET ROLE mover; INSERT INTO item (n) VALUES (-1)}, stderr => \$err), 0, 'the fence refuses even the role itself');
 
+# Anybody may wait for sync, but what it stumbled over is shown to those only who may see the migration.
+$pair->target_sql(q{CREATE UNIQUE INDEX only_one ON item (v) WHERE v LIKE 'secret%'});
+$pair->source_sql(q{INSERT INTO item (n, v) VALUES (66661, 'secret word'), (66662, 'secret word')});
+ok($pair->wait_until(source => q{SELECT stopped LIKE '%secret word%' FROM migrate_tiers.status}), 'a row that the target refuses stops it, and is shown');
+like(waits_in_vain('keeper'), qr/MT006.*DETAIL:.*secret word.*HINT:.*migrate_tiers\.status/s, 'to the owner also when his wait ends');
+my $writers = waits_in_vain('writer');
+unlike($writers, qr/secret/, 'but not to others');
+like($writers, qr/MT006.*DETAIL:  sending is stopped\nHINT:.*role "keeper"/s, '... who are told that it is stopped, and whom to ask');
+as_keeper('SELECT migrate_tiers.pause()');
+like(waits_in_vain('writer'), qr/DETAIL:  sending is paused\n/, '... or paused');
+$pair->target_sql('DROP INDEX only_one');
+as_keeper(q{SELECT migrate_tiers.resume(); SELECT migrate_tiers.wait_for_sync(timeout => '30 s')});
+$pair->equal('it goes on when the target takes the rows');
+
 $pair->target_sql(q{ALTER ROLE mover PASSWORD 'changed'});
 $pair->target_sql('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = \'mover\'');
 $pair->source_sql(q{INSERT INTO item (n) VALUES (77777)});
@@ -64,3 +78,10 @@ is($pair->target_sql('SELECT (SELECT count(*) FROM item) + (SELECT count(*) FROM
 is($pair->target_sql(q{SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers'}), '0', 'nothing is left there');
 $pair->finish;
 done_testing();
+
+sub waits_in_vain
+{
+	my ($role) = @_;
+	my (undef, undef, $error) = $pair->source_try("SET SESSION AUTHORIZATION $role; SELECT migrate_tiers.wait_for_sync(timeout => '100 ms')");
+	return $error;
+}
