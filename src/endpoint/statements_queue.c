@@ -196,14 +196,16 @@ mt_sql_target_row(const MtRelation *relation, const MtColumns *columns)
  *
  * Of most types the value is kept as its text, before jsonb sees it: that would lose the spaces and doubled keys of
  * json and the bounds of an array, refuses a \u0000, and of a type with a cast to json (hstore) nobody could read
- * back what that gave.
+ * back what that gave.  A jsonb that is NULL is left out, so that it is not taken for the null of jsonb.
  */
 char *
 mt_sql_row_image(const char *table, const MtRelation *relation, const MtColumns *columns, bool typed)
 {
 	StringInfoData values;
+	StringInfoData without;
 
 	initStringInfo(&values);
+	initStringInfo(&without);
 	for (int i = 0; i < columns->count; i++)
 	{
 		const char *name = quote_identifier(columns->columns[i].name);
@@ -211,9 +213,13 @@ mt_sql_row_image(const char *table, const MtRelation *relation, const MtColumns 
 
 		appendStringInfo(&values, "%s%s AS %s", i ? ", " : "",
 						 exact_in_jsonb(columns->columns[i].type) ? value : as_text(value), name);
+		if (columns->columns[i].type == JSONBOID)
+			appendStringInfo(&without,
+							 " OPERATOR(pg_catalog.-) CASE WHEN i.%s IS NULL THEN ARRAY[%s]::pg_catalog.text[] ELSE '{}' END",
+							 name, quote_literal_cstr(columns->columns[i].name));
 	}
-	return psprintf("SELECT pg_catalog.to_jsonb(i.*)::pg_catalog.text FROM (SELECT %s FROM %s AS t WHERE %s) AS i",
-					values.data, table, mt_sql_key_match(relation, typed ? columns : NULL, "t.", 1));
+	return psprintf("SELECT (pg_catalog.to_jsonb(i.*)%s)::pg_catalog.text FROM (SELECT %s FROM %s AS t WHERE %s) AS i",
+					without.data, values.data, table, mt_sql_key_match(relation, typed ? columns : NULL, "t.", 1));
 }
 
 /*

@@ -16,7 +16,7 @@ COMMENT ON COLUMN migrate_tiers.conflicts.relation IS 'table on the source';
 COMMENT ON COLUMN migrate_tiers.conflicts.key IS 'key of the row';
 COMMENT ON COLUMN migrate_tiers.conflicts.winner IS 'side whose row was taken: source or target';
 COMMENT ON COLUMN migrate_tiers.conflicts.policy IS 'conflict_policy that decided';
-COMMENT ON COLUMN migrate_tiers.conflicts.source_row IS 'row as the source had it; null: it was deleted there. What jsonb cannot hold exactly (json, arrays, floating point, hstore and most other types) is kept as its text';
+COMMENT ON COLUMN migrate_tiers.conflicts.source_row IS 'row as the source had it; null: it was deleted there. What jsonb cannot hold exactly (json, arrays, floating point, hstore and most other types) is kept as its text; a jsonb that is NULL is left out';
 COMMENT ON COLUMN migrate_tiers.conflicts.target_row IS 'row as the target had it; null: it was deleted there';
 COMMENT ON COLUMN migrate_tiers.conflicts.source_written IS 'when the source committed it';
 COMMENT ON COLUMN migrate_tiers.conflicts.target_written IS 'when the target committed it, by its own clock';

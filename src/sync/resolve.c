@@ -203,7 +203,7 @@ value_sql(const MtColumns *columns, const char *name)
 		if (strcmp(column->name, name) != 0)
 			continue;
 		if (column->type == JSONBOID)
-			return psprintf("nullif($1::pg_catalog.jsonb OPERATOR(pg_catalog.->) %s, 'null'::pg_catalog.jsonb)", label);
+			return psprintf("($1::pg_catalog.jsonb OPERATOR(pg_catalog.->) %s)", label);
 		/* Read by the type's input: a cast might be a user's own.  What is json at bottom would get the quotes, too. */
 		if (column->type >= FirstNormalObjectId && getBaseType(column->type) != JSONOID)
 			return psprintf("(SELECT r.%1$s FROM pg_catalog.jsonb_to_record($1::pg_catalog.jsonb) AS r(%1$s %2$s))",

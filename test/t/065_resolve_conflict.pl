@@ -35,7 +35,7 @@ CREATE CAST (mood AS json) WITH FUNCTION no_json(mood);
 CREATE TYPE pair AS (a mood, b text);
 CREATE FUNCTION shout(pair) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $$!$$';
 CREATE CAST (pair AS text) WITH FUNCTION shout(pair);
-CREATE TABLE hostile (k mood PRIMARY KEY, i int, j json, m mood, p pair, a mood[]);
+CREATE TABLE hostile (k mood PRIMARY KEY, i int, j json, m mood, p pair, a mood[], b jsonb, e jsonb);
 SQL
 $pair->declare;
 $pair->advance;
@@ -269,7 +269,8 @@ sub hostile_values
 	for my $side (qw(source target))
 	{
 		my ($j, $m, $p, $a) = @{ $value{$side} };
-		$pair->can("${side}_sql")->($pair, "UPDATE hostile SET j = '$j', m = '$m', p = '$p', a = '$a'");
+		my $b = $side eq 'source' ? "'null'" : 'NULL';
+		$pair->can("${side}_sql")->($pair, "UPDATE hostile SET j = '$j', m = '$m', p = '$p', a = '$a', b = $b, e = coalesce($b, '\"null\"'::jsonb)");
 	}
 	$pair->source_sql('SELECT migrate_tiers.resume()');
 	settle($pair);
@@ -278,6 +279,7 @@ sub hostile_values
 	settle($pair);
 	$pair->equal('both sides are equal');
 	is($pair->source_sql('SELECT concat_ws($$ $$, j, m, p, a) FROM hostile'), "@{ $value{$chosen} }", 'and have what was chosen');
+	is($pair->source_sql(q{SELECT concat_ws(' ', b, e) FROM hostile}), $chosen eq 'source' ? 'null null' : '"null"', 'NULL, a null and a text of jsonb are three things');
 	return;
 }
 
