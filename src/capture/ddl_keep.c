@@ -56,7 +56,7 @@ mt_ddl_keep_extension(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE),
 			 errmsg("cannot drop extension \"migrate_tiers\" while it has migrations"),
-			 errhint("End them first: CALL migrate_tiers.revert('planned'), then SELECT migrate_tiers.drop_migration(...).")));
+			 errhint("SELECT migrate_tiers.drop_migration(name) ends one, or says what its phase asks for first.")));
 }
 
 static bool

@@ -14,10 +14,11 @@
 #include "base/errors.h"
 #include "base/settings.h"
 #include "base/spi.h"
+#include "catalog/migration.h"
 
 /* Sequences in their turn that the command at hand has altered, by themselves or as a part of an identity column. */
 static const char altered_query[] =
-	"SELECT d.object_identity, m.name::text FROM pg_event_trigger_ddl_commands() d"
+	"SELECT d.object_identity, m.name::text, m.phase FROM pg_event_trigger_ddl_commands() d"
 	" JOIN migrate_tiers.sequence q ON q.sequence = d.objid AND NOT q.restored"
 	" JOIN migrate_tiers.migration m ON m.id = q.migration"
 	" WHERE d.classid = 'pg_class'::regclass AND d.command_tag = 'ALTER SEQUENCE' LIMIT 1";
@@ -31,6 +32,7 @@ mt_ddl_check_sequences(Node *command)
 	static SPIPlanPtr plan = NULL;
 	char	   *sequence = NULL;
 	char	   *migration = NULL;
+	MtPhase		phase = MT_SYNCING;
 	MtSpiScope	scope;
 
 	if (mt_allow_ddl || !alters_numbers(command))
@@ -40,6 +42,7 @@ mt_ddl_check_sequences(Node *command)
 	{
 		sequence = mt_spi_text(&scope, 0, 1);
 		migration = mt_spi_text(&scope, 0, 2);
+		phase = mt_phase_parse(mt_spi_text(&scope, 0, 3));
 	}
 	mt_spi_end(&scope);
 	if (sequence == NULL)
@@ -49,8 +52,9 @@ mt_ddl_check_sequences(Node *command)
 			 errmsg("cannot alter sequence %s while it takes turns with that of the target", sequence),
 			 errdetail("Migration \"%s\" has each side give out every second value, so that rows written on both sides never have the same.",
 					   migration),
-			 errhint("Go back first: CALL migrate_tiers.revert('syncing')."
-					 " SET migrate_tiers.allow_ddl = on lets it pass; then see to it yourself that both sides differ.")));
+			 errhint("Go back first: %s."
+					 " SET migrate_tiers.allow_ddl = on lets it pass; then see to it yourself that both sides differ.",
+					 mt_phase_way_back(phase, MT_SYNCING))));
 }
 
 static bool
