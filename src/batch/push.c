@@ -21,12 +21,14 @@
 #include "base/errors.h"
 #include "base/spi.h"
 #include "base/xact.h"
+#include "catalog/journal.h"
 #include "catalog/option.h"
 #include "endpoint/digest.h"
 
 static MtPush *begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch);
 static MtRemote *connect_target(const MtMigration *migration);
 static void check_phase(const MtMigration *migration);
+static void check_turn(const MtMigration *migration);
 static void name_sides(MtPush *push);
 static void do_push(MtPush *push);
 static void record_digest(MtPush *push);
@@ -49,6 +51,7 @@ mt_push_run(const MtMigration *migration, MtRemote **remote, int32 relation, int
 	push = begin_push(migration, relation, batch);
 	PG_TRY();
 	{
+		check_turn(migration);
 		if (*remote == NULL || !mt_remote_usable(*remote))
 			*remote = connect_target(migration);
 		push->there.remote = *remote;
@@ -130,6 +133,26 @@ check_phase(const MtMigration *migration)
 				 migration->phase == MT_FINISHED ?
 				 errhint("It is at its end; SELECT migrate_tiers.drop_migration() forgets it.") :
 				 errhint("Go on with CALL migrate_tiers.advance('syncing').")));
+}
+
+/* check_turn refuses to guess who is to send while a transition that turns that was cut off, or has just begun. */
+static void
+check_turn(const MtMigration *migration)
+{
+	MtPhase		from;
+	MtPhase		to;
+
+	mt_xact_begin();
+	if (mt_journal_open(migration, &from, &to) && (from >= MT_READ_TARGET) != (to >= MT_READ_TARGET))
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_WRONG_PHASE),
+				 errmsg("nothing is pushed while the transition from %s to %s has not ended", mt_phase_name(from),
+						mt_phase_name(to)),
+				 errdetail("It says which side pushes its tables to the other."),
+				 errhint("If it was cut off: CALL migrate_tiers.%s('%s') goes on with it, %s('%s') undoes it.",
+						 to > from ? "advance" : "revert", mt_phase_name(to),
+						 to > from ? "revert" : "advance", mt_phase_name(from))));
+	mt_xact_commit();
 }
 
 /* do_push sends one snapshot and has it applied. */

@@ -239,7 +239,8 @@ hash_alike(MtRemote *remote)
 /*
  * judge stores the verdict: whether the receiver has what was sent, or at least what the sender has now.
  *
- * Where the push kept no digest, and the sender has other rows now, nothing is known.
+ * Where the push kept no digest, and the sender has other rows now, nothing is known; nor is it where the receiver
+ * of the push writes the table itself now, since the phase has turned.
  */
 static void
 judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOrder *order,
@@ -253,14 +254,23 @@ judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOr
 	bool		as_now = is_same(receiver, strtoll(sender[0], NULL, 10), sender[1]);
 	const char *moved = kept && is_same(sender, record->rows, record->digest) ? "not " : "";
 	const char *side = record->reverse ? "target" : "source";
-	const char *verdict = as_sent || as_now ? "equal" : kept ? "different" :
-		"unknown";
+	MtPhase		phase;
+	bool		turned;
+	const char *verdict;
 	char	   *detail;
 
+	mt_xact_begin();
+	phase = mt_migration_by_id(migration->id, false)->phase;
+	turned = record->reverse != (phase >= MT_READ_TARGET);
+	verdict = as_sent || as_now ? "equal" : kept && !turned ? "different" :
+		"unknown";
 	if (as_sent)
 		detail = psprintf("as the push of %s sent it; since then the %s has %schanged", record->taken, side, moved);
 	else if (as_now)
 		detail = psprintf("%sas the %s is now", kept ? psprintf("not as the push of %s sent it, but ", record->taken) : "", side);
+	else if (turned)
+		detail = psprintf("the %s computes it since phase %s began, and no push from there was applied yet",
+						  record->reverse ? "source" : "target", mt_phase_name(phase));
 	else if (kept)
 		detail = psprintf("not as the push of %s sent it; since then the %s has %schanged%s"
 						  " Call migrate_tiers.push_batch to send it again",
@@ -272,7 +282,6 @@ judge(const MtMigration *migration, const MtRelation *relation, const MtVerifyOr
 	outcome->point = contents->read;
 	outcome->source_rows = strtoll(contents->source[0], NULL, 10);
 	outcome->target_rows = strtoll(contents->target[0], NULL, 10);
-	mt_xact_begin();
 	mt_verification_store(migration->id, relation->id, order->run, order->scheduled, verdict, outcome, detail);
 	mt_xact_commit();
 }

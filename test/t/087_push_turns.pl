@@ -56,16 +56,44 @@ ready($pair, 'dual_write');
 $pair->advance('dual_write');
 like({ open_gates($pair, 'read_target') }->{batch_fresh}, qr/daily was never pushed/, 'pushes of the time before count for nothing');
 is($pair->source_sql(q{SELECT state FROM migrate_tiers.tables WHERE relation = 'daily'::regclass}), 'waiting', 'the table waits');
-is($pair->source_sql(q{SELECT verdict, detail FROM migrate_tiers.verify('daily')}), 'unknown|it was never pushed', 'it is not held to them, either');
+is(verdict(), 'unknown|it was never pushed', 'it is not held to them, either');
 $pair->source_sql(q{SELECT migrate_tiers.batch_policy('daily', every => '1 day')});
 ok($pair->wait_until(source => q{SELECT state = 'fresh' FROM migrate_tiers.tables WHERE relation = 'daily'::regclass}), 'and is pushed at once');
 is(daily('target'), 'of the source|20000', 'whole');
+
+# Who computes it from then on is not held to what was sent there before.
+ready($pair, 'read_target');
+$pair->source_sql(q{SELECT migrate_tiers.batch_policy('daily', every => NULL)});
+cut_off_turn();
+$pair->advance('read_target');
+$pair->target_sql(q{UPDATE daily SET v = 'of the target'});
+is(verdict(), 'unknown|the target computes it since phase read_target began, and no push from there was applied yet', 'after the turn, nothing is known before the first push');
+push_daily();
+like(verdict(), qr/^equal\|as the push of/, 'and everything after it');
 
 $pair->finish;
 done_testing();
 
 sub push_daily { return $pair->source_sql(q{SELECT migrate_tiers.push_batch('daily')}); }
+sub verdict { return $pair->source_sql(q{SELECT verdict, detail FROM migrate_tiers.verify('daily')}); }
 sub daily { my ($side) = @_; my $sql = $side eq 'source' ? 'source_sql' : 'target_sql'; return $pair->$sql('SELECT v, count(*) FROM daily GROUP BY v'); }
+
+# cut_off_turn ends the session that turns the direction before the target was told: then it is open who pushes.
+sub cut_off_turn
+{
+	my $holder = MigrateTiers::session($pair->target);
+	$holder->query_safe('BEGIN; LOCK TABLE migrate_tiers.migration IN EXCLUSIVE MODE');
+	my $mover = MigrateTiers::session($pair->source);
+	$mover->query_until(qr/begun/, "\\set ON_ERROR_STOP 0\n\\echo begun\nCALL migrate_tiers.advance('read_target');\n");
+	ok($pair->wait_until(target => q{SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND relation = 'migrate_tiers.migration'::regclass}), 'a transition has come to the target');
+	$pair->source_sql(q{SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE query LIKE 'CALL migrate_tiers.advance%'});
+	$mover->{run}->finish;
+	$holder->quit;
+	my ($went, $state, $error) = $pair->source_try(q{SELECT migrate_tiers.push_batch('daily')});
+	ok(!$went && $state eq 'MT003', 'after a turn that was cut off nothing is pushed') or diag($state);
+	like($error, qr/transition from dual_write to read_target has not ended.*advance\('read_target'\) goes on with it, revert\('dual_write'\) undoes it/s, '... which says how to go on');
+	return;
+}
 
 # slow_push changes a table where it is sent from, and returns when a push of it has begun to send rows.
 sub slow_push
