@@ -94,3 +94,23 @@ mt_xact_try(void (*action)(void *arg), void *arg)
 	CurrentResourceOwner = owner;
 	return error;
 }
+
+/* mt_xact_catch runs an action in no transaction, and aborts what it has begun if it fails. */
+ErrorData *
+mt_xact_catch(void (*action)(void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		action(arg);
+	}
+	PG_CATCH();
+	{
+		error = mt_xact_abort(context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return error;
+}

@@ -1,7 +1,7 @@
 /*
  * xact.h
  *	  Transactions of a worker: each with an active snapshot, which SPI wants.
- *	  Those of a procedure.  And what may fail inside of one, without ending it.
+ *	  Those of a procedure.  And what may fail inside of one, without ending it, or outside.
  */
 #ifndef MT_XACT_H
 #define MT_XACT_H
@@ -28,5 +28,8 @@ extern void mt_xact_first(void);
  * allocates, and the error, are in the caller's memory context.
  */
 extern ErrorData *mt_xact_try(void (*action)(void *arg), void *arg);
+
+/* The same of a worker in no transaction: the action begins its own, and what it has begun ends with its error. */
+extern ErrorData *mt_xact_catch(void (*action)(void *arg), void *arg);
 
 #endif							/* MT_XACT_H */

@@ -11,6 +11,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/option.h"
+#include "worker/failure.h"
 
 #define RESTART_MS		2000
 #define LAST_BACKOFF_MS 30000
@@ -62,7 +63,7 @@ launch(MtWorker *worker, int wanted, long interval)
 	if (refused && running == 0)
 		note_refused(worker);
 	else if (worker->copiers_refused && running > 0)
-		mt_worker_note_copy_error(worker, NULL);
+		mt_worker_tell(worker, MT_TOLD_COPY, NULL);
 	worker->copiers_refused = running == 0 && (refused || worker->copiers_refused);
 }
 
@@ -86,9 +87,9 @@ note_refused(MtWorker *worker)
 {
 	const char *sqlstate = unpack_sql_state(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED);
 
-	mt_worker_note_copy_error(worker,
-							  psprintf("%s: no background worker is free for the copy; all of max_worker_processes (%d) are in use",
-									   sqlstate, max_worker_processes));
+	mt_worker_tell(worker, MT_TOLD_COPY,
+				   psprintf("%s: no background worker is free for the copy; all of max_worker_processes (%d) are in use",
+							sqlstate, max_worker_processes));
 }
 
 static bool
@@ -103,21 +104,4 @@ copying_fails(int32 migration_id)
 	fails = mt_spi_bool(0, 1);
 	mt_spi_end(&scope);
 	return fails;
-}
-
-/* mt_worker_note_copy_error keeps an error for status, or clears it. */
-void
-mt_worker_note_copy_error(MtWorker *worker, const char *error)
-{
-	MtSpiScope	scope;
-
-	mt_xact_begin();
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.migration SET copy_error = $2,"
-				" copy_error_at = CASE WHEN $2 IS NOT NULL THEN coalesce(copy_error_at, clock_timestamp()) END"
-				" WHERE id = $1 AND copy_error IS DISTINCT FROM $2",
-				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(error)));
-	mt_spi_end(&scope);
-	mt_xact_commit();
 }

@@ -22,6 +22,7 @@
 #include "catalog/disarmed.h"
 #include "copy/copy.h"
 #include "endpoint/target.h"
+#include "worker/failure.h"
 
 #define FIRST_BACKOFF_MS 500
 #define LAST_BACKOFF_MS	 30000
@@ -84,7 +85,7 @@ mt_worker_copies(MtWorker *worker)
 	if (copies.reload)
 		mt_sync_reload(worker->sync);
 	if (!copies.failed && (worker->copy_failed || !worker->succeeded))
-		mt_worker_note_copy_error(worker, NULL);
+		mt_worker_tell(worker, MT_TOLD_COPY, NULL);
 	worker->copy_failed = copies.failed;
 	MemoryContextSwitchTo(context);
 	if (copies.tasks)
@@ -148,7 +149,7 @@ handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry)
 				 errmsg("migration \"%s\": preparing a copy of %s failed, next attempt in %.1f s",
 						worker->migration->name, table, (double) wait / 1000),
 				 errdetail_internal("%s", text)));
-		mt_worker_note_copy_error(worker, psprintf("%s: %s", table, text));
+		mt_worker_tell(worker, MT_TOLD_COPY, psprintf("%s: %s", table, text));
 	}
 	FreeErrorData(error);
 }

@@ -10,8 +10,7 @@
 /* Brings copies forward; returns whether there is something left to do for them. */
 extern bool mt_worker_copies(MtWorker *worker);
 
-/* Sees to it that copy workers run; keeps (or clears) an error of the copy for status. */
+/* Sees to it that copy workers run. */
 extern void mt_worker_launch_copiers(MtWorker *worker);
-extern void mt_worker_note_copy_error(MtWorker *worker, const char *error);
 
 #endif							/* MT_COPIES_H */

@@ -17,10 +17,10 @@
 
 #include "base/clock.h"
 #include "base/errors.h"
-#include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/reverse.h"
 #include "sync/merge.h"
+#include "worker/failure.h"
 
 /* How long to wait before the target is asked again, in ms, by how long ago something came. */
 #define ASK_ACTIVE 1
@@ -46,7 +46,6 @@ static void step(MtWorker *worker);
 static long handle_error(MtWorker *worker, ErrorData *error);
 static long next_question(const MtWorker *worker);
 static void publish(MtWorker *worker, bool failed);
-static void set_stopped(MtWorker *worker, const char *reason);
 static void act_as_replica(void);
 
 /* mt_worker_reverse runs a tick from the target, when it is due. */
@@ -54,6 +53,7 @@ long
 mt_worker_reverse(MtWorker *worker)
 {
 	volatile long wait = TimestampDifferenceMilliseconds(mt_clock_now(), worker->reverse_retry);
+	ErrorData  *volatile error = NULL;
 
 	if (wait > 0)
 		return wait;
@@ -66,11 +66,11 @@ mt_worker_reverse(MtWorker *worker)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = mt_xact_abort(worker->round_context);
-
-		wait = handle_error(worker, error);
+		error = mt_xact_abort(worker->round_context);
 	}
 	PG_END_TRY();
+	if (error != NULL)
+		wait = handle_error(worker, error);
 	MemoryContextSwitchTo(worker->context);
 	worker->reverse_retry = TimestampTzPlusMilliseconds(mt_clock_now(), wait);
 	return wait;
@@ -92,8 +92,8 @@ step(MtWorker *worker)
 	if (worker->sync->conflicts_there)
 		mt_merge_carry(worker->sync);
 	publish(worker, false);
-	if (worker->reverse_told || !worker->reverse_succeeded)
-		set_stopped(worker, NULL);
+	if (mt_worker_told(worker, MT_TOLD_REVERSE) || !worker->reverse_succeeded)
+		mt_worker_tell(worker, MT_TOLD_REVERSE, NULL);
 	worker->reverse_failures = 0;
 	worker->reverse_succeeded = true;
 	mt_worker_sweep(worker);
@@ -110,17 +110,12 @@ handle_error(MtWorker *worker, ErrorData *error)
 
 	if (worker->sync != NULL)
 	{
-		worker->sync->merge = NULL;
 		publish(worker, true);
 		/* A statement whose columns have changed is refused for as long as the session lives. */
-		if (worker->sync->whole && mt_remote_usable(worker->sync->remote) &&
-			error->sqlerrcode != ERRCODE_FEATURE_NOT_SUPPORTED)
-			mt_remote_run(worker->sync->remote, "ROLLBACK");
+		if (error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED)
+			mt_worker_disconnect(worker);
 		else
-		{
-			mt_sync_close(worker->sync);
-			worker->sync = NULL;
-		}
+			(void) mt_worker_roll_back(worker);
 	}
 	worker->reverse_failures++;
 	if (locked && worker->reverse_failures <= LOCK_FAILURES)
@@ -133,7 +128,7 @@ handle_error(MtWorker *worker, ErrorData *error)
 			 errmsg("migration \"%s\": reverse sync stopped, next attempt in %.1f s", worker->migration->name,
 					(double) wait / 1000),
 			 errdetail_internal("%s", text)));
-	set_stopped(worker, text);
+	mt_worker_tell(worker, MT_TOLD_REVERSE, text);
 	return wait;
 }
 
@@ -168,25 +163,6 @@ publish(MtWorker *worker, bool failed)
 	shared->reverse_seen = sync->reverse_seen;
 	LWLockRelease(&shared->lock);
 	ConditionVariableBroadcast(&shared->progressed);
-}
-
-/* set_stopped keeps the reason for status, or clears it. */
-static void
-set_stopped(MtWorker *worker, const char *reason)
-{
-	MtSpiScope	scope;
-
-	mt_xact_begin();
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.migration SET reverse_stopped = $2,"
-				" reverse_stopped_at = CASE WHEN $2 IS NULL THEN NULL ELSE coalesce(reverse_stopped_at, clock_timestamp()) END"
-				/* A tick may fail after the way back has ended: nobody would take back then what it says. */
-				" WHERE id = $1 AND reverse_stopped IS DISTINCT FROM $2 AND (reversing OR $2 IS NULL)",
-				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(reason)));
-	mt_spi_end(&scope);
-	mt_xact_commit();
-	worker->reverse_told = reason != NULL;
 }
 
 /*

@@ -24,6 +24,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/worker.h"
+#include "worker/failure.h"
 #include "worker/reverse.h"
 
 #define FIRST_BACKOFF_MS 1000
@@ -33,13 +34,20 @@
 #define LOCK_FAILURES 50
 #define LOCK_WAIT_MS  20
 
+/* What the migration's row says of its worker. */
+typedef struct MtSharedNote
+{
+	int32		migration_id;
+	int64		handle;			/* of the shared memory */
+} MtSharedNote;
+
 static MtWorker *begin_work(int32 migration_id);
-static void register_worker(MtWorker *worker);
+static void register_worker(MtWorker *worker, int64 handle);
+static void note_worker(void *arg);
 static void acknowledge(MtWorker *worker);
 static bool reload_migration(MtWorker *worker);
 static long try_step(MtWorker *worker);
 static long handle_error(MtWorker *worker, ErrorData *error);
-static void set_stopped(MtWorker *worker, const char *reason);
 
 /* mt_sync_worker_main is the entry of the sync worker. */
 void
@@ -79,6 +87,7 @@ begin_work(int32 migration_id)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "migrate_tiers worker", ALLOCSET_DEFAULT_SIZES);
 	MtWorker   *worker = MemoryContextAllocZero(context, sizeof(MtWorker));
+	int64		handle;
 
 	worker->context = context;
 	worker->migration_context = AllocSetContextCreate(context, "migrate_tiers migration", ALLOCSET_DEFAULT_SIZES);
@@ -91,8 +100,9 @@ begin_work(int32 migration_id)
 	if (mt_migration_by_id(migration_id, true) == NULL)
 		return NULL;
 	mt_sync_watch_catalog();
-	register_worker(worker);
+	worker->shared = mt_shared_create(&handle);
 	mt_xact_commit();
+	register_worker(worker, handle);
 	if (!reload_migration(worker))
 		return NULL;
 	acknowledge(worker);
@@ -112,20 +122,40 @@ acknowledge(MtWorker *worker)
 	ConditionVariableBroadcast(&worker->shared->progressed);
 }
 
-/* register_worker tells committing writers whom to wake, and others where to look. */
+/*
+ * register_worker tells committing writers whom to wake, and others where to look.
+ *
+ * It waits for whoever has the migration's row: a worker that ended there would not come back by itself.
+ */
 static void
-register_worker(MtWorker *worker)
+register_worker(MtWorker *worker, int64 handle)
 {
-	MtSpiScope	scope;
-	int64		handle;
+	MtSharedNote note = {worker->migration_id, handle};
+	ErrorData  *error;
 
-	worker->shared = mt_shared_create(&handle);
+	while ((error = mt_xact_catch(note_worker, &note)) != NULL)
+	{
+		if (!mt_error_is_lock(error))
+			ReThrowError(error);
+		FreeErrorData(error);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static void
+note_worker(void *arg)
+{
+	const MtSharedNote *note = (const MtSharedNote *) arg;
+	MtSpiScope	scope;
+
+	mt_xact_begin();
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.migration SET worker_pid = $2, worker_shared = $3 WHERE id = $1",
-				MT_ARGS(MT_INT4(worker->migration_id), MT_INT4(MyProcPid), MT_INT8(handle)));
+				MT_ARGS(MT_INT4(note->migration_id), MT_INT4(MyProcPid), MT_INT8(note->handle)));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
+	mt_xact_commit();
 }
 
 /* reload_migration reads the migration again; false when no worker is wanted any more. */
@@ -152,6 +182,7 @@ try_step(MtWorker *worker)
 	static bool reload_due = false;
 	volatile long wait = 0;
 	volatile long reverse_wait = LONG_MAX;
+	ErrorData  *volatile error = NULL;
 
 	MemoryContextReset(worker->round_context);
 	MemoryContextSwitchTo(worker->round_context);
@@ -187,18 +218,20 @@ try_step(MtWorker *worker)
 			wait = mt_worker_step(worker);
 			/* What an earlier worker told of a stop is over with the first round of this one. */
 			if (worker->failures > 0 || !worker->succeeded)
-				set_stopped(worker, NULL);
+				mt_worker_tell(worker, MT_TOLD_FORWARD, NULL);
 			worker->failures = worker->contention = 0;
 			worker->succeeded = true;
 		}
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = mt_xact_abort(worker->round_context);
-
-		wait = handle_error(worker, error);
+		error = mt_xact_abort(worker->round_context);
 	}
 	PG_END_TRY();
+	MemoryContextSwitchTo(worker->round_context);
+	if (error != NULL)
+		wait = handle_error(worker, error);
+	reverse_wait = Min(reverse_wait, mt_worker_tell_again(worker));
 	/* What comes until the next round must not be put into memory that is gone. */
 	MemoryContextSwitchTo(worker->context);
 	return Min(wait, reverse_wait);
@@ -211,18 +244,11 @@ handle_error(MtWorker *worker, ErrorData *error)
 	long		wait = FIRST_BACKOFF_MS;
 	char	   *text = mt_error_text(error);
 
+	/* An application has a row that the tick is about to set: it goes first. */
 	if (worker->migration != NULL && worker->migration->reversing && worker->sync != NULL &&
-		worker->sync->whole && mt_error_is_lock(error) && mt_remote_usable(worker->sync->remote) &&
-		worker->contention++ < LOCK_FAILURES)
-	{
-		/* An application has a row that the tick is about to set: it goes first. */
-		mt_remote_run(worker->sync->remote, "ROLLBACK");
-		worker->sync->merge = NULL;
+		mt_error_is_lock(error) && worker->contention++ < LOCK_FAILURES && mt_worker_roll_back(worker))
 		return LOCK_WAIT_MS;
-	}
-	if (worker->sync != NULL)
-		mt_sync_close(worker->sync);
-	worker->sync = NULL;
+	mt_worker_disconnect(worker);
 	for (int i = 0; i < worker->failures && wait < LAST_BACKOFF_MS; i++)
 		wait *= 2;
 	wait = Min(wait, LAST_BACKOFF_MS);
@@ -236,23 +262,6 @@ handle_error(MtWorker *worker, ErrorData *error)
 			 errmsg("migration \"%s\": forward sync stopped, next attempt in %.1f s",
 					worker->migration ? worker->migration->name : "", (double) wait / 1000),
 			 errdetail_internal("%s", text)));
-	set_stopped(worker, text);
+	mt_worker_tell(worker, MT_TOLD_FORWARD, text);
 	return wait;
-}
-
-/* set_stopped keeps the reason for status, or clears it. */
-static void
-set_stopped(MtWorker *worker, const char *reason)
-{
-	MtSpiScope	scope;
-
-	mt_xact_begin();
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.migration SET stopped = $2,"
-				" stopped_at = CASE WHEN $2 IS NULL THEN NULL ELSE coalesce(stopped_at, clock_timestamp()) END"
-				" WHERE id = $1",
-				MT_ARGS(MT_INT4(worker->migration_id), MT_TEXT(reason)));
-	mt_spi_end(&scope);
-	mt_xact_commit();
 }

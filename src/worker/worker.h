@@ -32,9 +32,9 @@ typedef struct MtWorker
 	int			failures;		/* in a row, of ticks */
 	bool		succeeded;		/* a round went well in this process */
 	TimestampTz retry;			/* after a failure, not before this moment, whoever wakes us */
+	struct MtTelling *telling;	/* what status is to say; in failure.c */
 	int			reverse_failures;	/* in a row, of reverse ticks */
 	bool		reverse_succeeded;
-	bool		reverse_told;	/* status says why the way back stopped */
 	TimestampTz reverse_retry;	/* not before this moment */
 	TimestampTz reverse_active;	/* when something last came from the target */
 	TimestampTz swept;			/* when the target's queues were last swept */

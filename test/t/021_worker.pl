@@ -177,6 +177,44 @@ subtest 'no network' => sub {
 	ok($pair->wait_until(source => 'SELECT stopped IS NULL FROM migrate_tiers.status'), 'status is clean');
 };
 
+subtest "an open transaction that has the migration's row" => sub {
+	my ($pid, $from) = ($pair->worker_pid, length log_of());
+	my $holder = MigrateTiers::session($source);
+	$holder->query_safe(q{BEGIN; SELECT migrate_tiers.set_option('queue_retention', '3 h')});
+	$proxy->cut;
+	write_row();
+	my $attempts = sub { my $found = () = substr(log_of(), $from) =~ /forward sync stopped/g; return $found; };
+	my $deadline = time + 20;
+	sleep 0.05 while $attempts->() < 2 && time < $deadline;
+	cmp_ok($attempts->(), '>=', 2, 'it tries again');
+	is($pair->worker_pid, $pid, 'the worker lives');
+	like(substr(log_of(), $from), qr/what status says of it cannot be changed yet/, 'the log says that status is behind');
+	$holder->query_safe('COMMIT');
+	ok($pair->wait_until(source => q{SELECT stopped ~ '08[0-9A-Z]{3}' FROM migrate_tiers.status}, timeout => $at_once), 'status says why it stopped');
+	$proxy->pass;
+	$pair->sync;
+	is($pair->worker_pid, $pid, 'the same worker goes on');
+
+	# One that begins has to note its number there.
+	$holder->query_safe(q{BEGIN; SELECT migrate_tiers.set_option('queue_retention', '2 h')});
+	$pair->source_sql("SELECT pg_terminate_backend($pid)");
+	ok(gone($pid), 'the worker has ended');
+	write_row();
+	ok(worker_is_back(), 'a captured write brings it back');
+	$pid = $pair->worker_pid;
+	my $waiting = "FROM pg_locks WHERE pid = $pid AND waitstart IS NOT NULL";
+	ok($pair->wait_until(source => "SELECT count(*) > 0 $waiting"), 'it waits for the row');
+	my $since = $pair->source_sql("SELECT max(waitstart) $waiting") || '-infinity';
+	ok($pair->wait_until(source => "SELECT max(waitstart) > '$since' $waiting"), 'and again');
+	$holder->query_safe('COMMIT');
+	$holder->quit;
+	$pair->sync;
+	is($pair->worker_pid, $pid, 'and goes on when it has it');
+	$pair->equal('equal again');
+	$pair->source_sql(q{SELECT migrate_tiers.set_option('queue_retention', NULL)});
+	ok($pair->wait_until(source => 'SELECT stopped IS NULL FROM migrate_tiers.status'), 'status is clean');
+};
+
 subtest 'a target that was away' => sub {
 	$target->stop('fast');
 	$pair->source_sql(q{INSERT INTO item SELECT i, 'away' FROM generate_series(10000, 20000) i; UPDATE item SET v = v || '!'; DELETE FROM item WHERE id % 10 = 0});
