@@ -148,7 +148,8 @@ check_can_push(const MtMigration *migration, const MtRelation *relation)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("a push of table %s is under way", table_name(relation)),
-				 errhint("SELECT * FROM migrate_tiers.batches WHERE finished IS NULL shows it.")));
+				 errhint("SELECT * FROM migrate_tiers.batches WHERE finished IS NULL shows it; where it shows none, a transition"
+						 " or a rehearsal keeps pushes off until it ends.")));
 	mt_batch_unlock(relation->id);
 }
 

@@ -94,7 +94,7 @@ go(FunctionCallInfo fcinfo, bool advance)
 	char	   *migration = mt_arg_name_or_null(fcinfo, 1);
 
 	begin_procedure(fcinfo, advance ? "advance" : "revert");
-	mt_transition_run(migration, to, advance);
+	mt_transition_run(migration, to, advance, NULL);
 	end_procedure();
 }
 

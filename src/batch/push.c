@@ -95,6 +95,7 @@ begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch)
 	push->here.relid = push->relation->relid;
 	batch->reverse = push->here.writes = migration->phase >= MT_READ_TARGET;
 	batch->mode = push->policy->mode;
+	batch->target = mt_relation_target_name(push->relation);
 	check_phase(migration);
 	if (strcmp(push->relation->tier, "batch") != 0)
 		ereport(ERROR,

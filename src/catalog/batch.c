@@ -17,6 +17,9 @@
 	"(SELECT max(x.started) FROM migrate_tiers.transition AS x JOIN migrate_tiers.relation AS y ON y.migration = x.migration" \
 	" WHERE y.id = $1 AND x.from_phase = 'planned')"
 
+/* The target's table of a row "r" of relation: pushes into one that it had before say nothing of this one. */
+#define TARGET_OF_R "format('%I.%I', r.target_schema, r.target_name)"
+
 /* Read when a lock is taken: it may have to be given back where the catalog cannot be read. */
 static Oid	locked_class = InvalidOid;
 
@@ -88,6 +91,16 @@ mt_batch_unlock(int32 relation)
 	(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
+/* mt_batch_unlock_all gives several back. */
+void
+mt_batch_unlock_all(List *relations)
+{
+	ListCell   *cell;
+
+	foreach(cell, relations)
+		mt_batch_unlock(lfirst_int(cell));
+}
+
 /* set_tag makes a lock that lasts over transactions that fail, as those of the workers do. */
 static void
 set_tag(LOCKTAG *tag, int32 relation)
@@ -116,10 +129,10 @@ mt_batch_due(int32 migration)
 						   "  WHERE x.migration = m.id AND x.from_phase = 'planned') AS c"
 						   " CROSS JOIN LATERAL (SELECT max(b.started) AS last, max(b.started) FILTER (WHERE b.error IS NULL) AS good"
 						   "  FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.direction = f.direction"
-						   "  AND b.started > c.began AND b.finished IS NOT NULL) AS t"
+						   "  AND b.target = " TARGET_OF_R " AND b.started > c.began AND b.finished IS NOT NULL) AS t"
 						   " CROSS JOIN LATERAL (SELECT count(*) AS failures FROM migrate_tiers.batch AS b"
-						   "  WHERE b.relation = r.id AND b.direction = f.direction AND b.started > coalesce(t.good, c.began)"
-						   "  AND b.error IS NOT NULL) AS u"
+						   "  WHERE b.relation = r.id AND b.direction = f.direction AND b.target = " TARGET_OF_R
+						   "  AND b.started > coalesce(t.good, c.began) AND b.error IS NOT NULL) AS u"
 						   " CROSS JOIN LATERAL (SELECT CASE WHEN u.failures = 0 THEN t.last + p.every"
 						   "  ELSE t.last + least(p.every, interval '5 s' * 2 ^ least(u.failures - 1, 8)) END AS due) AS d"
 						   " WHERE r.migration = $1 AND r.tier = 'batch' AND p.every IS NOT NULL AND NOT f.pushing AND NOT m.paused"
@@ -140,8 +153,9 @@ mt_batch_was_pushed(int32 relation)
 
 	mt_spi_begin(&scope);
 	pushed = mt_spi_exec(SPI_OK_SELECT,
-						 "SELECT FROM migrate_tiers.batch WHERE relation = $1 AND direction = 'forward' AND started > " CYCLE_BEGAN
-						 " AND (finished IS NULL OR error IS NULL OR error LIKE '57P01: the push was cut off%') LIMIT 1",
+						 "SELECT FROM migrate_tiers.batch AS b JOIN migrate_tiers.relation AS r ON r.id = b.relation"
+						 " WHERE r.id = $1 AND b.direction = 'forward' AND b.target = " TARGET_OF_R " AND b.started > " CYCLE_BEGAN
+						 " AND (b.finished IS NULL OR b.error IS NULL OR b.error LIKE '57P01: the push was cut off%') LIMIT 1",
 						 MT_ARGS(MT_INT4(relation))) > 0;
 	mt_spi_end(&scope);
 	return pushed;
@@ -163,12 +177,13 @@ mt_batch_record(int32 relation)
 					   " WHEN u.id IS NOT NULL THEN format('whether the push of %s, which was cut off, was applied is not known', u.started)"
 					   " WHEN g.id IS NULL THEN 'no push of it was applied'"
 					   " WHEN g.mode = 'refresh' THEN 'in mode refresh the receiver computes its rows itself' END"
-					   " FROM (SELECT $1 AS id, " CYCLE_BEGAN " AS began) AS r LEFT JOIN LATERAL"
-					   " (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.started > r.began"
+					   " FROM (SELECT $1 AS id, " CYCLE_BEGAN " AS began,"
+					   "  (SELECT " TARGET_OF_R " FROM migrate_tiers.relation AS r WHERE r.id = $1) AS target) AS r LEFT JOIN LATERAL"
+					   " (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.started > r.began AND b.target = r.target"
 					   "  ORDER BY b.started DESC, b.id DESC LIMIT 1) AS n ON true"
-					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.started > r.began"
+					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.started > r.began AND b.target = r.target"
 					   "  AND b.finished IS NOT NULL AND b.error IS NULL ORDER BY b.started DESC, b.id DESC LIMIT 1) AS g ON true"
-					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.started > r.began"
+					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.started > r.began AND b.target = r.target"
 					   "  AND b.error LIKE '57P01: the push was cut off%'"
 					   "  AND (g.id IS NULL OR (b.started, b.id) > (g.started, g.id)) LIMIT 1) AS u ON true",
 					   MT_ARGS(MT_INT4(relation)));
@@ -210,11 +225,11 @@ mt_batch_begin(const MtBatch *batch)
 	mt_batch_cut_off(batch->relation);
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_INSERT,
-				"INSERT INTO migrate_tiers.batch (id, relation, direction, mode, scheduled)"
-				" OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5)",
+				"INSERT INTO migrate_tiers.batch (id, relation, direction, mode, scheduled, target)"
+				" OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6)",
 				MT_ARGS(MT_INT8(batch->id), MT_INT4(batch->relation),
 						MT_TEXT(batch->reverse ? "reverse" : "forward"), MT_TEXT(batch->mode),
-						MT_BOOL(batch->scheduled)));
+						MT_BOOL(batch->scheduled), MT_TEXT(batch->target)));
 	mt_spi_end(&scope);
 }
 

@@ -27,6 +27,7 @@ typedef struct MtBatch
 	bool		reverse;
 	bool		scheduled;
 	const char *mode;
+	const char *target;			/* the target's table, quoted as need be */
 	TimestampTz snapshot_time;
 	int64		sender_rows;
 	int64		receiver_rows;
@@ -53,6 +54,7 @@ extern int64 mt_batch_next_id(void);
 /* Takes a table for a push, for the session; false when somebody pushes it. */
 extern bool mt_batch_lock(int32 relation);
 extern void mt_batch_unlock(int32 relation);
+extern void mt_batch_unlock_all(List *relations);
 
 /* The same until the end of the transaction: no push of the table begins meanwhile. */
 extern bool mt_batch_bar(int32 relation);
@@ -79,10 +81,8 @@ extern MtBatchRecord *mt_batch_record(int32 relation);
 /* Notes of a table that is locked that its pushes were cut off which have not ended. */
 extern void mt_batch_cut_off(int32 relation);
 
-/* Notes that a push begins, and that those before it were cut off that did not end. */
+/* Notes that a push begins, and that those before it were cut off that did not end; and how it ended, NULL: applied. */
 extern void mt_batch_begin(const MtBatch *batch);
-
-/* Notes how it ended; error NULL: it was applied. */
 extern void mt_batch_end(const MtBatch *batch, const char *error);
 
 #endif							/* MT_BATCH_H */

@@ -96,33 +96,20 @@ mt_journal_step(int32 id, const MtMigration *migration, const char *step, const 
 /* mt_journal_end ends a transition. */
 void
 mt_journal_end(int32 id, const MtMigration *migration, const char *outcome, MtPhase phase,
-			   const char *error, bool settled)
+			   const char *error, bool settled, bool rehearsal)
 {
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.transition SET finished = clock_timestamp(), outcome = $2, error = $3 WHERE id = $1",
-				MT_ARGS(MT_INT4(id), MT_TEXT(outcome), MT_TEXT(error)));
+				"UPDATE migrate_tiers.transition SET finished = clock_timestamp(), outcome = $2, error = $3, rehearsal = $4"
+				" WHERE id = $1",
+				MT_ARGS(MT_INT4(id), MT_TEXT(outcome), MT_TEXT(error), MT_BOOL(rehearsal)));
 	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET phase = $2 WHERE id = $1",
 				MT_ARGS(MT_INT4(migration->id), MT_TEXT(mt_phase_name(phase))));
 	if (settled)
 		show_step(migration, NULL);
 	mt_migration_invalidate();
-	mt_spi_end(&scope);
-}
-
-/* mt_journal_rehearsed notes that the last transition was gone for practice. */
-void
-mt_journal_rehearsed(int32 migration)
-{
-	MtSpiScope	scope;
-
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.transition SET rehearsal = true"
-				" WHERE id = (SELECT max(id) FROM migrate_tiers.transition WHERE migration = $1)",
-				MT_ARGS(MT_INT4(migration)));
 	mt_spi_end(&scope);
 }
 

@@ -19,11 +19,11 @@ extern bool mt_journal_open(const MtMigration *migration, MtPhase *from, MtPhase
 extern void mt_journal_step(int32 id, const MtMigration *migration, const char *step, const char *object,
 							const char *outcome, TimestampTz started);
 
-/* Ends a transition: done, failed or undone; phase is the one that the migration is in now. */
+/*
+ * Ends a transition: done, failed or undone; phase is the one that the migration is in now.  One that was gone
+ * for practice is told from those in earnest.
+ */
 extern void mt_journal_end(int32 id, const MtMigration *migration, const char *outcome, MtPhase phase,
-						   const char *error, bool settled);
-
-/* Notes of the last transition, a way back, that it was gone for practice. */
-extern void mt_journal_rehearsed(int32 migration);
+						   const char *error, bool settled, bool rehearsal);
 
 #endif							/* MT_JOURNAL_H */

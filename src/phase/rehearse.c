@@ -5,7 +5,9 @@
  * The migration is locked by the session from the first transition to the
  * last, so that nobody goes elsewhere in between.  Where the way back is barred
  * (somebody wrote the target meanwhile), the rehearsal ends in the phase that it
- * went to, and says so: that is what it was made to find out.
+ * went to, and says so: that is what it was made to find out.  Batch tables are not
+ * pushed meanwhile: the jobs that fill them stay where they are, so that a push in the
+ * new direction would bring old rows over those that they compute.
  */
 #include "phase/rehearse.h"
 
@@ -17,13 +19,12 @@
 
 #include "base/errors.h"
 #include "base/xact.h"
-#include "catalog/journal.h"
+#include "catalog/batch.h"
 #include "catalog/option.h"
 #include "phase/wait.h"
 
 static void check_way(const MtMigration *migration, MtPhase to);
-static void there_and_back(const char *name, MtPhase from, MtPhase to);
-static void note_rehearsal(const char *name);
+static void there_and_back(const char *name, MtPhase from, MtPhase to, MtRehearsal *rehearsal);
 static void check_sync(const char *name);
 static void tell_where_it_ended(void *arg);
 
@@ -34,17 +35,20 @@ mt_rehearse_run(const char *migration_name, MtPhase to)
 	MemoryContext context = AllocSetContextCreate(PortalContext, "migrate_tiers rehearsal", ALLOCSET_SMALL_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
 	MtMigration *migration = mt_migration_get_owned(migration_name);
+	MtRehearsal *rehearsal = palloc0(sizeof(MtRehearsal));
 	int32		id = migration->id;
 
+	rehearsal->context = context;
 	check_way(migration, to);
 	if (!mt_migration_lock_session(id))
 		mt_transition_refuse_busy(migration);
 	PG_TRY();
 	{
-		there_and_back(migration->name, migration->phase, to);
+		there_and_back(migration->name, migration->phase, to, rehearsal);
 	}
 	PG_FINALLY();
 	{
+		mt_batch_unlock_all(rehearsal->barred);
 		mt_migration_unlock_session(id);
 	}
 	PG_END_TRY();
@@ -72,27 +76,16 @@ check_way(const MtMigration *migration, MtPhase to)
 }
 
 static void
-there_and_back(const char *name, MtPhase from, MtPhase to)
+there_and_back(const char *name, MtPhase from, MtPhase to, MtRehearsal *rehearsal)
 {
 	ErrorContextCallback callback = {error_context_stack, tell_where_it_ended, (void *) mt_phase_name(to)};
 
-	mt_transition_run(name, to, true);
+	mt_transition_run(name, to, true, rehearsal);
 	error_context_stack = &callback;
 	check_sync(name);
-	mt_transition_run(name, from, false);
+	mt_transition_run(name, from, false, rehearsal);
 	error_context_stack = callback.previous;
-	note_rehearsal(name);
 	check_sync(name);
-}
-
-/* note_rehearsal has the journal tell the way back from one that was gone in earnest. */
-static void
-note_rehearsal(const char *name)
-{
-	PushActiveSnapshot(GetTransactionSnapshot());
-	mt_journal_rehearsed(mt_migration_get_owned(name)->id);
-	PopActiveSnapshot();
-	mt_xact_next();
 }
 
 /* check_sync waits until what is committed here now is on the target. */

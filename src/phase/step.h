@@ -12,6 +12,13 @@
 #include "catalog/relation.h"
 #include "endpoint/endpoint.h"
 
+/* A transition and its way back, gone for practice. */
+typedef struct MtRehearsal
+{
+	MemoryContext context;
+	List	   *barred;			/* of its transitions; the jobs that fill these tables do not move with the phase */
+} MtRehearsal;
+
 typedef struct MtTransition
 {
 	MtMigration *migration;		/* as it was when the transition began, but for its queue */
@@ -22,7 +29,8 @@ typedef struct MtTransition
 	bool		target_lost;	/* the target could not be told of a way back: it is not gone forward again */
 	MtRemote   *remote;			/* opened by the first step that needs it */
 	List	   *relations;		/* MtRelation, the realtime tables */
-	List	   *barred;			/* ids of batch tables that nobody pushes until the transition has ended */
+	List	   *barred;			/* ids of batch tables that nobody pushes until it, or its rehearsal, has ended */
+	MtRehearsal *rehearsal;		/* that it is a part of; NULL: in earnest */
 	MemoryContext context;
 } MtTransition;
 

@@ -236,10 +236,11 @@ store_tag(const MtMigration *migration, const MtCandidate *candidate, const char
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_INSERT,
-				"INSERT INTO migrate_tiers.relation"
+				"INSERT INTO migrate_tiers.relation AS r"
 				" (migration, relation, tier, state, target_schema, target_name, key_columns, key_operators)"
 				" VALUES ($1, $2, $3, CASE WHEN $3 = 'batch' THEN 'waiting' ELSE 'planned' END, $4, $5, $6::name[], $7)"
 				" ON CONFLICT (relation) DO UPDATE SET tier = excluded.tier, state = excluded.state,"
+				"  tagged = CASE WHEN r.tier = excluded.tier THEN r.tagged ELSE excluded.tagged END,"
 				"  target_schema = excluded.target_schema, target_name = excluded.target_name,"
 				"  key_columns = excluded.key_columns, key_operators = excluded.key_operators",
 				MT_ARGS(MT_INT4(migration->id), MT_OID(candidate->relid), MT_TEXT(tier),

@@ -57,7 +57,7 @@ static void handle_failure(MtTransition *transition, const MtMove *move, bool fo
 
 /* mt_transition_run goes to a phase next to the current one. */
 void
-mt_transition_run(const char *migration_name, MtPhase to, bool advance)
+mt_transition_run(const char *migration_name, MtPhase to, bool advance, MtRehearsal *rehearsal)
 {
 	MemoryContext context = AllocSetContextCreate(PortalContext, "migrate_tiers transition", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(context);
@@ -66,6 +66,8 @@ mt_transition_run(const char *migration_name, MtPhase to, bool advance)
 	int32		id = migration->id;
 
 	transition->context = context;
+	transition->rehearsal = rehearsal;
+	transition->barred = rehearsal ? list_copy(rehearsal->barred) : NIL;
 	if (!mt_migration_lock_session(id))
 		mt_transition_refuse_busy(migration);
 	PG_TRY();
@@ -74,10 +76,13 @@ mt_transition_run(const char *migration_name, MtPhase to, bool advance)
 	}
 	PG_FINALLY();
 	{
-		ListCell   *cell;
-
-		foreach(cell, transition->barred)
-			mt_batch_unlock(lfirst_int(cell));
+		if (rehearsal == NULL)
+			mt_batch_unlock_all(transition->barred);
+		else
+		{
+			MemoryContextSwitchTo(rehearsal->context);
+			rehearsal->barred = list_copy(transition->barred);
+		}
 		mt_migration_unlock_session(id);
 	}
 	PG_END_TRY();
@@ -335,7 +340,8 @@ wait_protected(MtTransition *transition, const MtStep *step, MtRelation *relatio
 static void
 end_transition(MtTransition *transition, const char *outcome, MtPhase phase, const char *error, bool settled)
 {
-	mt_journal_end(transition->id, transition->migration, outcome, phase, error, settled);
+	mt_journal_end(transition->id, transition->migration, outcome, phase, error, settled,
+				   transition->rehearsal != NULL);
 	mt_xact_next();
 	MemoryContextSwitchTo(transition->context);
 }

@@ -9,9 +9,10 @@
 
 /*
  * Goes to a phase that is next to the current one: forward for advance, else
- * back.  Commits after each step; the caller's SPI connection is non-atomic.
+ * back.  Commits after each step; the caller's SPI connection is non-atomic.  Those of a rehearsal leave
+ * to it the batch tables that they barred; NULL: in earnest.
  */
-extern void mt_transition_run(const char *migration_name, MtPhase to, bool advance);
+extern void mt_transition_run(const char *migration_name, MtPhase to, bool advance, MtRehearsal *rehearsal);
 
 /* What a person meant with a phase's name: it has to be next to the current one. */
 extern const MtMove *mt_transition_check(const MtMigration *migration, MtPhase to, bool advance);

@@ -39,6 +39,7 @@ CREATE TABLE migrate_tiers.relation (
     target_schema name NOT NULL,
     target_name name NOT NULL,
     tier text NOT NULL CHECK (tier IN ('realtime', 'batch', 'ignored')),
+    tagged timestamptz NOT NULL DEFAULT clock_timestamp(),      -- since when it has that tier
     state text NOT NULL DEFAULT 'planned'
         CHECK (state IN ('planned', 'copying', 'syncing', 'stopped', 'recopy', 'waiting', 'pushing', 'fresh', 'stale')),
     key_columns name[] NOT NULL DEFAULT '{}',                  -- of realtime tables, in the key's order
@@ -104,7 +105,7 @@ CREATE TABLE migrate_tiers.transition (
     steps jsonb NOT NULL DEFAULT '[]',                         -- [{step, object, started, finished, outcome}]
     gates jsonb NOT NULL DEFAULT '[]',
     error text,
-    rehearsal boolean NOT NULL DEFAULT false                   -- the way back of one, at its end
+    rehearsal boolean NOT NULL DEFAULT false                   -- at its end: it was gone for practice, no job moved with it
 );
 CREATE INDEX ON migrate_tiers.transition (migration);
 

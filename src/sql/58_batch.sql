@@ -15,6 +15,7 @@ CREATE TABLE migrate_tiers.batch (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
     direction text NOT NULL CHECK (direction IN ('forward', 'reverse')),
+    target text NOT NULL,                                      -- which of the target's tables, quoted as need be
     mode text NOT NULL CHECK (mode IN ('diff', 'replace', 'append', 'refresh')),
     scheduled boolean NOT NULL,                                -- by our own interval; else somebody asked for it
     started timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -51,12 +52,13 @@ CREATE TABLE migrate_tiers.imprint (
 );
 
 -- How fresh the receiver of each batch table is: for the view tables, the schedule and the gates.
--- What was read until the direction turned is as fresh as that moment; but in phase planned the target is emptied.
+-- The side that was read until the direction turned has computed its tables itself until then: those that took part,
+-- which a push before has shown. For a rehearsal no job moves to the target; and in phase planned that is emptied.
 CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
     SELECT f.*, f.fresh_at + f.max_age > pg_catalog.clock_timestamp() AS fresh
       FROM (SELECT m.name AS migration, r.relation::regclass AS relation, d.direction, p.every, p.mode,
                    coalesce(p.max_age, o.value::interval, '24h') AS max_age,
-                   greatest(b.snapshot_time, CASE WHEN t.turned > t.began THEN t.turned END) AS fresh_at,
+                   greatest(b.snapshot_time, CASE WHEN b.joined < t.turned THEN t.turned END) AS fresh_at,
                    EXISTS (SELECT FROM pg_catalog.pg_locks AS l
                             WHERE l.locktype = 'object' AND l.granted AND l.objid = r.id::text::oid AND l.objsubid = 1
                               AND l.classid = 'migrate_tiers.relation'::regclass
@@ -70,14 +72,20 @@ CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
                                              THEN 'forward' ELSE 'reverse' END AS direction) AS d
              CROSS JOIN LATERAL (
                    SELECT max(x.started) FILTER (WHERE x.from_phase = 'planned') AS began,
-                          max(x.finished) FILTER (WHERE x.outcome = 'done' AND x.from_phase IN ('dual_write', 'read_target')
-                                                    AND x.to_phase IN ('dual_write', 'read_target')) AS turned
+                          max(x.finished) FILTER (WHERE x.outcome = 'done' AND CASE d.direction
+                              WHEN 'reverse' THEN x.from_phase = 'dual_write' AND x.to_phase = 'read_target'
+                              ELSE x.from_phase = 'read_target' AND x.to_phase = 'dual_write' AND NOT
+                                   (SELECT o.rehearsal FROM migrate_tiers.transition AS o
+                                     WHERE o.migration = m.id AND o.id < x.id AND o.outcome = 'done'
+                                       AND o.from_phase = 'dual_write' AND o.to_phase = 'read_target'
+                                     ORDER BY o.id DESC LIMIT 1) END) AS turned
                      FROM migrate_tiers.transition AS x WHERE x.migration = m.id) AS t
              CROSS JOIN LATERAL (
-                   SELECT max(x.snapshot_time) AS snapshot_time
+                   SELECT max(x.snapshot_time) FILTER (WHERE x.direction = d.direction) AS snapshot_time,
+                          min(x.finished) FILTER (WHERE x.started > r.tagged) AS joined
                      FROM migrate_tiers.batch AS x
-                    WHERE x.relation = r.id AND x.direction = d.direction AND x.started > t.began
-                      AND x.finished IS NOT NULL AND x.error IS NULL) AS b
+                    WHERE x.relation = r.id AND x.started > t.began AND x.finished IS NOT NULL AND x.error IS NULL
+                      AND x.target = pg_catalog.format('%I.%I', r.target_schema, r.target_name)) AS b
              WHERE r.tier = 'batch' AND pg_catalog.pg_has_role(m.owner, 'MEMBER')) AS f;
 GRANT SELECT ON migrate_tiers.freshness TO PUBLIC;
 COMMENT ON VIEW migrate_tiers.freshness IS 'how fresh the receiver of each batch table is; for the other views and the gates';
@@ -133,7 +141,7 @@ COMMENT ON FUNCTION migrate_tiers.batch_policy(regclass, interval, text, interva
 CREATE FUNCTION migrate_tiers.push_batch(relation regclass, migration name DEFAULT NULL) RETURNS migrate_tiers.batches
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_push_batch';
 COMMENT ON FUNCTION migrate_tiers.push_batch(regclass, name) IS
-'pushes a batch table now, as batch_policy says, and returns its row of batches when the receiver has it: from the source up to phase dual_write, from the target after. A worker does it; that the row stays does not depend on the caller''s transaction. Errors: 55000 not a batch table, no key for diff, no watermark for append or one that went backwards, MT003 nothing is pushed in this phase, 55006 it is being pushed, 55P03 a lock was not to be had in lock_timeout, 53400 no background worker is free, those of either side';
+'pushes a batch table now, as batch_policy says, and returns its row of batches when the receiver has it: from the source up to phase dual_write, from the target after. A worker does it; that the row stays does not depend on the caller''s transaction. Errors: 55000 not a batch table, no key for diff, no watermark for append or one that went backwards, MT003 nothing is pushed in this phase, 55006 it is being pushed, or a transition or a rehearsal keeps pushes off, 55P03 a lock was not to be had in lock_timeout, 53400 no background worker is free, those of either side';
 
 CREATE FUNCTION migrate_tiers.schedule(relation regclass, cron text, migration name DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_schedule';

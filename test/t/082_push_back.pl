@@ -118,9 +118,13 @@ sql_fails($source, "SELECT migrate_tiers.push_batch('heap')", '55P03', qr/postpo
 $job->query_safe('COMMIT');
 $job->quit;
 
-# Nothing is left.
+# Nothing is left, and what no push has written stays.
 sql($source, q{UPDATE migrate_tiers.migration SET phase = 'syncing'});
+sql($target, 'CREATE TABLE elsewhere (LIKE numbered); INSERT INTO elsewhere VALUES (1, 1)');
+sql($source, q{SELECT migrate_tiers.tag('numbered', 'batch', target => 'public.elsewhere')});
+is(sql($source, q{SELECT detail FROM migrate_tiers.verify('numbered')}), 'it was never pushed', 'another table of the target was never pushed');
 revert($source, 'planned');
+is(sql($target, 'SELECT count(*) FROM elsewhere'), '1', 'what another table of the target has is not taken for ours');
 is(sql($target, 'SELECT (SELECT count(*) FROM summary) + (SELECT count(*) FROM heap) + (SELECT count(*) FROM totals)'), '0', 'back in planned the target is as it was found');
 sql($source, 'SELECT migrate_tiers.drop_migration()');
 is(sql($_, q{SELECT count(*) FROM pg_class WHERE relname LIKE 'stage%'}), '0', 'no stage is left on ' . $_->name) for $source, $target;

@@ -40,6 +40,37 @@ $pair->source_sql(q{UPDATE daily SET v = 'of the source'});
 push_daily();
 is(daily($_), 'of the source|20000', "as the source computes it then: $_") for qw(source target);
 
+# What moves no job makes no side fresher: a turn before a table was tagged, and a rehearsal.
+$pair->both_sql('CREATE TABLE rollup (id int PRIMARY KEY)');
+$pair->target_sql('CREATE TABLE elsewhere (id int PRIMARY KEY)');
+$pair->source_sql(q{INSERT INTO rollup VALUES (1); SELECT migrate_tiers.tag('rollup', 'batch')});
+is(state_of('rollup'), 'waiting', 'a table that was tagged after the turn was never pushed');
+like({ open_gates($pair, 'read_target') }->{batch_fresh}, qr/rollup was never pushed/, 'and is not read from the target');
+$pair->source_sql(q{SELECT migrate_tiers.push_batch('rollup')});
+$pair->source_sql('INSERT INTO rollup VALUES (2)');
+ready($pair, 'read_target');
+cut_rehearsal(sub {
+	is(state_of('rollup'), 'pushing', 'in the middle of a rehearsal nobody else can push');
+	MigrateTiers::sql_fails($pair->source, q{SELECT migrate_tiers.push_batch('rollup')}, '55006', qr/rehearsal/, 'which would bring old rows');
+	is($pair->source_sql('SELECT count(*) FROM rollup'), '2', 'over those that the source still computes');
+});
+is(state_of('rollup'), 'fresh', 'whoever cuts it off lets pushes go on');
+$pair->revert('dual_write');
+is(fresher(), '', 'the way back from it by hand makes nothing fresher');
+ready($pair, 'read_target');
+$pair->source_sql(q{CALL migrate_tiers.rehearse('read_target')});
+is(fresher(), '', 'nor does a rehearsal');
+ready($pair, 'read_target');
+$pair->advance('read_target');
+is(fresher(), 'daily,rollup', 'in earnest the source has computed its tables until the turn');
+$pair->revert('dual_write');
+is(fresher(), 'daily,rollup', 'and the target has on the way back');
+$pair->source_sql(q{SELECT migrate_tiers.tag('rollup', 'ignored'), migrate_tiers.tag('rollup', 'batch')});
+is(fresher(), 'daily', 'not that of which nobody says that it was moved');
+$pair->source_sql(q{SELECT migrate_tiers.tag('rollup', 'batch', target => 'public.elsewhere')});
+is(state_of('rollup'), 'waiting', 'into another table of the target nothing was pushed');
+$pair->source_sql(q{SELECT migrate_tiers.untag('rollup'), migrate_tiers.tag('rollup', 'ignored')});
+
 # Once more from the beginning: what was pushed before is gone from the target.
 $pair->source_sql(q{SELECT migrate_tiers.set_option('batch_digest', 'on')});
 push_daily();
@@ -92,6 +123,40 @@ sub cut_off_turn
 	my ($went, $state, $error) = $pair->source_try(q{SELECT migrate_tiers.push_batch('daily')});
 	ok(!$went && $state eq 'MT003', 'after a turn that was cut off nothing is pushed') or diag($state);
 	like($error, qr/transition from dual_write to read_target has not ended.*advance\('read_target'\) goes on with it, revert\('dual_write'\) undoes it/s, '... which says how to go on');
+	return;
+}
+
+sub state_of { return $pair->source_sql("SELECT state FROM migrate_tiers.tables WHERE relation = '$_[0]'::regclass"); }
+
+# fresher names the tables that are fresher than the last push of them.
+sub fresher
+{
+	return $pair->source_sql(<<'SQL');
+SELECT string_agg(f.relation::text, ',' ORDER BY f.relation::text) FROM migrate_tiers.freshness AS f
+ WHERE f.fresh_at > (SELECT max(b.snapshot_time) FROM migrate_tiers.batches AS b WHERE b.relation = f.relation)
+SQL
+}
+
+# cut_rehearsal has a look in the middle of a rehearsal of read_target, which it cuts off there.
+sub cut_rehearsal
+{
+	my ($look) = @_;
+	my ($gate, $session) = map { MigrateTiers::session($pair->source, on_error_stop => 0) } 1, 2;
+	$pair->source_sql(<<'SQL');
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
+ $$BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(87); RETURN NEW; END$$;
+CREATE TRIGGER hold BEFORE INSERT ON migrate_tiers.transition FOR EACH ROW WHEN (NEW.from_phase = 'read_target') EXECUTE FUNCTION hold();
+SQL
+	$gate->query_safe('SELECT pg_advisory_lock(87)');
+	$session->query_until(qr/begun/, "\\echo begun\nCALL migrate_tiers.rehearse('read_target');\n");
+	my $held = q{FROM pg_locks WHERE locktype = 'advisory' AND objid = 87 AND NOT granted};
+	ok($pair->wait_until(source => "SELECT count(*) = 1 $held"), 'a rehearsal is half-way');
+	$look->();
+	$pair->source_sql("SELECT pg_cancel_backend(pid) $held");
+	$session->query('SELECT 1');
+	$_->quit for $session, $gate;
+	$pair->source_sql('DROP TRIGGER hold ON migrate_tiers.transition; DROP FUNCTION hold()');
+	is(phase($pair), 'read_target', 'cut off, it stays there');
 	return;
 }
 
