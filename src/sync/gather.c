@@ -132,7 +132,7 @@ take_row(void *arg, const MtField *fields, int count)
 
 		row->nulls[i] = fields[i].data ? ' ' : 'n';
 		if (fields[i].data)
-			row->values[i] = mt_column_value(column, fields[i].data, fields[i].length);
+			row->values[i] = mt_table_value(table, gathered->sync->migration->owner, column, &fields[i]);
 		bytes += fields[i].length;
 	}
 	if (table->both.skip == NULL || keeps(table, row, gathered->keys_only))

@@ -60,7 +60,7 @@ mt_here_insert(MtSync *sync, MtTable *table, const MtField *row)
 	{
 		nulls[i] = row[i].data ? ' ' : 'n';
 		if (row[i].data)
-			values[i] = mt_column_value(&table->columns->columns[i], row[i].data, row[i].length);
+			values[i] = mt_table_value(table, sync->migration->owner, &table->columns->columns[i], &row[i]);
 	}
 	execute_here(sync, table, MT_HERE_INSERT, values, nulls);
 }

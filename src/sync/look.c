@@ -17,6 +17,7 @@
 typedef struct MtEntryReader
 {
 	MtTable    *table;
+	Oid			migration_owner;
 	MtTargetEntryFn function;
 	void	   *arg;
 	MemoryContext scratch;
@@ -100,7 +101,7 @@ mt_look_sender_times(MtMerge *merge)
 void
 mt_look_entries(MtSync *sync, MtTable *table, bool times, MtTargetEntryFn function, void *arg)
 {
-	MtEntryReader reader = {.table = table, .function = function, .arg = arg};
+	MtEntryReader reader = {.table = table, .migration_owner = sync->migration->owner, .function = function, .arg = arg};
 	MtField		param = mt_reverse_mark_param(sync);
 
 	reader.scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES);
@@ -128,7 +129,7 @@ mt_look_ask(MtSync *sync, MtTable *table, MtTargetEntryFn function, void *arg)
 	MtEntryReader *reader = palloc(sizeof(MtEntryReader));
 	MtField		param = mt_reverse_mark_param(sync);
 
-	*reader = (MtEntryReader) {.table = table, .function = function, .arg = arg};
+	*reader = (MtEntryReader) {.table = table, .migration_owner = sync->migration->owner, .function = function, .arg = arg};
 	reader->scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES);
 	mt_pipeline_rows(sync->remote, entries_name(table), 1, &param, read_entry, reader);
 }
@@ -162,7 +163,7 @@ read_entry(void *arg, const MtField *fields, int count)
 		StringInfoData bytes;
 
 		for (int i = 0; i < table->key.count; i++)
-			key[i] = mt_column_value(mt_table_key_column(table, i), fields[4 + i].data, fields[4 + i].length);
+			key[i] = mt_table_value(table, reader->migration_owner, mt_table_key_column(table, i), &fields[4 + i]);
 		initStringInfo(&bytes);
 		mt_key_encode_values(&table->key, key, &bytes);
 		entry.key = bytes.data;

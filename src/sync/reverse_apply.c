@@ -171,7 +171,7 @@ truncate_here(MtSync *sync, MtTable *table)
 	{
 		MtColumn   *column = mt_table_key_column(table, i % nkeys);
 
-		args[i] = (MtArg) {column->type, mt_column_value(column, fields[i].data, fields[i].length), false};
+		args[i] = (MtArg) {column->type, mt_table_value(table, sync->migration->owner, column, &fields[i]), false};
 	}
 	if (table->truncated)
 		mt_spi_exec(SPI_OK_DELETE, mt_sql_truncate(table->mirror, table->columns, NULL, spared),

@@ -7,9 +7,12 @@
 #include "access/nbtree.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_index.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -257,4 +260,26 @@ mt_table_key_column(MtTable *table, int number)
 			return &table->columns->columns[i];
 	elog(ERROR, "a key column does not travel");
 	return NULL;
+}
+
+/* mt_table_value turns a field into a value. */
+Datum
+mt_table_value(const MtTable *table, Oid migration_owner, MtColumn *column, const MtField *field)
+{
+	Oid			role;
+	Oid			saved_user;
+	int			saved_context;
+	int			guc_level;
+	Datum		value;
+
+	if (column->type < FirstNormalObjectId)
+		return mt_column_value(column, field->data, field->length);
+	role = mt_spi_table_role(migration_owner, table->relation->relid, true);
+	GetUserIdAndSecContext(&saved_user, &saved_context);
+	SetUserIdAndSecContext(role, saved_context | mt_spi_table_context(role, migration_owner));
+	guc_level = NewGUCNestLevel();
+	value = mt_column_value(column, field->data, field->length);
+	AtEOXact_GUC(false, guc_level);
+	SetUserIdAndSecContext(saved_user, saved_context);
+	return value;
 }

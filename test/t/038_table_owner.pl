@@ -34,6 +34,11 @@ CREATE FUNCTION apart(a float8, b float8) RETURNS float8 LANGUAGE plpgsql IMMUTA
 $$ BEGIN PERFORM grab('subtype_diff'); RETURN a - b; END $$;
 CREATE TYPE span AS RANGE (subtype = float8, subtype_diff = apart);
 CREATE TABLE span_sum (id int PRIMARY KEY, s span);
+CREATE FUNCTION seen(v int) RETURNS bool LANGUAGE plpgsql SET search_path = public AS
+$$ BEGIN PERFORM grab('domain'); RETURN true; END $$;
+CREATE DOMAIN checked AS int CHECK (public.seen(VALUE));
+CREATE TYPE holds AS (c checked);
+CREATE TABLE checked_item (id checked PRIMARY KEY, v checked, h holds, a checked[], t text);
 SQL
 $pair->both_sql($schema);
 # Only on the source: what fires there for our own writes.
@@ -49,6 +54,7 @@ END $$;
 CREATE TRIGGER spy AFTER INSERT OR UPDATE OR DELETE ON item FOR EACH ROW EXECUTE FUNCTION spy();
 ALTER TABLE item ENABLE ALWAYS TRIGGER spy;
 INSERT INTO item SELECT i, 'old' FROM generate_series(1, 5000) i;
+INSERT INTO checked_item SELECT i, i, ROW(i::checked)::holds, ARRAY[i::checked], 'old' FROM generate_series(1, 20) i;
 INSERT INTO mood_key VALUES ('high', 'a'), ('low', 'b');
 INSERT INTO mood_sum VALUES ('high', 1), ('low', 2);
 INSERT INTO span_sum SELECT i, span(i, i + 1) FROM generate_series(1, 100) i;
@@ -66,21 +72,31 @@ nobody_rose('a verification');
 $pair->advance('dual_write');
 $pair->source_sql('TRUNCATE ran');
 
+my $log = -s $pair->source->logfile;
+$pair->target_sql(q{INSERT INTO checked_item VALUES (9001, 1, ROW(1::checked)::holds, ARRAY[1::checked], 'new'); UPDATE checked_item SET t = 'changed' WHERE id = 1; DELETE FROM checked_item WHERE id = 2});
+$pair->sync_back;
+like(slurp_file($pair->source->logfile, $log), qr/in a domain as app/, 'a small tick runs the checks of a domain as the table\'s owner');
+nobody_rose('values of domains in a small tick back');
+
 $pair->target_sql(q{INSERT INTO item VALUES (9001, 'new'); UPDATE item SET v = 'changed' WHERE id = 1; DELETE FROM item WHERE id = 2});
 $pair->sync_back;
 is(roles(), 'app', 'a small tick runs the trigger as the table\'s owner');
 nobody_rose('a small tick back');
 $pair->source_sql('TRUNCATE ran');
-$pair->target_sql(q{UPDATE item SET v = 'all'});
+$pair->target_sql(q{UPDATE item SET v = 'all'; UPDATE checked_item SET t = 'all'});
 $pair->sync_back;
 is(roles(), 'app', 'a large tick, too');
 nobody_rose('a large tick back');
 
 $pair->source_sql('SELECT migrate_tiers.pause()');
-$pair->source_sql(q{SET ROLE app; UPDATE item SET v = 's' WHERE id = 10});
-$pair->target_sql(q{UPDATE item SET v = 't' WHERE id = 10});
+for my $table (qw(item checked_item))
+{
+	my $column = $table eq 'item' ? 'v' : 't';
+	$pair->source_sql(qq{SET ROLE app; UPDATE $table SET $column = 's' WHERE id = 10});
+	$pair->target_sql(qq{UPDATE $table SET $column = 't' WHERE id = 10});
+}
 $pair->source_sql('SELECT migrate_tiers.resume()');
-ok($pair->wait_until(source => 'SELECT count(*) = 1 FROM migrate_tiers.conflicts'), 'a conflict');
+ok($pair->wait_until(source => 'SELECT count(*) = 2 FROM migrate_tiers.conflicts'), 'a conflict');
 $pair->source_sql('TRUNCATE ran');
 $pair->source_sql(q{SELECT migrate_tiers.resolve_conflict(id, CASE winner WHEN 'source' THEN 'target' ELSE 'source' END) FROM migrate_tiers.conflicts});
 is(roles(), 'app', 'and what settles it');
@@ -91,7 +107,7 @@ $pair->source_sql(q{SELECT migrate_tiers.push_batch(t) FROM unnest('{mood_sum,sp
 ready($pair, 'read_target');
 $pair->advance('read_target');
 $pair->target_sql(q{UPDATE span_sum SET s = span(id, id + 2)});
-my $log = -s $pair->source->logfile;
+$log = -s $pair->source->logfile;
 is($pair->source_sql(q{SELECT direction, updated FROM migrate_tiers.push_batch('span_sum')}), 'reverse|100', 'a push back');
 like(slurp_file($pair->source->logfile, $log), qr/in a subtype_diff as app/, 'runs the code of a type as the table\'s owner');
 nobody_rose('a push back');
