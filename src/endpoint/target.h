@@ -55,6 +55,9 @@ extern void mt_target_empty(MtRemote *remote, const List *relations);
  */
 extern List *mt_target_set_aside(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 
+/* Names what is still set aside of any table, for people; NULL for nothing. */
+extern char *mt_target_still_aside(MtRemote *remote, const MtMigration *migration);
+
 /* The indexes of a table that still wait to be built again (char *). */
 extern List *mt_target_aside(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 

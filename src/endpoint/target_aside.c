@@ -154,6 +154,23 @@ mt_target_aside(MtRemote *remote, const MtMigration *migration, const MtRelation
 	return names;
 }
 
+/* mt_target_still_aside names what is set aside of tables that exist; NULL for nothing. */
+char *
+mt_target_still_aside(MtRemote *remote, const MtMigration *migration)
+{
+	MtRows	   *rows;
+
+	if (!mt_target_installed(remote))
+		return NULL;
+	rows = mt_remote_query(remote,
+						   "SELECT pg_catalog.string_agg(pg_catalog.format('%s %I of %I.%I', pg_catalog.replace(kind, '_', ' '),"
+						   " name, table_schema, table_name), ', ' ORDER BY relation, kind, table_oid, name)"
+						   " FROM migrate_tiers.set_aside WHERE migration = $1"
+						   " AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = table_oid)",
+						   MT_PARAMS(migration->ident));
+	return rows->values[0][0];
+}
+
 /* mt_target_build_index builds one index; nothing happens when it is built already. */
 void
 mt_target_build_index(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,

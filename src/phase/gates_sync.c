@@ -12,6 +12,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/option.h"
+#include "endpoint/target.h"
 
 /* Of a row of the view, s. */
 #define SYNCING "(SELECT m.syncing FROM migrate_tiers.migration AS m WHERE m.name = s.migration)"
@@ -31,16 +32,21 @@ mt_gate_decide(MtGate *gate, char *problem, const char *fine, const char *hint)
 	gate->hint = problem && hint ? pstrdup(hint) : NULL;
 }
 
-/* mt_gate_copied wants every realtime table to follow the source. */
+/* mt_gate_copied wants every realtime table to follow the source, with all that was set aside on the target back. */
 void
 mt_gate_copied(MtGateScope *scope, MtGate *gate)
 {
+	char	   *aside = mt_target_still_aside(mt_gate_remote(scope), scope->migration);
+
 	mt_gate_decide(gate,
 				   ask("SELECT string_agg(format('%s is in state %s', t.relation, t.state), '; ') FROM migrate_tiers.tables AS t"
 					   " WHERE t.migration::text = $1 AND t.tier = 'realtime' AND t.state <> 'syncing'",
 					   MT_ARGS(MT_TEXT(scope->migration->name))),
 				   "every realtime table is copied and in sync",
 				   "Wait for the copy: SELECT migrate_tiers.wait_for_sync(timeout => '1 hour').");
+	if (gate->passed && aside != NULL)
+		mt_gate_decide(gate, psprintf("the target does not have everything again that was set aside for the copy: %s", aside),
+					   NULL, "The worker brings it back, now that all tables are in sync; " STATUS_HINT);
 }
 
 /* mt_gate_running wants a worker at work, and nothing stopped; unless a transition that ends it all has ended it. */

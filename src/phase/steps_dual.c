@@ -47,7 +47,7 @@ static char *describe_bar(const MtMigration *migration, const MtRelation *relati
 static void publish_read_target(MtTransition *transition, MtRelation *relation);
 static void publish_dual_write(MtTransition *transition, MtRelation *relation);
 static char *describe_publish(const MtMigration *migration, const MtRelation *relation, bool inverse);
-static void require_in_sync(const MtMigration *migration);
+static void require_in_sync(const MtMigration *migration, MtRemote *remote);
 static void require_no_dropping(void);
 static void set_reversing(int32 migration, bool reversing);
 
@@ -129,7 +129,7 @@ begin_reverse(MtTransition *transition, MtRelation *relation)
 	MtMigration *now = mt_migration_by_id(transition->migration->id, false);
 	MtRows	   *rows;
 
-	require_in_sync(now);
+	require_in_sync(now, mt_transition_remote(transition));
 	if (now->reversing)
 		return;
 	rows = mt_remote_query(mt_transition_remote(transition), "SELECT pg_catalog.pg_current_snapshot(), " MT_TARGET_TIMELINE,
@@ -197,7 +197,7 @@ open_target(MtTransition *transition, MtRelation *relation)
 	MtRemote   *remote = mt_transition_remote(transition);
 
 	require_no_dropping();
-	require_in_sync(transition->migration);
+	require_in_sync(transition->migration, remote);
 	mt_target_fence_open(remote, transition->migration);
 	mt_target_publish_phase(remote, transition->migration, MT_DUAL_WRITE);
 }
@@ -268,11 +268,12 @@ describe_publish(const MtMigration *migration, const MtRelation *relation, bool 
 	return psprintf("UPDATE migrate_tiers.migration SET phase = '%s'", inverse ? "dual_write" : "read_target");
 }
 
-/* require_in_sync refuses to go on while the target does not have each realtime table whole, with its key. */
+/* require_in_sync refuses to go on while the target does not have each realtime table whole, with all of its keys. */
 static void
-require_in_sync(const MtMigration *migration)
+require_in_sync(const MtMigration *migration, MtRemote *remote)
 {
 	List	   *disarmed = mt_disarmed_list(migration->id, NULL);
+	char	   *aside;
 	ListCell   *cell;
 
 	foreach(cell, mt_relation_list(migration->id, "realtime"))
@@ -291,6 +292,13 @@ require_in_sync(const MtMigration *migration)
 						   quote_qualified_identifier(relation->schema, relation->name), relation->state),
 				 errhint("Wait for the copy: SELECT migrate_tiers.wait_for_sync(timeout => '1 hour'); then verify and advance again.")));
 	}
+	aside = mt_target_still_aside(remote, migration);
+	if (aside != NULL)
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_GATE_FAILED),
+				 errmsg("migration \"%s\" cannot go to phase %s yet", migration->name, mt_phase_name(MT_DUAL_WRITE)),
+				 errdetail("The target does not have everything again that was set aside for the copy: %s.", aside),
+				 errhint("The worker brings it back: advance again when gate copied passes. SELECT * FROM migrate_tiers.status shows more.")));
 }
 
 /* require_no_dropping has the step tried again until those have ended who began before begin_reverse. */

@@ -47,7 +47,11 @@ mt_worker_step(MtWorker *worker)
 	if (worker->sync == NULL)
 		mt_worker_open_sync(worker);
 	if (worker->unjoined)
+	{
 		worker->unjoined = mt_worker_copies(worker);
+		/* A copy that was begun, the first or a later one, sets aside what refers to its table. */
+		worker->foreign_keys_due = true;
+	}
 	worker->tick_started = mt_clock_now();
 	sent = mt_tick_run(worker->sync);
 	worker->tick_keys = worker->sync->keys;

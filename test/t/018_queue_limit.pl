@@ -20,12 +20,14 @@ CREATE TABLE parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (1000);
 CREATE TABLE parts_2 PARTITION OF parts DEFAULT;
 CREATE TABLE calm (id int PRIMARY KEY, v text);
+CREATE TABLE referring (id int PRIMARY KEY, other int CONSTRAINT to_other REFERENCES other);
 SQL
 $pair->source_sql(<<'SQL');
 INSERT INTO busy SELECT i, 'v' FROM generate_series(1, 40000) i;
 INSERT INTO other SELECT i, 'v' FROM generate_series(1, 5000) i;
 INSERT INTO parts SELECT i, 'v' FROM generate_series(1, 3000) i;
 INSERT INTO calm SELECT i, 'v' FROM generate_series(1, 100) i;
+INSERT INTO referring SELECT i, i FROM generate_series(1, 100) i;
 SQL
 $pair->declare;
 $pair->set_option('queue_limit', '1MB');
@@ -75,6 +77,20 @@ subtest 'while nobody sends' => sub {
 	$pair->source_sql(q{UPDATE busy SET v = 'after' WHERE id < 100; DELETE FROM other WHERE id > 4000; UPDATE calm SET v = 'x'});
 	$pair->sync;
 	$pair->equal('and captured again');
+};
+
+subtest 'foreign keys after a copy within the same connection' => sub {
+	my $worker = $pair->worker_pid;
+	# While it waits for something to do, and so holds nothing that others need.
+	ok($pair->wait_until(source => "SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $worker"), 'the worker is idle');
+	kill 'STOP', $worker;
+	ok(fill('other'), 'full');
+	kill 'CONT', $worker;
+	$pair->sync;
+	ok($pair->wait_until(target => q{SELECT convalidated FROM pg_constraint WHERE conname = 'to_other'}, timeout => 10),
+		'a foreign key that rests on one of them is there again');
+	is($pair->worker_pid, $worker, 'by the same worker');
+	$pair->equal('copied again');
 };
 
 subtest 'levels of a transaction' => sub {

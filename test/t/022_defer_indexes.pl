@@ -212,6 +212,19 @@ subtest 'not deferred' => sub {
 	$pair->set_option('defer_indexes', 'on');
 };
 
+subtest 'a table that is copied while the others are in sync' => sub {
+	$pair->advance;
+	in_sync('at first');
+	my $session = q{SELECT backend_start FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers sync%'};
+	my $began = $pair->source_sql($session);
+	$pair->source_sql(qq{SELECT migrate_tiers.tag('tree', '$_')}) for qw(batch realtime);
+	in_sync('later');
+	is($pair->source_sql($session), $began, 'by the same worker');
+	is($pair->source_sql(q{SELECT passed FROM migrate_tiers.gates('dual_write') WHERE gate = 'copied'}), 't', 'the gate passes');
+	$pair->revert;
+	is_image('after the revert, too');
+};
+
 subtest 'dropped' => sub {
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
 	is_image('indexes and constraints are as they were');
