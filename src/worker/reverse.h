@@ -9,7 +9,9 @@
 
 /* A tick from the target, when it is due.  Returns the milliseconds to wait, unless woken; in reverse.c. */
 extern long mt_worker_reverse(MtWorker *worker);
-/* Deletes from the target's queues what was sent long ago; in sweep.c. */
+
+/* Deletes from the target's queues what was sent long ago, as each session with the target may; in sweep.c. */
+extern void mt_worker_open_sweep(MtWorker *worker);
 extern void mt_worker_sweep(MtWorker *worker);
 
 /* Sees to partitions of the target that came or went; in cover.c. */

@@ -15,6 +15,7 @@
 #include "endpoint/target.h"
 #include "worker/copies.h"
 #include "worker/point.h"
+#include "worker/reverse.h"
 #include "worker/roster.h"
 
 /* How long to wait for something to do, in ms: with nothing known, while transactions that
@@ -106,6 +107,7 @@ mt_worker_open_sync(MtWorker *worker)
 	worker->sync->at_mark = mt_worker_give_point;
 	worker->sync->at_reverse_mark = mt_worker_give_point_back;
 	worker->sync->at_mark_arg = worker->shared;
+	mt_worker_open_sweep(worker);
 	mt_worker_open_roster(worker);
 	worker->unjoined = worker->foreign_keys_due = true;
 	/* Before the first tick: it would let in again a table that had joined before its copy began anew. */

@@ -7,6 +7,9 @@
  * standby that lacks the last ticks, they are sent again.  So a mark is remembered
  * for that long, and then all below it goes; a sent row is kept between one and two periods.
  * It goes some thousand rows a round: ticks wait for it.
+ *
+ * Ids say something only to the server that gave them out.  A target that was promoted, or set
+ * back, gives out again those of what it lost: nothing that the mark of this session does not see may go.
  */
 #include "worker/reverse.h"
 
@@ -28,6 +31,25 @@ static bool sweeping = false;
 static bool sweep_target(MtWorker *worker);
 static bool sweep_queue(MtWorker *worker, const char *queue);
 
+/* mt_worker_open_sweep begins with a session, whose target may have lost some of what the remembered mark sees. */
+void
+mt_worker_open_sweep(MtWorker *worker)
+{
+	char	   *remembered = worker->sweep_below;
+	char	   *mark = worker->sync->reverse_mark;
+
+	sweeping = false;
+	worker->sweep_below = NULL;
+	if (remembered == NULL)
+		return;
+	if (mark != NULL)
+	{
+		mark = mt_mark_format(mt_mark_intersect(mt_mark_parse(remembered), mt_mark_parse(mark)));
+		worker->sweep_below = MemoryContextStrdup(worker->context, mark);
+	}
+	pfree(remembered);
+}
+
 /* mt_worker_sweep deletes what is not needed any more, when it is time. */
 void
 mt_worker_sweep(MtWorker *worker)
@@ -38,7 +60,7 @@ mt_worker_sweep(MtWorker *worker)
 	if (!sweeping && now - worker->swept < worker->migration->queue_retention)
 		return;
 	MemoryContextSwitchTo(worker->round_context);
-	sweeping = worker->sweep_below != NULL && !sweep_target(worker);
+	sweeping = worker->sweep_below != NULL && sync->reverse_mark != NULL && !sweep_target(worker);
 	if (sweeping)
 		return;
 	worker->swept = now;
@@ -75,10 +97,11 @@ static bool
 sweep_queue(MtWorker *worker, const char *queue)
 {
 	const char *delete = "DELETE FROM %s AS q WHERE q.ctid = ANY (ARRAY(SELECT o.ctid FROM %s AS o"
-						 " WHERE o.xid OPERATOR(pg_catalog.<) pg_catalog.pg_snapshot_xmin($1::pg_catalog.pg_snapshot)"
+						 " WHERE o.xid OPERATOR(pg_catalog.<)"
+						 " LEAST(pg_catalog.pg_snapshot_xmin($1::pg_catalog.pg_snapshot), pg_catalog.pg_snapshot_xmin($2::pg_catalog.pg_snapshot))"
 						 " ORDER BY o.xid LIMIT " SWEPT_ROWS "))";
 	MtRows	   *rows = mt_remote_query(worker->sync->remote, psprintf(delete, queue, queue),
-									   MT_PARAMS(worker->sweep_below));
+									   MT_PARAMS(worker->sweep_below, worker->sync->reverse_mark));
 
 	return rows->affected < atoi(SWEPT_ROWS);
 }

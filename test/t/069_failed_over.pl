@@ -13,13 +13,13 @@ use Test::More;
 my @lost = (101 .. 150);
 
 my $pair = MigrateTiers::Pair->new('over');
-my %old = (source => $pair->source, target => $pair->target);
 $pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE slow (id int PRIMARY KEY, v text, pad text)');
 $pair->source_sql(q(INSERT INTO item SELECT i, 'old' FROM generate_series(1, 20) i;
 	INSERT INTO slow SELECT i, 'old', repeat('x', 200) FROM generate_series(1, 1000) i));
 $pair->declare;
 subtest 'the source fails over' => sub { source_fails_over(); };
 subtest 'the target fails over' => sub { target_fails_over(); };
+subtest 'the target fails over under a worker that goes on' => sub { target_fails_over_again(); };
 subtest 'a copy of the source is started' => sub { copy_is_started(); };
 $pair->finish(crashes => 1);
 done_testing();
@@ -28,10 +28,10 @@ done_testing();
 sub standby
 {
 	my ($side) = @_;
-	my $node = PostgreSQL::Test::Cluster->new("over_${side}_standby", $side eq 'target' && $ENV{MT_TARGET_INSTALL} ? (install_path => $ENV{MT_TARGET_INSTALL}) : ());
+	my $node = PostgreSQL::Test::Cluster->new('over_' . $pair->{$side}->name . '_standby', $side eq 'target' && $ENV{MT_TARGET_INSTALL} ? (install_path => $ENV{MT_TARGET_INSTALL}) : ());
 
-	$old{$side}->backup('standby');
-	$node->init_from_backup($old{$side}, 'standby', has_streaming => 1);
+	$pair->{$side}->backup('standby');
+	$node->init_from_backup($pair->{$side}, 'standby', has_streaming => 1);
 	$node->start;
 	return $node;
 }
@@ -41,7 +41,7 @@ sub cut_off
 {
 	my ($side, $standby) = @_;
 
-	$old{$side}->wait_for_catchup($standby);
+	$pair->{$side}->wait_for_catchup($standby);
 	$standby->safe_psql('postgres', q(ALTER SYSTEM SET primary_conninfo = ''));
 	$standby->reload;
 	ok($pair->wait_until($side => 'SELECT count(*) = 0 FROM pg_stat_replication'), 'the standby is cut off');
@@ -53,8 +53,9 @@ sub promote
 {
 	my ($side, $standby) = @_;
 
-	$old{$side}->stop('immediate');
+	$pair->{$side}->stop('immediate');
 	$standby->promote;
+	$standby->safe_psql('postgres', 'ALTER SYSTEM RESET primary_conninfo');
 	$pair->{$side} = $standby;
 	ok($pair->wait_until($side => 'SELECT NOT pg_is_in_recovery()'), 'the standby is promoted');
 	return;
@@ -126,6 +127,51 @@ sub target_fails_over
 	$pair->revert('syncing');
 	is($pair->source_sql('SELECT v FROM item WHERE id = 2001'), 'new', 'the way back loses nothing');
 	$pair->source_sql('DELETE FROM item WHERE id BETWEEN 101 AND 150');
+	$pair->sync;
+	$pair->equal('both sides are equal');
+	return;
+}
+
+# What the new target writes has ids of what was sent of the old one, and swept there long ago.
+sub target_fails_over_again
+{
+	my $writer = $pair->target_sql(q(SELECT 'migrate_tiers.writer_' || left(ident::text, 8) FROM migrate_tiers.migration));
+	my $gate = MigrateTiers::session($pair->source);
+	my $standby = standby('target');
+
+	$pair->source_sql(<<'SQL');
+CREATE FUNCTION pass_gate() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+	WHILE NOT pg_try_advisory_xact_lock(1) LOOP PERFORM pg_sleep(0.02); END LOOP;
+	RETURN NEW;
+END$$;
+CREATE TRIGGER pass_gate BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION pass_gate();
+ALTER TABLE item ENABLE ALWAYS TRIGGER pass_gate;
+SQL
+	ready($pair, 'dual_write');
+	$pair->advance('dual_write');
+	$pair->set_option('queue_retention', '2 s');
+	my $worker = $pair->worker_pid;
+	cut_off('target', $standby);
+	$pair->target_sql(join "\n", (map { 'SELECT pg_current_xact_id();' } 1 .. 1000), q(INSERT INTO item VALUES (4000, 'lost')));
+	$pair->sync_back;
+	ok($pair->wait_until(target => "SELECT count(*) = 0 FROM $writer"), 'what was sent is swept');
+	my $since = $pair->source_sql('SELECT clock_timestamp()');
+
+	promote('target', $standby);
+	$pair->source_sql('ALTER SERVER new_db OPTIONS (SET port ' . "'" . $standby->port . "')");
+	$gate->query_safe('SELECT pg_advisory_lock(1)');
+	$pair->target_sql(q(INSERT INTO item VALUES (4001, 'new')));
+	ok($pair->wait_until(source => "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $worker"), 'the same worker applies what the new target wrote');
+	$pair->target_sql(q(INSERT INTO item VALUES (4002, 'new')));
+	ok($pair->wait_until(source => "SELECT clock_timestamp() > '$since'::timestamptz + interval '2 s'"), 'and it is time to sweep');
+	$gate->quit;
+	$pair->sync_back;
+	is($pair->source_sql('SELECT string_agg(id::text, chr(32) ORDER BY id) FROM item WHERE id > 4000'), '4001 4002', 'what it wrote meanwhile arrives, too');
+	ok($pair->wait_until(target => "SELECT count(*) = 0 FROM $writer"), '... and is swept');
+
+	$pair->source_sql('DROP TRIGGER pass_gate ON item');
+	$pair->revert('syncing');
+	$pair->source_sql('DELETE FROM item WHERE id >= 4000');
 	$pair->sync;
 	$pair->equal('both sides are equal');
 	return;
