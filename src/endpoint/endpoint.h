@@ -73,6 +73,9 @@ typedef void (*MtRowFn)(void *arg, const MtField *fields, int count);
 extern int64 mt_remote_stream(MtRemote *remote, const char *sql, int nparams, const MtField *params,
 							  MtRowFn row_function, void *arg);
 
+/* Reads on to the end where a function has failed, so that the remote transaction can go on; false where it cannot. */
+extern bool mt_remote_settle(MtRemote *remote);
+
 #define MT_PARAMS(...) lengthof(((const char *const[]) {__VA_ARGS__})), ((const char *const[]) {__VA_ARGS__})
 #define MT_NO_PARAMS   0, NULL
 

@@ -5,7 +5,10 @@
  */
 #include "endpoint/remote.h"
 
+#include "miscadmin.h"
+
 static void send_statement(MtRemote *remote, const char *sql, int nparams, const MtField *params);
+static bool read_on(MtRemote *remote, bool pipeline);
 
 /* mt_remote_stream runs a statement and gives its rows one by one. */
 int64
@@ -65,6 +68,57 @@ send_statement(MtRemote *remote, const char *sql, int nparams, const MtField *pa
 	if (!sent || !PQsetSingleRowMode(remote->conn))
 		mt_remote_raise(remote, NULL, sql);
 	mt_remote_flush(remote);
+}
+
+/*
+ * mt_remote_settle brings a connection to rest whose rows somebody has failed to take.
+ *
+ * All of them are read: to cancel the statement would end the transaction.  Never while an error is
+ * being handled: it may wait, and locks of all kinds are held then.
+ */
+bool
+mt_remote_settle(MtRemote *remote)
+{
+	bool		pipeline;
+
+	if (remote->conn == NULL || !remote->busy || PQstatus(remote->conn) != CONNECTION_OK)
+		return mt_remote_usable(remote);
+	pipeline = PQpipelineStatus(remote->conn) != PQ_PIPELINE_OFF;
+	if (pipeline)
+	{
+		/* It may have failed before its end was sent; a second one is only one more answer. */
+		if (!PQpipelineSync(remote->conn))
+			return false;
+		mt_remote_flush(remote);
+	}
+	if (remote->first_error != NULL || !read_on(remote, pipeline))
+		return false;
+	if (pipeline)
+		PQsetnonblocking(remote->conn, 0);
+	remote->busy = false;
+	return true;
+}
+
+/* read_on reads what is still to come; false where the remote has failed, too. */
+static bool
+read_on(MtRemote *remote, bool pipeline)
+{
+	for (;;)
+	{
+		PGresult   *result = mt_remote_result(remote);
+		ExecStatusType status = PQresultStatus(result);
+		bool		none = result == NULL;
+
+		PQclear(result);
+		CHECK_FOR_INTERRUPTS();
+		if (none && !pipeline)
+			return true;
+		if (status == PGRES_PIPELINE_SYNC && PQexitPipelineMode(remote->conn))
+			return true;
+		if (!none && status != PGRES_SINGLE_TUPLE && status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK &&
+			status != PGRES_PIPELINE_SYNC)
+			return false;
+	}
 }
 
 /* mt_remote_give_row gives one row of a result; that is freed also when the function fails. */

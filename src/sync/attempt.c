@@ -38,7 +38,7 @@ mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapsh
 		error = attempt(sync, way, new_mark, snapshot_time, replace, &done);
 		if (error == NULL && done)
 			return;
-		if (error != NULL && (!is_swap(error->sqlerrcode) || !mt_remote_usable(sync->remote)))
+		if (error != NULL && (!is_swap(error->sqlerrcode) || !mt_remote_settle(sync->remote)))
 			break;
 		if (forward)
 			mt_remote_run(sync->remote, "ROLLBACK");
