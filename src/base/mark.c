@@ -163,6 +163,15 @@ mt_mark_intersect(const MtMark *one, const MtMark *other)
 	return mark;
 }
 
+/* mt_mark_without returns the set without a transaction. */
+MtMark *
+mt_mark_without(const MtMark *mark, uint64 xid)
+{
+	MtMark		others = {.xmin = xid, .xmax = PG_UINT64_MAX, .nxip = 1, .xip = &xid};
+
+	return mt_mark_intersect(mark, &others);
+}
+
 /* mt_mark_covers says whether all that is ended in one set is ended in a later one. */
 bool
 mt_mark_covers(const MtMark *later, const MtMark *earlier)

@@ -36,8 +36,9 @@ extern MtMark *mt_mark_with_subtransactions(Snapshot snapshot);
 extern bool mt_mark_sees(const MtMark *mark, uint64 xid);
 extern bool mt_mark_sees_tuple_xid(const MtMark *mark, TransactionId xid);
 
-/* What both sets hold. */
+/* What both sets hold; what a set holds but for one transaction. */
 extern MtMark *mt_mark_intersect(const MtMark *one, const MtMark *other);
+extern MtMark *mt_mark_without(const MtMark *mark, uint64 xid);
 
 /* Whether everything that "earlier" saw as ended is ended for "later", too. */
 extern bool mt_mark_covers(const MtMark *later, const MtMark *earlier);

@@ -4,6 +4,7 @@
  */
 #include "phase/wait.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
@@ -20,6 +21,7 @@
 /* A wait does not try to start a worker more often than this. */
 #define START_INTERVAL_MS 5000
 
+static const MtMark *others_in(const MtMark *token);
 static void start_wanted(const MtMigration *migration, TimestampTz *started);
 static bool is_reached(MtShared *shared, const MtMigration *migration, const MtMark *token);
 static bool is_copied(const MtMigration *migration);
@@ -49,6 +51,7 @@ mt_wait_forward(const MtMigration *migration, const MtMark *token, TimestampTz d
 	bool		silent = true;
 	TimestampTz started = 0;
 
+	token = others_in(token);
 	for (;;)
 	{
 		MtMigration *now = mt_migration_by_id(migration->id, false);
@@ -82,6 +85,20 @@ mt_wait_forward(const MtMigration *migration, const MtMark *token, TimestampTz d
 	}
 	ConditionVariableCancelSleep();
 	return true;
+}
+
+/*
+ * others_in returns what a token sees but for the transaction that waits, which cannot arrive before it ends.
+ *
+ * No snapshot lists its own transaction as in progress, so a token that it took sees it as soon as a later one has
+ * ended.  The token keeps it: whoever waits for that after the commit waits for this transaction, too.
+ */
+static const MtMark *
+others_in(const MtMark *token)
+{
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+
+	return FullTransactionIdIsValid(own) ? mt_mark_without(token, U64FromFullTransactionId(own)) : token;
 }
 
 /* start_wanted starts the worker that a restart of the server has ended; not again and again. */

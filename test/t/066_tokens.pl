@@ -76,6 +76,21 @@ sub exact
 	is(has($other{$side}, $prepared), '0', 'a prepared transaction is not waited for');
 	on($side, "COMMIT PREPARED 'late'; SELECT migrate_tiers.wait_for_sync(timeout => '30 s')");
 	is(has($other{$side}, $prepared), '1', 'and is, when it is committed');
+
+	# What the waiting transaction itself has written cannot arrive, even where a later one has ended.
+	my ($own, $undone, $taken) = map { ++$row } 1 .. 3;
+	my $writes = "BEGIN; INSERT INTO item VALUES ($own, 'own'); SAVEPOINT s; INSERT INTO item VALUES ($undone, 'undone'); ROLLBACK TO s";
+	is((try_on($side, "$writes; SELECT migrate_tiers.wait_for_sync(timeout => '10 s'); COMMIT"))[0], '', 'a transaction does not wait for itself');
+	$open->query_safe("BEGIN; INSERT INTO item VALUES ($taken, 'taken')");
+	on($side, "SELECT pg_current_xact_id(); SELECT pg_current_xact_id()");
+	$token = $open->query_safe('SELECT migrate_tiers.sync_token()');
+	$open->query_safe("SELECT migrate_tiers.wait_for_sync('$token', '10 s')");
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	$open->query_safe('COMMIT');
+	is((try_on($side, "SELECT migrate_tiers.wait_for_sync('$token', '300 ms')"))[0], 'MT006', 'a token that it took holds what it has written, once that is committed');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	on($side, "SELECT migrate_tiers.wait_for_sync('$token', '30 s')");
+	is(has($other{$side}, $taken), '1', '... and waits for it');
 	is((try_on($side, "SELECT migrate_tiers.wait_for_sync('nonsense')"))[0], '22P02', 'no token');
 	$open->quit;
 	return;
