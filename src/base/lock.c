@@ -4,13 +4,21 @@
  */
 #include "base/lock.h"
 
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/errors.h"
 #include "base/settings.h"
 #include "base/spi.h"
+#include "base/xact.h"
+
+#define FIRST_RETRY_MS 100
+#define LAST_RETRY_MS  5000
 
 static void lock_or_give_up(Oid relid, LOCKMODE mode);
 
@@ -59,6 +67,30 @@ lock_or_give_up(Oid relid, LOCKMODE mode)
 		ReThrowError(error);
 	}
 	PG_END_TRY();
+}
+
+/* mt_lock_retry tries an action again and again while a lock is not to be had. */
+ErrorData *
+mt_lock_retry(void (*action)(void *arg), void *arg, TimestampTz deadline, const char *waits)
+{
+	long		wait = FIRST_RETRY_MS;
+
+	for (;;)
+	{
+		ErrorData  *error = mt_xact_try(action, arg);
+
+		if (error == NULL || !mt_error_is_lock(error) || GetCurrentTimestamp() >= deadline)
+			return error;
+		if (wait == LAST_RETRY_MS)
+			ereport(NOTICE,
+					(errmsg_internal("%s", waits),
+					 error->context ? errdetail_internal("%s", error->context) : 0));
+		FreeErrorData(error);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		wait = Min(wait * 2, LAST_RETRY_MS);
+	}
 }
 
 /* mt_lock_blockers says who holds what conflicts with a lock on a table. */

@@ -7,8 +7,10 @@
 
 #include "base/compat.h"
 
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
+#include "utils/elog.h"
 
 /*
  * Locks tables one after the other until the end of the transaction.  The time
@@ -16,6 +18,12 @@
  * held already.  Raises ERRCODE_LOCK_NOT_AVAILABLE when it is up.
  */
 extern void mt_lock_tables(const List *relids, LOCKMODE mode);
+
+/*
+ * Runs an action in a subtransaction, again after pauses that grow while a lock is not to be had; nothing that it
+ * locked is held in between.  Returns the error that it ended with, or NULL.  waits: what to tell of a long wait.
+ */
+extern ErrorData *mt_lock_retry(void (*action)(void *arg), void *arg, TimestampTz deadline, const char *waits);
 
 /* Who stands in the way of a lock on a table: "pid 42 (app, idle in transaction for 00:01:00)", or NULL. */
 extern char *mt_lock_blockers(Oid relid, LOCKMODE mode);

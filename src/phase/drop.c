@@ -15,9 +15,6 @@
 #include "phase/drop.h"
 
 #include "access/xact.h"
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "storage/lockdefs.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -41,9 +38,6 @@
 #include "phase/sequence.h"
 #include "phase/sequence_source.h"
 
-#define FIRST_RETRY_MS 100
-#define LAST_RETRY_MS  5000
-
 typedef struct MtDrop
 {
 	MtMigration *migration;
@@ -56,8 +50,6 @@ typedef struct MtDrop
 
 static void refuse_in_block(const MtMigration *migration);
 static void check_phase(const MtMigration *migration);
-static ErrorData *run_until_free(MtDrop *drop, void (*action)(void *));
-static void wait_a_while(long wait);
 static void clean_target(void *arg);
 static void end_turns(MtDrop *drop);
 static void build_again(MtDrop *drop, void (*action)(void *));
@@ -84,12 +76,12 @@ mt_drop_run(MtMigration *migration)
 	drop.relations = mt_relation_list(migration->id, "realtime");
 	drop.deadline = GetCurrentTimestamp() + mt_option_microseconds(migration->id, "attach_timeout");
 	mt_worker_bar(migration->id);
-	error = run_until_free(&drop, clean_target);
+	error = mt_lock_retry(clean_target, &drop, drop.deadline, "drop_migration waits for a lock on the target");
 	if (drop.remote != NULL)
 		mt_remote_close(drop.remote);
 	if (error != NULL)
 		answer_target_error(&drop, error);
-	error = run_until_free(&drop, clean_source);
+	error = mt_lock_retry(clean_source, &drop, drop.deadline, "drop_migration waits for a lock on the source");
 	if (error != NULL)
 	{
 		if (error->hint == NULL)
@@ -141,36 +133,6 @@ refuse_in_block(const MtMigration *migration)
 				 errmsg("migration \"%s\" cannot be dropped inside a transaction block while it is in phase %s",
 						migration->name, mt_phase_name(migration->phase)),
 				 errhint("Call migrate_tiers.drop_migration() in a transaction of its own.")));
-}
-
-/* run_until_free tries an action again and again while a lock is not to be had; returns the error that ended it. */
-static ErrorData *
-run_until_free(MtDrop *drop, void (*action)(void *))
-{
-	long		wait = FIRST_RETRY_MS;
-
-	for (;;)
-	{
-		ErrorData  *error = mt_xact_try(action, drop);
-
-		if (error == NULL || !mt_error_is_lock(error) || GetCurrentTimestamp() >= drop->deadline)
-			return error;
-		if (wait == LAST_RETRY_MS)
-			ereport(NOTICE,
-					(errmsg("drop_migration waits for a lock on the %s", action == clean_source ? "source" : "target"),
-					 error->context ? errdetail_internal("%s", error->context) : 0));
-		FreeErrorData(error);
-		wait_a_while(wait);
-		wait = Min(wait * 2, LAST_RETRY_MS);
-	}
-}
-
-static void
-wait_a_while(long wait)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
 }
 
 /* clean_target brings back what is set aside, and takes everything of ours away. */
