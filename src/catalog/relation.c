@@ -160,7 +160,9 @@ mt_relation_recopy(int32 id, const char *why)
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET state = 'recopy', note = $2 WHERE id = $1",
+	/* By now it may be a batch table. */
+	mt_spi_exec_latest(SPI_OK_UPDATE,
+					   "UPDATE migrate_tiers.relation SET state = 'recopy', note = $2 WHERE id = $1 AND tier = 'realtime'",
 					   MT_ARGS(MT_INT4(id), MT_TEXT(why)));
 	mt_spi_end(&scope);
 }

@@ -12,6 +12,8 @@
  */
 #include "copy/copy.h"
 
+#include "utils/builtins.h"
+
 #include "base/spi.h"
 
 /* mt_copy_begin notes on the target that a table is empty there for the copy that begins with the next attachment. */
@@ -23,6 +25,19 @@ mt_copy_begin(const MtMigration *migration, MtRemote *remote, const MtRelation *
 					" ON CONFLICT (migration, relation, task) DO UPDATE SET incarnation = excluded.incarnation",
 					MT_PARAMS(migration->ident, psprintf("%d", relation->id), MT_COPY_BEGUN,
 							  psprintf("%d", relation->incarnation + 1)));
+}
+
+/* mt_copy_list_begun lists the tables whose copy has begun on the target. */
+List *
+mt_copy_list_begun(const MtMigration *migration, MtRemote *remote)
+{
+	MtRows	   *begun = mt_remote_query(remote, "SELECT relation FROM migrate_tiers.chunk WHERE migration = $1 AND task = $2",
+										MT_PARAMS(migration->ident, MT_COPY_BEGUN));
+	List	   *ids = NIL;
+
+	for (int row = 0; row < begun->count; row++)
+		ids = lappend_int(ids, pg_strtoint32(begun->values[row][0]));
+	return ids;
 }
 
 /* mt_copy_check_begun marks the tables to be copied again whose copy has not begun on this target. */

@@ -48,6 +48,9 @@ typedef struct MtCopyTask
 /* Notes on the target that a table is empty there, for the copy of its next attachment. */
 extern void mt_copy_begin(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
 
+/* Lists the tables whose copy has begun on the target, by their numbers. */
+extern List *mt_copy_list_begun(const MtMigration *migration, MtRemote *remote);
+
 /* After a connection was made: has the tables copied again whose copy has not begun on this target. */
 extern void mt_copy_check_begun(const MtMigration *migration, MtRemote *remote);
 
@@ -60,6 +63,9 @@ extern void mt_copy_plan(const MtMigration *migration, MtRemote *remote, const M
 /* Takes back what was copied of a table, so that it can be planned again. */
 extern void mt_copy_forget_tasks(const MtRelation *relation);
 extern void mt_copy_forget_target(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
+
+/* Forgets on the target that a table was copied; its rows stay.  Cut off, mt_copy_list_begun has it still. */
+extern void mt_copy_forget_notes(const MtMigration *migration, MtRemote *remote, int32 relation);
 
 /* Runs one task, in transactions of its own; false when there is none.  Pauses as copy_rate asks. */
 extern bool mt_copy_run_next(const MtMigration *migration, MtRemote *remote);

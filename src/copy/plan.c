@@ -81,16 +81,23 @@ mt_copy_forget_tasks(const MtRelation *relation)
 void
 mt_copy_forget_target(const MtMigration *migration, MtRemote *remote, const MtRelation *relation)
 {
-	char	   *id = psprintf("%d", relation->id);
-
 	/* What a worker that has ended has sent last is there or not from here on. */
 	mt_target_await_writers(remote, relation);
 	/* First what says that rows are there, then the rows: cut off in between, it is done again. */
+	mt_copy_forget_notes(migration, remote, relation->id);
+	mt_target_empty(remote, list_make1((void *) relation));
+}
+
+/* mt_copy_forget_notes forgets on the target that a table was copied. */
+void
+mt_copy_forget_notes(const MtMigration *migration, MtRemote *remote, int32 relation)
+{
+	char	   *id = psprintf("%d", relation);
+
 	mt_remote_query(remote, "DELETE FROM migrate_tiers.joined WHERE migration = $1 AND relation = $2",
 					MT_PARAMS(migration->ident, id));
 	mt_remote_query(remote, "DELETE FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2",
 					MT_PARAMS(migration->ident, id));
-	mt_target_empty(remote, list_make1((void *) relation));
 }
 
 /* tables_to_read lists the table itself, or the leaf partitions that hold its rows. */

@@ -5,33 +5,37 @@
  * Neither way loses a change.  A table that becomes realtime is captured before its
  * copy begins, as any other; a push that is under way meanwhile would write what the
  * copy brings, so it has to end first.  One that becomes batch keeps on the target what
- * sync brought, and the next push brings the rest, captured or not; what is to be done on the
- * target is done first, since applications wait for the lock that ends capture.
+ * sync brought, and the next push brings the rest, captured or not.
+ *
+ * All who use a table wait for the lock that ends its capture, until the transaction ends.  So nothing may come
+ * after it that takes its time: it is the last thing that is done, not inside a transaction block, once a transaction.
+ * And what the target does is done whatever becomes of the transaction, so it is
+ * left to the sync worker, which does it after the commit (worker/left.c).
  */
 #include "phase/retag.h"
 
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
+#include "access/transam.h"
+#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
+#include "base/lock.h"
 #include "base/spi.h"
-#include "base/xact.h"
 #include "capture/attach.h"
 #include "catalog/batch.h"
 #include "catalog/option.h"
 #include "copy/copy.h"
-#include "endpoint/target.h"
 #include "phase/preflight.h"
 
-#define RETRY_MS 100
-
+static void refuse_in_block(const char *name);
+static void refuse_after_detach(const char *name);
+static void check_follows(const MtRelation *tagged, const char *state);
 static void check_not_referred(const MtRelation *tagged, const char *name);
-static void keep_worker_out(const MtRelation *tagged);
-static void detach_when_free(const MtMigration *migration, const MtRelation *tagged);
 static void detach(void *arg);
+
+/* The last transaction that took a table out of the realtime tier: it has the table locked until its end. */
+static FullTransactionId detached_in = {0};
 
 /* mt_retag_check_new finds out, with its tag stored, whether a table that preflight has not seen can be realtime. */
 void
@@ -40,6 +44,7 @@ mt_retag_check_new(const MtMigration *migration, const char *name)
 	StringInfoData detail;
 	ListCell   *cell;
 
+	refuse_after_detach(name);
 	initStringInfo(&detail);
 	foreach(cell, mt_preflight_failures(migration, NULL))
 	{
@@ -83,12 +88,47 @@ mt_retag_check(const MtMigration *migration, const MtRelation *tagged, bool real
 					 errhint("Tag it again when it has ended.")));
 		return;
 	}
-	if (strcmp(tagged->state, "syncing") != 0)
+	refuse_in_block(name);
+	refuse_after_detach(name);
+	check_follows(tagged, tagged->state);
+	check_not_referred(tagged, name);
+}
+
+/* refuse_in_block refuses to keep a user's table locked for as long as a session likes. */
+static void
+refuse_in_block(const char *name)
+{
+	if (IsInTransactionBlock(true))
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("table %s cannot become batch inside a transaction block", name),
+				 errdetail("It would be locked until the transaction ends, also for those who read it."),
+				 errhint("Call migrate_tiers.tag() in a transaction of its own.")));
+}
+
+/* refuse_after_detach refuses to wait for anything while a table is locked that has left the tier before. */
+static void
+refuse_after_detach(const char *name)
+{
+	FullTransactionId now = GetTopFullTransactionIdIfAny();
+
+	if (FullTransactionIdIsValid(now) && FullTransactionIdEquals(now, detached_in))
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("table %s cannot be tagged in a transaction in which another one has become batch", name),
+				 errdetail("That one is locked until the transaction ends, also for those who read it."),
+				 errhint("Call migrate_tiers.tag() once a statement.")));
+}
+
+/* check_follows refuses a table that is copied, or is to be copied again. */
+static void
+check_follows(const MtRelation *tagged, const char *state)
+{
+	if (strcmp(state, "syncing") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("table %s is in state %s", name, tagged->state),
+				 errmsg("table %s is in state %s", quote_qualified_identifier(tagged->schema, tagged->name), state),
 				 errhint("Tag it again when its copy has ended: see migrate_tiers.tables.")));
-	check_not_referred(tagged, name);
 }
 
 /* check_not_referred keeps the realtime tier closed: rows and those that they refer to follow together. */
@@ -113,24 +153,18 @@ check_not_referred(const MtRelation *tagged, const char *name)
 				 errhint("Tag that one batch first, or leave both realtime.")));
 }
 
-/* mt_retag_leave_realtime ends capture, and takes what is ours off the target's table. */
+/* mt_retag_leave_realtime ends capture; the lock that this takes, and all that wait for it, wait for the commit. */
 void
 mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged)
 {
-	MtRemote   *remote = mt_remote_open(migration);
-	char	   *id = psprintf("%d", tagged->id);
+	TimestampTz deadline = GetCurrentTimestamp() + mt_option_microseconds(migration->id, "attach_timeout");
+	ErrorData  *error = mt_lock_retry(detach, (void *) tagged, deadline, "tag waits for a lock on the table");
 	MtSpiScope	scope;
 
-	keep_worker_out(tagged);
+	if (error != NULL)
+		ThrowErrorData(error);
+	detached_in = GetTopFullTransactionId();
 	mt_copy_forget_tasks(tagged);
-	/* Cut off from here on, the worker finds that the table has not joined, and copies it anew. */
-	mt_remote_query(remote, "DELETE FROM migrate_tiers.joined WHERE migration = $1 AND relation = $2",
-					MT_PARAMS(migration->ident, id));
-	mt_remote_query(remote, "DELETE FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2",
-					MT_PARAMS(migration->ident, id));
-	mt_target_unfence(remote, migration, tagged);
-	mt_remote_close(remote);
-	detach_when_free(migration, tagged);
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.relation SET copy_started = NULL, copy_finished = NULL, estimated_rows = 0, note = NULL"
@@ -139,40 +173,21 @@ mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged)
 	mt_spi_end(&scope);
 }
 
-/* keep_worker_out holds the table's row: a worker that finds the table not joined cannot copy it anew meanwhile. */
-static void
-keep_worker_out(const MtRelation *tagged)
-{
-	MtSpiScope	scope;
-
-	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_SELECT, "SELECT FROM migrate_tiers.relation WHERE id = $1 FOR NO KEY UPDATE",
-					   MT_ARGS(MT_INT4(tagged->id)));
-	mt_spi_end(&scope);
-}
-
-/* detach_when_free ends capture as soon as the lock is to be had; in between nothing is held that others wait for. */
-static void
-detach_when_free(const MtMigration *migration, const MtRelation *tagged)
-{
-	TimestampTz deadline = GetCurrentTimestamp() + mt_option_microseconds(migration->id, "attach_timeout");
-	ErrorData  *error;
-
-	while ((error = mt_xact_try(detach, (void *) tagged)) != NULL)
-	{
-		if (!mt_error_is_lock(error) || GetCurrentTimestamp() >= deadline)
-			ThrowErrorData(error);
-		FreeErrorData(error);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, RETRY_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
+/* detach ends capture, unless the table is to be copied again by now. */
 static void
 detach(void *arg)
 {
-	mt_detach_table((const MtRelation *) arg);
+	const MtRelation *tagged = (const MtRelation *) arg;
+	MtSpiScope	scope;
+	char	   *state;
+
+	mt_spi_begin(&scope);
+	(void) mt_spi_exec_latest(SPI_OK_SELECT, "SELECT state FROM migrate_tiers.relation WHERE id = $1 FOR NO KEY UPDATE",
+							  MT_ARGS(MT_INT4(tagged->id)));
+	state = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	check_follows(tagged, state);
+	mt_detach_table(tagged);
 }
 
 /* mt_retag_enter_realtime has the sync worker empty, attach and copy the table. */

@@ -12,7 +12,8 @@
 extern void mt_retag_check(const MtMigration *migration, const MtRelation *tagged, bool realtime);
 
 /*
- * Before the new tag is stored, a realtime table is let go on both sides: its rows on the target stay.
+ * Before the new tag is stored, a realtime table is not captured any more: its rows on the target stay.  It is locked
+ * then until the transaction ends, so nothing that takes its time may follow.
  * After it is stored, a batch table is given to the sync worker, which captures and copies it.
  */
 extern void mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged);

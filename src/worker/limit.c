@@ -26,7 +26,7 @@ mt_worker_recopy_disarmed(MtWorker *worker)
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.relation SET state = 'recopy', note = 'the queue has reached queue_limit'"
-				" WHERE migration = $1 AND state <> 'recopy' AND id IN (SELECT relation FROM migrate_tiers.disarmed)",
+				" WHERE migration = $1 AND tier = 'realtime' AND state <> 'recopy' AND id IN (SELECT relation FROM migrate_tiers.disarmed)",
 				MT_ARGS(MT_INT4(worker->migration_id)));
 	mt_migration_invalidate();
 	mt_spi_end(&scope);

@@ -14,6 +14,7 @@
 #include "copy/copy.h"
 #include "endpoint/target.h"
 #include "worker/copies.h"
+#include "worker/left.h"
 #include "worker/point.h"
 #include "worker/reverse.h"
 #include "worker/roster.h"
@@ -47,6 +48,7 @@ mt_worker_step(MtWorker *worker)
 	breathe(worker);
 	if (worker->sync == NULL)
 		mt_worker_open_sync(worker);
+	mt_worker_let_go(worker);
 	if (worker->unjoined)
 	{
 		worker->unjoined = mt_worker_copies(worker);
@@ -110,6 +112,7 @@ mt_worker_open_sync(MtWorker *worker)
 	mt_worker_open_sweep(worker);
 	mt_worker_open_roster(worker);
 	worker->unjoined = worker->foreign_keys_due = true;
+	mt_worker_look_for_left();
 	/* Before the first tick: it would let in again a table that had joined before its copy began anew. */
 	mt_xact_begin();
 	mt_copy_check_begun(worker->migration, worker->sync->remote);

@@ -25,6 +25,7 @@
 #include "base/xact.h"
 #include "catalog/worker.h"
 #include "worker/failure.h"
+#include "worker/left.h"
 #include "worker/reverse.h"
 
 #define FIRST_BACKOFF_MS 1000
@@ -197,6 +198,7 @@ try_step(MtWorker *worker)
 			else if (worker->sync != NULL)
 				mt_sync_reload(worker->sync);
 			worker->unjoined = true;
+			mt_worker_look_for_left();
 			/* Somebody is at work who may have mended what stopped us. */
 			worker->retry = worker->reverse_retry = 0;
 			acknowledge(worker);

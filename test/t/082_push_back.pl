@@ -80,6 +80,7 @@ is(sql($source, q{SELECT updated FROM migrate_tiers.batches ORDER BY id DESC LIM
 sql($source, q{SELECT migrate_tiers.tag('summary', 'batch')});
 sql($source, q{DELETE FROM summary WHERE day % 1000 = 0});
 check_push('summary', 'forward', 'there and back');
+ok(wait_until($target, q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'summary'::regclass AND tgname ~ '^migrate_tiers_fence'}, '0'), 'its fence is taken off');
 sql($source, 'CREATE TABLE child (id int PRIMARY KEY, account int REFERENCES account); CREATE TABLE other (id int PRIMARY KEY, item int REFERENCES item)');
 sql_fails($source, q{SELECT migrate_tiers.tag('child', 'realtime')}, 'MT001', qr/foreign_keys of public\.child: /, 'a new table that refers to a batch table cannot be realtime');
 

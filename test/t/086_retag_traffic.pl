@@ -52,26 +52,65 @@ sql($source, 'DELETE FROM late WHERE id < 0');
 wait_synced($source);
 tables_equal($source, $target, 'late', 'and follows');
 
-# While the target does not answer, nobody waits for the table; and it is batch when it does.
+# While the target does not answer, nobody waits for the table; and it is batch all the same.
 sql($source, q{SELECT migrate_tiers.tag('tally', 'realtime')});
 wait_synced($source);
 sql($target, q(CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS $$
 	BEGIN WHILE EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objid = 87) LOOP PERFORM pg_catalog.pg_sleep(0.02); END LOOP; RETURN OLD; END $$;
-	CREATE TRIGGER stall BEFORE DELETE ON migrate_tiers.joined FOR EACH ROW EXECUTE FUNCTION stall()));
+	CREATE TRIGGER stall BEFORE DELETE ON migrate_tiers.joined FOR EACH ROW EXECUTE FUNCTION stall();
+	ALTER TABLE migrate_tiers.joined ENABLE ALWAYS TRIGGER stall));
 my $staller = session($target);
 $staller->query_safe('SELECT pg_advisory_lock(87)');
 my $tagger = session($source, on_error_stop => 0);
 $tagger->query_until(qr/tagging/, "\\echo tagging\nSELECT migrate_tiers.tag('tally', 'batch');\n");
 ok(wait_until($target, q{SELECT count(*) > 0 FROM pg_stat_activity WHERE query ~ 'DELETE FROM migrate_tiers.joined' AND state = 'active' AND pid <> pg_backend_pid()}), 'the target does not answer');
-is(sql($source, q{SET lock_timeout = '3 s'; UPDATE tally SET v = v + 1 WHERE id = 1; SELECT count(*) > 0 FROM tally}), 't', 'nobody waits for the table meanwhile');
-$staller->query_safe('SELECT pg_advisory_unlock(87)');
 $tagger->query_safe('SELECT 1');
+is(sql($source, q{SET lock_timeout = '3 s'; UPDATE tally SET v = v + 1 WHERE id = 1; SELECT count(*) > 0 FROM tally}), 't', 'neither tag nor anybody else waits for it');
+$staller->query_safe('SELECT pg_advisory_unlock(87)');
 $_->quit for $tagger, $staller;
 sql($target, q(DROP FUNCTION stall() CASCADE));
-is(sql($source, q{SELECT tier FROM migrate_tiers.tables WHERE relation = 'tally'::regclass}), 'batch', 'then it is batch');
+is(sql($source, q{SELECT tier FROM migrate_tiers.tables WHERE relation = 'tally'::regclass}), 'batch', 'the table is batch');
 is(sql($source, q{SELECT count(*) FROM pg_trigger WHERE tgrelid = 'tally'::regclass}), '0', 'and nothing captures it');
 sql($source, q{SELECT migrate_tiers.push_batch('tally')});
 tables_equal($source, $target, 'tally', 'the next push brings all');
+ok(wait_until($target, left(), '0'), 'the target forgets that it was realtime');
+sql($target, q{UPDATE tally SET v = v WHERE id = 1});
+pass('and can be written');
+
+# A table is locked for the instant in which it leaves, whatever else the session does, or waits for.
+sql($source, q{SELECT migrate_tiers.tag('tally', 'realtime')});
+wait_synced($source);
+my $before = standing();
+my $both = q{SELECT migrate_tiers.tag(t, 'batch') FROM unnest('{tally,late}'::regclass[]) AS t};
+sql_fails($source, q{BEGIN; SELECT migrate_tiers.tag('tally', 'batch')}, '25001', qr/inside a transaction block.*transaction of its own/s, 'inside a block it is refused');
+sql_fails($source, $both, '25001', qr/public\.late cannot be tagged.*once a statement/s, 'so are two in a statement');
+sql_fails($source, q{DO $$ BEGIN PERFORM migrate_tiers.tag('tally', 'batch'); RAISE 'no'; END $$}, 'P0001', qr/no/, 'and one may fail at last');
+wait_synced($source);
+is(standing(), $before, 'nothing has changed then, on either side');
+my ($reader, $leaver) = (session($source), session($source));
+$reader->query_safe('BEGIN; SELECT count(*) FROM late');
+sql_fails($source, "SET statement_timeout = '5 s'; $both", '25001', qr/once a statement/, 'no table is held while another one is waited for');
+$leaver->query_until(qr/leaving/, "\\echo leaving\nSELECT migrate_tiers.tag('late', 'batch');\n");
+ok(wait_until($source, q{SELECT count(*) > 0 FROM pg_locks WHERE relation = 'late'::regclass AND mode = 'AccessExclusiveLock'}), 'a table that is being read cannot leave yet');
+sql($source, q{SET lock_timeout = '2 s'; SELECT count(*) FROM late; SELECT count(*) FROM tally}) for 1 .. 8;
+pass('whoever reads it does not wait for that');
+$reader->query_safe('COMMIT');
+$leaver->query_safe('SELECT 1');
+$_->quit for $reader, $leaver;
+is(sql($source, q{SELECT tier FROM migrate_tiers.tables WHERE relation = 'late'::regclass}), 'batch', 'and it leaves when that has ended');
+sql($source, q{SELECT migrate_tiers.push_batch('late')});
+
+# What the target does not allow at once is done when it does.
+$reader = session($target);
+$reader->query_safe('BEGIN; SELECT count(*) FROM tally');
+sql($source, q{SELECT migrate_tiers.tag('tally', 'batch')});
+sql($source, 'INSERT INTO item VALUES (2)');
+wait_synced($source);
+is(sql($target, 'SELECT count(*) FROM item WHERE id = 2'), '1', 'while the target\'s table is held, others are in sync');
+isnt(sql($target, left()), '0', 'its fence waits');
+$reader->query_safe('COMMIT');
+$reader->quit;
+ok(wait_until($target, left(), '0'), 'and is taken off');
 
 # One push a table at a time: the first is made so slow that it is under way until it is ended.
 sql($source, q{UPDATE tally SET v = v + 1; SELECT migrate_tiers.set_option('copy_rate', '100')});
@@ -91,10 +130,25 @@ is(sql($source, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mi
 sql($source, q{SELECT migrate_tiers.pause(); SELECT migrate_tiers.tag('tally', 'realtime')});
 revert($source, 'planned');
 is(sql($target, 'SELECT count(*) FROM tally'), '0', 'what was pushed is taken back');
-is(sql($source, q{SELECT count(*) FROM migrate_tiers.preflight() WHERE status = 'failure'}), '0', 'and the way is free again');
+is(sql($source, q{SELECT check_name, object, detail FROM migrate_tiers.preflight() WHERE status = 'failure'}), '', 'and the way is free again');
 
 finish($source, $target);
 done_testing();
+
+# How tally is captured, and what the target has of it.
+sub standing
+{
+	return join "\n", sql($source, q{SELECT tier, captured_from, incarnation FROM migrate_tiers.relation WHERE relation = 'tally'::regclass;
+		SELECT tgname FROM pg_trigger WHERE tgrelid IN ('tally'::regclass, 'late'::regclass) ORDER BY tgrelid, tgname}), sql($target, left());
+}
+
+# A query for how much the target has of tally as a realtime table.
+sub left
+{
+	my $id = sql($source, q{SELECT id FROM migrate_tiers.relation WHERE relation = 'tally'::regclass});
+	return "SELECT (SELECT count(*) FROM migrate_tiers.joined WHERE relation = $id) + (SELECT count(*) FROM migrate_tiers.chunk WHERE relation = $id)"
+	  . " + (SELECT count(*) FROM pg_trigger WHERE tgrelid = 'tally'::regclass)";
+}
 
 sub state_of { return sql($source, q{SELECT state FROM migrate_tiers.tables WHERE relation = 'tally'::regclass}); }
 
