@@ -10,6 +10,7 @@
 #include "access/xact.h"
 #include "common/int.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "storage/procarray.h"
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
@@ -93,22 +94,28 @@ mt_mark_from_snapshot(Snapshot snapshot)
  * mt_mark_with_subtransactions takes a snapshot with its subtransactions.
  *
  * Where the snapshot overflowed, which subtransactions were running is asked of
- * pg_subtrans, id by id, now: later that knowledge is gone.
+ * pg_subtrans, id by id, now: later that knowledge is gone.  Those may be millions; of the ones that an earlier mark
+ * of this kind knows as ended nothing is asked.
  */
 MtMark *
-mt_mark_with_subtransactions(Snapshot snapshot)
+mt_mark_with_subtransactions(Snapshot snapshot, const MtMark *earlier)
 {
 	MtMark	   *mark = mt_mark_from_snapshot(snapshot);
 	int			room = mark->nxip;
+	TransactionId from = earlier ? (TransactionId) earlier->xmax : snapshot->xmin;
 
 	if (snapshot->suboverflowed)
 	{
 		mark->nxip = 0;
-		for (TransactionId xid = snapshot->xmin; TransactionIdPrecedes(xid, snapshot->xmax);)
+		for (int i = 0; earlier != NULL && i < earlier->nxip; i++)
+			if (XidInMVCCSnapshot((TransactionId) earlier->xip[i], snapshot))
+				add_xid(mark, &room, earlier->xip[i]);
+		for (TransactionId xid = from; TransactionIdPrecedes(xid, snapshot->xmax);)
 		{
 			if (XidInMVCCSnapshot(xid, snapshot))
 				add_xid(mark, &room, widen(xid));
 			TransactionIdAdvance(xid);
+			CHECK_FOR_INTERRUPTS();
 		}
 	}
 	else

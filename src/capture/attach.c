@@ -26,6 +26,7 @@
 #define ROW_TRIGGER		 "migrate_tiers_capture"
 #define TRUNCATE_TRIGGER "migrate_tiers_capture_truncate"
 
+static MtMark *running_now(const MtMark *before);
 static char *files_of(const List *tables);
 static List *lock_tables(const MtRelation *relation, LOCKMODE mode);
 static void drop_triggers(const MtRelation *relation, const List *tables);
@@ -38,9 +39,9 @@ static bool has_trigger(Oid relid, const char *name);
 void
 mt_attach_table(const MtRelation *relation)
 {
+	MtMark	   *before = running_now(NULL);
 	List	   *tables = lock_tables(relation, ShareRowExclusiveLock);
 	MtSpiScope	scope;
-	Snapshot	snapshot;
 	char	   *captured_from;
 	ListCell   *cell;
 
@@ -50,9 +51,7 @@ mt_attach_table(const MtRelation *relation)
 	foreach(cell, tables)
 		create_truncate_trigger(lfirst_oid(cell), relation);
 	mt_disarmed_forget(relation->id);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	captured_from = mt_mark_format(mt_mark_with_subtransactions(snapshot));
-	UnregisterSnapshot(snapshot);
+	captured_from = mt_mark_format(running_now(before));
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.relation SET captured = true, captured_from = $2::pg_snapshot,"
 				" files = $3::jsonb, incarnation = incarnation + 1 WHERE id = $1",
@@ -60,6 +59,17 @@ mt_attach_table(const MtRelation *relation)
 	mt_ddl_record(relation->id);
 	mt_migration_invalidate();
 	mt_spi_end(&scope);
+}
+
+/* running_now takes the transactions that run; a first look, before writers have to wait, leaves little to the second. */
+static MtMark *
+running_now(const MtMark *before)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	MtMark	   *mark = mt_mark_with_subtransactions(snapshot, before);
+
+	UnregisterSnapshot(snapshot);
+	return mark;
 }
 
 /* files_of returns the file of each locked table as a JSON object: the rows that S0 sees are there. */

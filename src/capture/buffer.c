@@ -99,13 +99,6 @@ mt_buffer_note(int32 migration, int32 relation, MtEntryKind kind, const char *by
 		buffer->data.len = before;
 }
 
-/* mt_buffer_fenced says what is cached of the fence. */
-bool
-mt_buffer_fenced(int32 migration)
-{
-	return get_buffer(migration)->queue.fenced;
-}
-
 /* get_buffer returns a migration's buffer, ready for this transaction. */
 static MtBuffer *
 get_buffer(int32 migration)

@@ -15,9 +15,6 @@
 /* Notes a change; a key that is still in the buffer is not noted twice. */
 extern void mt_buffer_note(int32 migration, int32 relation, MtEntryKind kind, const char *bytes, int length);
 
-/* Whether the source is not to be written, as far as this session knows. */
-extern bool mt_buffer_fenced(int32 migration);
-
 /* Registers the transaction callbacks; called once, when the library is loaded. */
 extern void mt_buffer_init(void);
 

@@ -22,6 +22,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
@@ -50,7 +51,11 @@ typedef struct MtCaptured
 	int32		relation;
 	bool		idle;			/* nothing is captured in this database, a restored copy of another */
 	bool		whole;			/* no partition of the captured table, but all of it */
-	bool		below;			/* can be written by way of a table above it, past its own statement triggers */
+	bool		past;			/* can be written past its own statement triggers, which are the fence */
+	Oid			all;			/* the captured table that this is, or is a partition of */
+	/* Where it was emptied as a whole; its locks last at least as long as that (sub)transaction. */
+	FullTransactionId emptied;
+	SubTransactionId emptied_at;
 	MtKeyDesc	key;
 } MtCaptured;
 
@@ -77,7 +82,8 @@ static void check_event(const TriggerData *data);
 static MtCaptured *get_captured(Relation relation, Trigger *trigger);
 static void check_idle(Relation relation, const Trigger *trigger);
 static void note_key(const MtCaptured *captured, TupleTableSlot *slot);
-static void note_truncate(const MtCaptured *captured, Relation relation);
+static void note_truncate(MtCaptured *captured, Relation relation);
+static bool is_emptied_with_all(const MtCaptured *captured);
 static bool has_hash_bound(Oid relid);
 static void note_every_key(const MtCaptured *captured, Relation relation);
 static void on_invalidation(Datum arg, Oid relid);
@@ -113,7 +119,8 @@ mt_capture(PG_FUNCTION_ARGS)
 	captured = get_captured(data->tg_relation, data->tg_trigger);
 	if (captured->idle)
 		return PointerGetDatum(NULL);
-	if (captured->below && mt_buffer_fenced(captured->migration))
+	/* The lock comes before the look at the fence, so that who closes it waits for this writer, too. */
+	if (captured->past)
 		mt_fence_check(captured->migration, data->tg_relation);
 	if (TRIGGER_FIRED_BY_TRUNCATE(data->tg_event))
 		note_truncate(captured, data->tg_relation);
@@ -175,7 +182,11 @@ get_captured(Relation relation, Trigger *trigger)
 		captured->migration = tagged.migration;
 		captured->relation = tagged.id;
 		captured->whole = tagged.relid == relid;
-		captured->below = has_superclass(tagged.relid);
+		captured->all = tagged.relid;
+		/* By a table above it, or by a subscription. */
+		captured->past = has_superclass(tagged.relid) || IsLogicalWorker();
+		if (!found)
+			captured->emptied = InvalidFullTransactionId;
 		captured->key = key;
 		captured->valid = true;
 	}
@@ -211,17 +222,21 @@ note_key(const MtCaptured *captured, TupleTableSlot *slot)
 
 /* note_truncate notes that a table, or the part of it that a partition holds, is emptied. */
 static void
-note_truncate(const MtCaptured *captured, Relation relation)
+note_truncate(MtCaptured *captured, Relation relation)
 {
 	if (captured->whole)
 	{
 		mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE, "", 0);
+		captured->emptied = GetTopFullTransactionId();
+		captured->emptied_at = GetCurrentSubTransactionId();
 		return;
 	}
 	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 		return;					/* its leaves are truncated with it, and say so themselves */
 	mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE_PART,
 				   (char *) &RelationGetRelid(relation), sizeof(Oid));
+	if (is_emptied_with_all(captured))
+		return;
 	if (has_hash_bound(RelationGetRelid(relation)))
 		note_every_key(captured, relation);
 	else
@@ -249,6 +264,19 @@ note_truncate(const MtCaptured *captured, Relation relation)
 			mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE_WHERE, where, strlen(where));
 		}
 	}
+}
+
+/*
+ * is_emptied_with_all says whether the whole table was emptied before in this (sub)transaction, which has had it
+ * locked since: what a partition has now was written by itself, and noted.
+ */
+static bool
+is_emptied_with_all(const MtCaptured *captured)
+{
+	const MtCaptured *all = hash_search(captured_tables, &captured->all, HASH_FIND, NULL);
+
+	return all != NULL && FullTransactionIdEquals(all->emptied, GetTopFullTransactionIdIfAny()) &&
+		all->emptied_at == GetCurrentSubTransactionId();
 }
 
 /* has_hash_bound says whether any level above a partition divides by hash. */

@@ -264,6 +264,8 @@ my @cases = (
 	'truncate of one partition' => q{TRUNCATE by_range_1},
 	'truncate of a partition of other column order, then inserts' => q{BEGIN; TRUNCATE by_range_2; INSERT INTO by_range_2 (id, at, v) VALUES (700, 150, 'new'); COMMIT},
 	'truncate of a hash partition' => q{TRUNCATE by_hash_1},
+	'truncate of a table divided by hash, then of a partition of it' => q{BEGIN; INSERT INTO by_hash VALUES (5000, 'x'); TRUNCATE by_hash; INSERT INTO by_hash SELECT i, 'y' FROM generate_series(5001, 5010) i; TRUNCATE by_hash_1; COMMIT;
+		BEGIN; SAVEPOINT a; TRUNCATE by_hash; ROLLBACK TO a; INSERT INTO by_hash SELECT i, 'z' FROM generate_series(6001, 6010) i; TRUNCATE by_hash_0; COMMIT},
 	'truncate of a partition that has partitions' => q{TRUNCATE deep_eu},
 	'truncate of a partitioned table, then inserts' => q{BEGIN; TRUNCATE deep; INSERT INTO deep VALUES (1, 'eu', 50, 'x'), (2, 'us', 1, 'y'); COMMIT},
 	'truncate with copy freeze' => qq{BEGIN; TRUNCATE cut_c;\nCOPY cut_c (id, v) FROM STDIN (FREEZE);\n901\tfrozen\n902\tfrozen\n\\.\nCOMMIT},
@@ -371,11 +373,27 @@ for my $path ([ small => 100000 ], [ large => 1 ])
 }
 
 subtest 'prepared over a restart' => \&prepared_over_restart;
+subtest 'a table divided by hash that is truncated as a whole' => \&truncated_whole;
 subtest 'new partitions while syncing' => \&new_partitions;
 is($pair->status('stopped'), '', 'nothing is stopped');
 $pair->keep_sessions(0);
 $pair->finish;
 done_testing();
+
+# truncated_whole counts what a TRUNCATE notes: the rows that its partitions had are not read.
+sub truncated_whole
+{
+	my $pending = q{SELECT count(*), count(*) FILTER (WHERE kind = 'key') FROM migrate_tiers.pending};
+	$pair->source_sql(q{INSERT INTO by_hash SELECT i, 'w' FROM generate_series(20001, 20100) i});
+	$pair->sync;
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	$pair->source_sql('TRUNCATE by_hash');
+	like($pair->source_sql($pending), qr/^[1-9]\d*\|0$/, 'no key is noted');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	$pair->sync;
+	$pair->equal('equal', @schemas);
+	return;
+}
 
 # run_cases runs all; together: with sending paused, so that one tick takes all.
 sub run_cases

@@ -51,6 +51,8 @@ my $advance = background(q(CALL migrate_tiers.advance('target_only')));
 ok(wait_until($source, q(SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted)), 'the fence is on, and about to close');
 is(query($source, q(SELECT count(*) FROM pg_trigger WHERE tgname = 'migrate_tiers_fence' AND tgenabled = 'A')), '4', 'on each table and partition');
 $writer->query_safe(q(BEGIN; INSERT INTO item VALUES (100, 'was writing')));
+my $above = session($source);
+$above->query_safe(q(BEGIN; UPDATE above SET v = 9 WHERE id = 1));
 sql($source, q(BEGIN; INSERT INTO item VALUES (101, 'was prepared'); PREPARE TRANSACTION 'was'));
 sql_fails($source, q(CALL migrate_tiers.advance('target_only')), '55P03', qr/somebody else is changing/, 'the second of two who ask is refused');
 sql_fails($source, q(CALL migrate_tiers.revert('dual_write')), '55P03', qr/somebody else is changing/, 'whatever he asks');
@@ -63,9 +65,14 @@ $writer->query_safe(q(SAVEPOINT s; INSERT INTO item VALUES (103, 'x'); ROLLBACK 
 like(query($source, 'SELECT transition FROM migrate_tiers.status'), qr/^close_source/, 'they are waited for');
 $writer->query_safe('COMMIT');
 sql($source, q(COMMIT PREPARED 'was'));
+is(query($source, q(SELECT string_agg(pid::text, ',') FROM pg_locks WHERE locktype = 'object' AND classid = 'migrate_tiers.relation'::regclass AND mode = 'ShareLock')),
+	$above->query_safe('SELECT pg_backend_pid()'), 'and so is who writes a table by its parent');
+$above->query_safe(q(UPDATE above SET v = 10 WHERE id = 1; COMMIT));
+$above->quit;
 is($advance->() =~ s/^NOTICE.*\n|^DETAIL.*\n|^HINT.*\n//mgr, '', 'then it goes on');
 phase_is('target_only', 'and arrives');
 is(query($target, q(SELECT string_agg(name, ', ' ORDER BY id) FROM item WHERE id > 99)), 'goes on, was prepared', 'with all that was let through');
+is(query($target, 'SELECT v FROM below'), '10', 'also by the parent');
 sql_fails($source, q(CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (100) TO (200); INSERT INTO part_2 VALUES (100)), 'MT005', qr/part_2/, 'a partition that comes later has the fence');
 
 sql_fails($source, $_, 'MT005', qr/table public\.below/, 'nor is a table written by its parent') for 'UPDATE above SET v = 2', 'DELETE FROM above';
