@@ -50,6 +50,7 @@ static bool has_option(const MtConnectOptions *options, const char *keyword);
 static char *connect_to(MtRemote *remote, const MtConnectOptions *options);
 static int	connect_timeout(const MtConnectOptions *options);
 static void pin_session(MtRemote *remote, const MtMigration *migration);
+static void end_when_alone(MtRemote *remote);
 static void check_not_pooled(MtRemote *remote);
 static void close_on_reset(void *arg);
 static void log_notice(void *arg, const char *message);
@@ -321,6 +322,24 @@ pin_session(MtRemote *remote, const MtMigration *migration)
 					MT_PARAMS(mt_lock_timeout_text()));
 	mt_remote_query(remote, "SELECT pg_catalog.set_config('migrate_tiers.session', $1, false)",
 					MT_PARAMS(migration->token));
+	end_when_alone(remote);
+}
+
+/*
+ * end_when_alone has the server look whether we are still there while it works: it would otherwise not notice
+ * before it next sends something, and a worker that was killed would leave an index build behind, with its locks.
+ *
+ * No cancel request is sent: it would need a connection of its own, to a target that may answer none, and
+ * could end the wait of a COMMIT for a synchronous standby.  Some platforms cannot look, and refuse the setting.
+ */
+static void
+end_when_alone(MtRemote *remote)
+{
+	mt_remote_run(remote,
+				  "DO $d$ BEGIN"
+				  " PERFORM pg_catalog.set_config(name, '1s', false) FROM pg_catalog.pg_settings"
+				  " WHERE name = 'client_connection_check_interval' AND setting <> '1000';"
+				  " EXCEPTION WHEN invalid_parameter_value THEN NULL; END $d$");
 }
 
 /* check_not_pooled refuses a pooler, which would change the session under us. */

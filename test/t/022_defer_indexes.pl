@@ -190,6 +190,24 @@ subtest 'reverted in the middle' => sub {
 	is($pair->target_sql(q{SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'migrate_tiers%'}), '0', 'no fence');
 };
 
+subtest 'reverted while an index is built' => sub {
+	$pair->set_option('copy_rate', '0');
+	$pair->set_option('attach_timeout', '10 s');
+	$pair->target_sql(q{
+		CREATE FUNCTION endless(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); RETURN $1; END';
+		CREATE INDEX item_endless ON item (endless(n))});
+	my $with_index = image();
+	$pair->advance;
+	ok($pair->wait_until(target => q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query ~ 'item_endless')}, timeout => 60),
+		'the index is built');
+	my ($ok, undef, $err) = $pair->source_try(q{CALL migrate_tiers.revert('planned')});
+	ok($ok, 'reverted: the build ends with the worker that asked for it') || diag $err;
+	$before = $with_index;
+	is_image('indexes and constraints are as they were');
+	$pair->target_sql('DROP INDEX item_endless; DROP FUNCTION endless');
+	$before = image();
+};
+
 subtest 'a foreign key that does not hold' => sub {
 	$pair->target_sql('SET session_replication_role = replica; INSERT INTO outside VALUES (1)');
 	ok(begin_slowly(), 'the copy has begun');
