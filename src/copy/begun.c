@@ -67,6 +67,16 @@ mt_copy_check_begun(const MtMigration *migration, MtRemote *remote)
 	mt_spi_end(&scope);
 }
 
+/* mt_copy_await_chunks waits, for lock_timeout, until no chunk of a table can come to the target any more. */
+void
+mt_copy_await_chunks(const MtMigration *migration, MtRemote *remote, const MtRelation *relation)
+{
+	mt_remote_query(remote,
+					"SELECT FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2"
+					" AND task = " MT_COPY_BEGUN " FOR UPDATE",
+					MT_PARAMS(migration->ident, psprintf("%d", relation->id)));
+}
+
 /*
  * mt_copy_reopen opens tasks again that are done, but not on this target; says whether there were any.
  *

@@ -54,6 +54,9 @@ extern List *mt_copy_list_begun(const MtMigration *migration, MtRemote *remote);
 /* After a connection was made: has the tables copied again whose copy has not begun on this target. */
 extern void mt_copy_check_begun(const MtMigration *migration, MtRemote *remote);
 
+/* Before a table joins: one that a worker has left behind may commit late, and is then not to be missed. */
+extern void mt_copy_await_chunks(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
+
 /* When all tasks of a table are done: opens those again that this target lacks, and says whether there were any. */
 extern bool mt_copy_reopen(const MtMigration *migration, MtRemote *remote, const MtRelation *relation);
 

@@ -26,6 +26,7 @@ static bool claim(MtCopyTask *task);
 static bool run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes);
 static void keep_noted(const MtCopyTask *task);
 static bool is_rewritten(const MtCopyTask *task);
+static void begin_there(const MtMigration *migration, MtRemote *remote, const char *relation_id);
 static void finish(const MtCopyTask *task, int64 rows, int64 bytes);
 static void finish_table(const MtCopyTask *task);
 static void throttle(int32 migration, int64 bytes, TimestampTz started);
@@ -158,7 +159,7 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 			mt_relation_recopy(task->relation, "its rows were rewritten");
 		return false;
 	}
-	mt_remote_run(remote, "BEGIN");
+	begin_there(migration, remote, relation_id);
 	rows = mt_copy_chunk(migration, remote, relation, task, bytes);
 	if (task->doubts > 0)
 	{
@@ -198,6 +199,22 @@ is_rewritten(const MtCopyTask *task)
 	if (table != NULL)
 		table_close(table, NoLock);
 	return rewritten;
+}
+
+/*
+ * begin_there begins the target's transaction; mt_copy_await_chunks waits for its end.
+ *
+ * It may still commit after this process has gone, or has given it up: what is truncated here
+ * by then must not be found there after the TRUNCATE was replayed.
+ */
+static void
+begin_there(const MtMigration *migration, MtRemote *remote, const char *relation_id)
+{
+	mt_remote_run(remote, "BEGIN");
+	mt_remote_query(remote,
+					"SELECT FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2"
+					" AND task = " MT_COPY_BEGUN " FOR SHARE",
+					MT_PARAMS(migration->ident, relation_id));
 }
 
 static void

@@ -238,6 +238,7 @@ join_when_done(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 		copies->tasks = true;
 	else if (table != NULL && !table->joined)
 	{
+		mt_copy_await_chunks(worker->migration, worker->sync->remote, relation);
 		if (mt_copy_reopen(worker->migration, worker->sync->remote, relation))
 			copies->tasks = true;
 		else
