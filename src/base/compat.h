@@ -46,6 +46,19 @@
 #define mt_lock_held_by_me(tag, mode) LockHeldByMe(tag, mode)
 #endif
 
+/* 16 made a plain list of the locks of a process in a partition of the lock table. */
+#if PG_VERSION_NUM >= 160000
+#define MtLockIterator							   dlist_iter
+#define mt_foreach_lock(iterator, proc, partition) dlist_foreach(iterator, &(proc)->myProcLocks[partition])
+#define mt_this_lock(iterator)					   dlist_container(PROCLOCK, procLink, (iterator).cur)
+#else
+#define MtLockIterator SHM_QUEUE *
+#define mt_foreach_lock(iterator, proc, partition) \
+	for ((iterator) = (proc)->myProcLocks[partition].next; (iterator) != &(proc)->myProcLocks[partition]; \
+		 (iterator) = (iterator)->next)
+#define mt_this_lock(iterator) ((PROCLOCK *) ((char *) (iterator) -offsetof(PROCLOCK, procLink)))
+#endif
+
 /* 16 renamed relfilenode. */
 #if PG_VERSION_NUM >= 160000
 #define mt_relation_filenode(relation) ((Oid) (relation)->rd_locator.relNumber)

@@ -8,6 +8,8 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
@@ -21,6 +23,7 @@
 #define LAST_RETRY_MS  5000
 
 static void lock_or_give_up(Oid relid, LOCKMODE mode);
+static bool is_wanted(const PROCLOCK *held, bool rows);
 
 /* mt_lock_tables locks tables within one lock_timeout for all of them. */
 void
@@ -122,4 +125,51 @@ mt_lock_blockers(Oid relid, LOCKMODE mode)
 	blockers = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
 	return blockers;
+}
+
+/*
+ * mt_lock_is_wanted looks into the shared lock table: who comes to wait for a lock of a fast path moves it there.
+ *
+ * The server's own LockHasWaiters does not expect a lock that was taken on the fast path.
+ */
+bool
+mt_lock_is_wanted(bool rows)
+{
+	bool		wanted = false;
+
+	for (int partition = 0; partition < NUM_LOCK_PARTITIONS && !wanted; partition++)
+	{
+		MtLockIterator iterator;
+
+		LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
+		mt_foreach_lock(iterator, MyProc, partition)
+			wanted = wanted || is_wanted(mt_this_lock(iterator), rows);
+		LWLockRelease(LockHashPartitionLockByIndex(partition));
+	}
+	return wanted;
+}
+
+/* is_wanted says whether a lock of ours stands in the way of somebody. */
+static bool
+is_wanted(const PROCLOCK *held, bool rows)
+{
+	const LOCK *lock = held->tag.myLock;
+	LockMethod	method = GetLockTagsMethodTable(&lock->tag);
+
+	switch ((LockTagType) lock->tag.locktag_type)
+	{
+		case LOCKTAG_RELATION:
+		case LOCKTAG_VIRTUALTRANSACTION:
+			break;
+		case LOCKTAG_TRANSACTION:
+			if (rows)
+				break;
+			return false;
+		default:
+			return false;
+	}
+	for (LOCKMODE mode = AccessShareLock; mode <= method->numLockModes; mode++)
+		if ((held->holdMask & LOCKBIT_ON(mode)) && (lock->waitMask & method->conflictTab[mode]))
+			return true;
+	return false;
 }

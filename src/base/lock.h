@@ -28,4 +28,10 @@ extern ErrorData *mt_lock_retry(void (*action)(void *arg), void *arg, TimestampT
 /* Who stands in the way of a lock on a table: "pid 42 (app, idle in transaction for 00:01:00)", or NULL. */
 extern char *mt_lock_blockers(Oid relid, LOCKMODE mode);
 
+/*
+ * Whether somebody waits for a lock that we hold on a table, or for the end of our snapshot, as an index
+ * does that is built concurrently; with "rows" also for the end of our writing.
+ */
+extern bool mt_lock_is_wanted(bool rows);
+
 #endif							/* MT_LOCK_H */

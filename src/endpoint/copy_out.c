@@ -5,8 +5,6 @@
 #include "endpoint/remote.h"
 #include "endpoint/remote_copy.h"
 
-#include "libpq/libpq-be-fe-helpers.h"
-#include "pgstat.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
@@ -19,7 +17,7 @@ mt_remote_copy_out_begin(MtRemote *remote, const char *sql)
 	mt_remote_start(remote);
 	if (!PQsendQuery(remote->conn, sql))
 		mt_remote_raise(remote, NULL, sql);
-	result = libpqsrv_get_result(remote->conn, PG_WAIT_EXTENSION);
+	result = mt_remote_result(remote);
 	if (PQresultStatus(result) != PGRES_COPY_OUT)
 		mt_remote_raise(remote, result, sql);
 	PQclear(result);
@@ -49,7 +47,7 @@ mt_remote_copy_out_next(MtRemote *remote, const char **data, int64 *rows)
 		return length;
 	if (length == -2)
 		mt_remote_raise(remote, NULL, remote->copy_sql);
-	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	result = mt_remote_last_result(remote);
 	if (PQresultStatus(result) != PGRES_COMMAND_OK)
 		mt_remote_raise(remote, result, remote->copy_sql);
 	*rows = strtoll(PQcmdTuples(result), NULL, 10);

@@ -10,7 +10,6 @@
 #include "endpoint/remote.h"
 #include "endpoint/remote_copy.h"
 
-#include "libpq/libpq-be-fe-helpers.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -45,7 +44,7 @@ mt_remote_ask(MtRemote *remote, const char *sql, int nparams, const char *const 
 MtRows *
 mt_remote_answer(MtRemote *remote)
 {
-	PGresult   *result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	PGresult   *result = mt_remote_last_result(remote);
 	MtRows	   *volatile rows = NULL;
 
 	check_result(remote, result, remote->sent_sql);
@@ -70,7 +69,7 @@ mt_remote_run(MtRemote *remote, const char *sql)
 	mt_remote_start(remote);
 	if (!PQsendQuery(remote->conn, sql))
 		mt_remote_raise(remote, NULL, sql);
-	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	result = mt_remote_last_result(remote);
 	check_result(remote, result, sql);
 	PQclear(result);
 }
@@ -98,7 +97,7 @@ mt_remote_answered(MtRemote *remote)
 int64
 mt_remote_collect(MtRemote *remote)
 {
-	PGresult   *result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	PGresult   *result = mt_remote_last_result(remote);
 	int64		affected;
 
 	check_result(remote, result, remote->sent_sql);
@@ -119,7 +118,7 @@ mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql)
 	mt_remote_start(remote);
 	if (!PQsendPrepare(remote->conn, statement, sql, 0, NULL))
 		mt_remote_raise(remote, NULL, sql);
-	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	result = mt_remote_last_result(remote);
 	check_result(remote, result, sql);
 	PQclear(result);
 	previous = MemoryContextSwitchTo(remote->context);
@@ -159,7 +158,7 @@ mt_remote_copy_begin(MtRemote *remote, const char *sql)
 	mt_remote_start(remote);
 	if (!PQsendQuery(remote->conn, sql))
 		mt_remote_raise(remote, NULL, sql);
-	while (PQresultStatus(result = libpqsrv_get_result(remote->conn, PG_WAIT_EXTENSION)) == PGRES_COMMAND_OK)
+	while (PQresultStatus(result = mt_remote_result(remote)) == PGRES_COMMAND_OK)
 		PQclear(result);
 	if (PQresultStatus(result) != PGRES_COPY_IN)
 		mt_remote_raise(remote, result, sql);
@@ -190,7 +189,7 @@ mt_remote_copy_end(MtRemote *remote)
 		mt_remote_raise(remote, NULL, remote->copy_sql);
 	mt_remote_flush(remote);
 	PQsetnonblocking(remote->conn, 0);
-	result = libpqsrv_get_result_last(remote->conn, PG_WAIT_EXTENSION);
+	result = mt_remote_last_result(remote);
 	check_result(remote, result, remote->copy_sql);
 	rows = strtoll(PQcmdTuples(result), NULL, 10);
 	PQclear(result);
@@ -229,14 +228,20 @@ mt_remote_flush(MtRemote *remote)
 void
 mt_remote_wait(MtRemote *remote, uint32 events)
 {
-	int			event = WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | events,
-										  PQsocket(remote->conn), -1, PG_WAIT_EXTENSION);
+	long		patience = mt_remote_patience(remote);
+	int			event = WaitLatchOrSocket(MyLatch,
+										  WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | events | (patience > 0 ? WL_TIMEOUT : 0),
+										  PQsocket(remote->conn), patience, PG_WAIT_EXTENSION);
 
 	if (event & WL_LATCH_SET)
 	{
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+	if (event & events)
+		remote->silent_since = 0;
+	else
+		mt_remote_heard_nothing(remote, (event & WL_TIMEOUT) != 0);
 }
 
 /* mt_remote_result waits for the next result; NULL when a statement has no more. */
@@ -246,10 +251,40 @@ mt_remote_result(MtRemote *remote)
 	while (PQisBusy(remote->conn))
 	{
 		mt_remote_wait(remote, WL_SOCKET_READABLE);
+		/* What is wrong comes with the result, and the statement with whoever asks for it. */
 		if (!PQconsumeInput(remote->conn))
-			mt_remote_raise(remote, NULL, NULL);
+			break;
 	}
 	return PQgetResult(remote->conn);
+}
+
+/* mt_remote_last_result waits for all results and returns the last one, or that which begins a COPY. */
+PGresult *
+mt_remote_last_result(MtRemote *remote)
+{
+	PGresult   *volatile last = NULL;
+
+	PG_TRY();
+	{
+		PGresult   *result;
+
+		while ((result = mt_remote_result(remote)) != NULL)
+		{
+			ExecStatusType status = PQresultStatus(result);
+
+			PQclear(last);
+			last = result;
+			if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || PQstatus(remote->conn) == CONNECTION_BAD)
+				break;
+		}
+	}
+	PG_CATCH();
+	{
+		PQclear(last);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return last;
 }
 
 static void

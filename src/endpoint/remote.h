@@ -27,6 +27,10 @@ struct MtRemote
 	bool		fresh;			/* nothing of the next answer was read */
 	int64		unsent;			/* bytes of parameters since it last flushed */
 	int64		affected;
+	long		patience;		/* ms of silence until it is looked who waits for us: give_way.h */
+	TimestampTz silent_since;	/* since when waits have ended without the socket; or 0 */
+	bool		writes_rows;
+	bool		gave_way;
 };
 
 /* Waits until a connection that was begun is made; NULL, or what went wrong.  Of seconds 0 is no limit. */
@@ -36,6 +40,10 @@ extern void mt_remote_start(MtRemote *remote);
 extern void mt_remote_flush(MtRemote *remote);
 extern void mt_remote_wait(MtRemote *remote, uint32 events);
 extern PGresult *mt_remote_result(MtRemote *remote);
+extern PGresult *mt_remote_last_result(MtRemote *remote);
+
+extern long mt_remote_patience(const MtRemote *remote);
+extern void mt_remote_heard_nothing(MtRemote *remote, bool expired);
 
 /* Gives a row of a result, which is freed also when the function fails. */
 extern void mt_remote_give_row(PGresult *result, int row, MtRowFn row_function, void *arg);

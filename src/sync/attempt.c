@@ -16,10 +16,20 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "base/settings.h"
+#include "endpoint/give_way.h"
 #include "sync/link.h"
+
+/* How often patience with a silent target is doubled, at most. */
+#define MOST_DOUBLINGS 7
+
+/* How often ticks, forward and back, gave way in a row: one that is slow comes to its end, too. */
+static int	gave_way[2];
 
 static ErrorData *attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time,
 						  bool replace, bool *done);
+static void be_patient(MtSync *sync, bool back);
+static void count_giving_way(MtSync *sync, bool back, bool done);
 static bool is_swap(int sqlerrcode);
 
 /* mt_apply_run applies what a tick has collected. */
@@ -82,8 +92,10 @@ attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_ti
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
+	bool		back = way == mt_reverse_apply;
 
 	sync->sending = NULL;
+	be_patient(sync, back);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
@@ -104,7 +116,27 @@ attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_ti
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	count_giving_way(sync, back, error == NULL && *done);
 	return error;
+}
+
+/* be_patient says how long the target may be silent while somebody waits for what the tick has locked. */
+static void
+be_patient(MtSync *sync, bool back)
+{
+	mt_remote_set_patience(sync->remote, (int64) mt_lock_timeout << Min(gave_way[back], MOST_DOUBLINGS));
+	mt_remote_writes_rows(sync->remote, back);
+}
+
+static void
+count_giving_way(MtSync *sync, bool back, bool done)
+{
+	mt_remote_set_patience(sync->remote, 0);
+	mt_remote_writes_rows(sync->remote, false);
+	if (mt_remote_gave_way(sync->remote))
+		gave_way[back]++;
+	else if (done)
+		gave_way[back] = 0;
 }
 
 static bool

@@ -1,0 +1,85 @@
+# A target that stalls in the middle of a chunk, a tick or a push: a TRUNCATE of the source, and who queues behind it,
+# does not wait for it. What was given up while its COMMIT was under way comes late, and both sides end equal.
+use strict;
+use warnings;
+
+use MigrateTiers ();
+use MigrateTiers::Pair;
+use Test::More;
+
+my $pair = MigrateTiers::Pair->new('stalled');
+$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text); CREATE SCHEMA derived; CREATE TABLE derived.summary (id int PRIMARY KEY, v text)');
+$pair->source_sql(q{INSERT INTO item SELECT i, repeat('x', 500) FROM generate_series(1, 3000) i; INSERT INTO derived.summary VALUES (1, 'one')});
+$pair->declare;
+$pair->source_sql(q{SELECT migrate_tiers.tag('derived.summary', 'batch')});
+
+# Truncates a table that a worker of ours has locked.
+sub truncates
+{
+	my ($table, $worker) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok( $pair->wait_until(
+			source => "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = '$table'::regclass AND backend_type = 'migrate_tiers $worker')"),
+		'the table is locked by the worker');
+	my ($went, undef, $error) = $pair->source_try("SET statement_timeout = '5 s'; TRUNCATE $table; INSERT INTO $table VALUES (1, 'new')");
+	return ok($went, 'a TRUNCATE does not wait for the target') || diag $error;
+}
+
+# Has the target's commits wait for a standby that does not exist, or no longer.
+sub standby
+{
+	my ($name) = @_;
+	$pair->target_sql("ALTER SYSTEM SET synchronous_standby_names = '$name';\nSELECT pg_reload_conf()");
+	return;
+}
+
+subtest 'a chunk' => sub {
+	# With its key in place a table could join before what is on its way is there.
+	$pair->set_option('defer_indexes', 'off');
+	$pair->set_option('copy_workers', '1');
+	$pair->set_option('copy_rate', '300000');
+	$pair->set_option('chunk_size', '64kB');
+	$pair->advance;
+	ok($pair->wait_until(target => 'SELECT EXISTS (SELECT FROM item)'), 'the copy has begun');
+	standby('nobody');
+	my $copying = q{FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid IN (SELECT pid FROM pg_locks WHERE relation = 'item'::regclass)};
+	ok($pair->wait_until(target => "SELECT EXISTS (SELECT $copying)"), 'a chunk waits for the standby');
+	my $pid = $pair->target_sql("SELECT pid $copying");
+	kill 'STOP', $pid;
+	standby('');
+	truncates('item', 'copy');
+	ok( $pair->wait_until(
+			target => q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'migrate_tiers\.chunk .* FOR UPDATE')}),
+		'the table does not join before the chunk is there or not');
+	kill 'CONT', $pid;
+	$pair->sync;
+	$pair->equal('equal after the chunk has come');
+};
+
+subtest 'a tick' => sub {
+	my $pid = $pair->target_sql(q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1297370963});
+	kill 'STOP', $pid;
+	$pair->source_sql(q{UPDATE item SET v = 'changed'});
+	truncates('item', 'sync');
+	kill 'CONT', $pid;
+	$pair->sync;
+	$pair->equal('equal after the tick was run again');
+};
+
+subtest 'a push' => sub {
+	$pair->target_sql(q{
+		CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); RETURN NEW; END';
+		CREATE TRIGGER stall BEFORE INSERT ON derived.summary FOR EACH ROW EXECUTE FUNCTION stall();
+		ALTER TABLE derived.summary ENABLE ALWAYS TRIGGER stall});
+	my $push = MigrateTiers::session($pair->source);
+	$push->query_until(qr/begun/, "\\set ON_ERROR_STOP 0\n\\echo begun\nSELECT migrate_tiers.push_batch('derived.summary');\n");
+	truncates('derived.summary', 'batch');
+	$push->quit;
+	like($pair->source_sql('SELECT error FROM migrate_tiers.batches'), qr/^55P03: the target is silent/, 'the push says why it ended');
+	$pair->target_sql('DROP TRIGGER stall ON derived.summary');
+	$pair->source_sql(q{SELECT migrate_tiers.push_batch('derived.summary')});
+	is($pair->target_sql('SELECT v FROM derived.summary'), 'new', 'the next one passes');
+};
+
+$pair->finish;
+done_testing();
