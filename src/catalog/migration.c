@@ -135,11 +135,12 @@ mt_migration_get_owned(const char *name)
 MtMigration *
 mt_migration_by_id(int32 id, bool missing_ok)
 {
+	static SPIPlanPtr plan = NULL;
 	MtMigration *migration = NULL;
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	if (mt_spi_exec_latest(SPI_OK_SELECT, COLUMNS "WHERE id = $1", MT_ARGS(MT_INT4(id))) > 0)
+	if (mt_spi_exec_kept(&plan, SPI_OK_SELECT, COLUMNS "WHERE id = $1", MT_ARGS(MT_INT4(id))) > 0)
 		migration = read_row(&scope, 0);
 	mt_spi_end(&scope);
 	if (migration == NULL && !missing_ok)

@@ -155,8 +155,11 @@ int
 mt_worker_pid(int32 migration, int slot)
 {
 	List	   *pids = worker_pids(migration, slot, slot);
+	int			pid = pids == NIL ? 0 : linitial_int(pids);
 
-	return pids == NIL ? 0 : linitial_int(pids);
+	/* Who waits for a worker asks again and again. */
+	list_free(pids);
+	return pid;
 }
 
 /* mt_worker_stop ends every worker of a migration and waits until the last is gone. */

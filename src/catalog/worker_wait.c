@@ -48,14 +48,15 @@ mt_worker_wait_reversing(int32 migration, bool reversing)
 static bool
 has_noticed(int32 migration, int pid, bool reversing)
 {
+	static SPIPlanPtr plan = NULL;
 	MtSpiScope	scope;
 	int64		handle;
 	MtShared   *shared;
 	bool		noticed;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_SELECT, "SELECT worker_shared FROM migrate_tiers.migration WHERE id = $1",
-					   MT_ARGS(MT_INT4(migration)));
+	mt_spi_exec_kept(&plan, SPI_OK_SELECT, "SELECT worker_shared FROM migrate_tiers.migration WHERE id = $1",
+					 MT_ARGS(MT_INT4(migration)));
 	handle = mt_spi_int8(0, 1);
 	mt_spi_end(&scope);
 	shared = mt_shared_attach(handle);

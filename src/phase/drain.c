@@ -9,6 +9,7 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
@@ -70,6 +71,9 @@ mt_wait_conflicts_carried(const MtMigration *migration, MtRemote *remote)
 static void
 wait_until_none(const MtMigration *migration, MtRemote *remote, MtLeft left, const char *column, const char *what)
 {
+	/* What an answer of the target takes; there are a hundred a second. */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers drain", ALLOCSET_SMALL_SIZES);
+	MemoryContext previous = MemoryContextSwitchTo(context);
 	TimestampTz begun = GetCurrentTimestamp();
 	int64		last = 0;
 	int64		now;
@@ -86,7 +90,10 @@ wait_until_none(const MtMigration *migration, MtRemote *remote, MtLeft left, con
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(context);
 	}
+	MemoryContextSwitchTo(previous);
+	MemoryContextDelete(context);
 }
 
 /* reverse_left says 1 while the reverse mark does not see every transaction that wrote the target. */

@@ -42,6 +42,32 @@ ticks(40);
 my $last = memory();
 cmp_ok($last - $then, '<=', 1024, "ticks leave nothing behind: $first, $then, $last kB");
 
+# Nor in a session that waits: it is woken by each tick.
+my $looker = MigrateTiers::session($pair->source, on_error_stop => 0);
+my $looker_pid = $looker->query_safe('SELECT pg_backend_pid()');
+$looker->{stdin} .= "SELECT migrate_tiers.wait_for_sync(xid || ':' || xid || ':', '10 min') FROM (SELECT pg_current_xact_id()::text::bigint + 1000000000) AS x (xid);\n";
+$looker->{run}->pump_nb;
+MigrateTiers::wait_until($pair->source, "SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = $looker_pid") or fail('the session waits');
+
+sub looks
+{
+	my ($n) = @_;
+	my $before = $pair->target_sql('SELECT ticks FROM migrate_tiers.migration');
+	my $ticks = 0;
+	while ($ticks < $n)
+	{
+		$pair->source_sql('DO $$ BEGIN FOR i IN 1 .. 500 LOOP UPDATE item SET v = v + 1 WHERE id = i; COMMIT; END LOOP; END $$');
+		$ticks = $pair->target_sql('SELECT ticks FROM migrate_tiers.migration') - $before;
+	}
+	return (slurp_file("/proc/$looker_pid/status") =~ /^RssAnon:\s+(\d+)/m)[0];
+}
+
+my $waiting = looks(100);
+my $still = looks(1000);
+cmp_ok($still - $waiting, '<=', 256, "looks leave nothing behind: $waiting, $still kB");
+$pair->source_sql("SELECT pg_cancel_backend($looker_pid)");
+$looker->quit;
+
 # A backlog of many changes of many keys, made while nothing is sent.
 $pair->source_sql('SELECT migrate_tiers.pause()');
 $pair->source_sql("UPDATE item SET v = v + 1; UPDATE item SET v = v + 1; UPDATE item SET pad = repeat(md5(id::text), 8)");
