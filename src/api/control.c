@@ -136,7 +136,7 @@ keep_mark(const MtMigration *migration, MtShared *shared)
 	time = shared->mark_time;
 	LWLockRelease(&shared->lock);
 	if (mark[0] != '\0')
-		mt_migration_keep_mark(migration->id, mark, time);
+		(void) mt_migration_keep_mark(migration->id, mark, time);
 }
 
 /*

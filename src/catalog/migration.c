@@ -321,14 +321,18 @@ report_several(void)
 }
 
 /* mt_migration_keep_mark keeps a copy of the target's mark for times when no worker runs. */
-void
+bool
 mt_migration_keep_mark(int32 id, const char *mark, TimestampTz time)
 {
 	MtSpiScope	scope;
+	bool		kept;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_UPDATE,
-					   "UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3 WHERE id = $1",
-					   MT_ARGS(MT_INT4(id), MT_TEXT(mark), {TIMESTAMPTZOID, TimestampTzGetDatum(time), false}));
+	kept = mt_spi_exec_latest(SPI_OK_UPDATE,
+							  "UPDATE migrate_tiers.migration SET mark = $2::pg_snapshot, mark_time = $3"
+							  " WHERE id = " MT_MIGRATION_IF_FREE,
+							  MT_ARGS(MT_INT4(id), MT_TEXT(mark),
+									  {TIMESTAMPTZOID, TimestampTzGetDatum(time), false})) > 0;
 	mt_spi_end(&scope);
+	return kept;
 }

@@ -78,7 +78,11 @@ extern void mt_migration_unlock_session(int32 id);
 /* Tells every backend's caches that migrations have changed (at commit). */
 extern void mt_migration_invalidate(void);
 
-/* Keeps a copy of the target's mark for times when no worker runs. */
-extern void mt_migration_keep_mark(int32 id, const char *mark, TimestampTz time);
+/* The migration $1, unless a transaction that is open has changed its row: a worker's notes do not wait for that. */
+#define MT_MIGRATION_IF_FREE \
+	"(SELECT f.id FROM migrate_tiers.migration AS f WHERE f.id = $1 FOR NO KEY UPDATE SKIP LOCKED)"
+
+/* Keeps a copy of the target's mark for times when no worker runs; false when it could not now. */
+extern bool mt_migration_keep_mark(int32 id, const char *mark, TimestampTz time);
 
 #endif							/* MT_MIGRATION_H */

@@ -57,6 +57,7 @@ truncate_sent(MtSegment *segment, int32 migration, const MtMark *mark, const cha
 	bool		truncate;
 	MtSpiScope	scope;
 
+	/* The floor below is not waited for, either: whoever writes to the queue would wait with us. */
 	if (!OidIsValid(segment->relid) || segment->settled.low < segment->settled.frozen ||
 		!ConditionalLockRelationOid(segment->relid, AccessExclusiveLock))
 		return false;
@@ -69,12 +70,17 @@ truncate_sent(MtSegment *segment, int32 migration, const MtMark *mark, const cha
 		return false;
 	}
 	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET floor = coalesce($2::pg_snapshot, floor) WHERE id = $1",
-				MT_ARGS(MT_INT4(migration), MT_TEXT(stored)));
-	mt_spi_exec(SPI_OK_UTILITY,
-				psprintf("TRUNCATE migrate_tiers.%s", quote_identifier(get_rel_name(segment->relid))), MT_NO_ARGS);
+	truncate = mt_spi_exec(SPI_OK_UPDATE,
+						   "UPDATE migrate_tiers.migration SET floor = coalesce($2::pg_snapshot, floor)"
+						   " WHERE id = " MT_MIGRATION_IF_FREE,
+						   MT_ARGS(MT_INT4(migration), MT_TEXT(stored))) > 0;
+	if (truncate)
+		mt_spi_exec(SPI_OK_UTILITY,
+					psprintf("TRUNCATE migrate_tiers.%s", quote_identifier(get_rel_name(segment->relid))), MT_NO_ARGS);
 	mt_spi_end(&scope);
-	return true;
+	if (!truncate)
+		UnlockRelationOid(segment->relid, AccessExclusiveLock);
+	return truncate;
 }
 
 /* wholly_sent says whether the mark sees every row; the segment is locked against all. */

@@ -178,14 +178,17 @@ persist_mark(MtWorker *worker)
 {
 	MtSync	   *sync = worker->sync;
 	char	   *mark;
+	bool		kept;
 
 	worker->persisted = mt_clock_now();
 	mark = MemoryContextStrdup(sync->tick_context, mt_mark_format(sync->mark));
 	if (worker->persisted_mark != NULL && strcmp(worker->persisted_mark, mark) == 0)
 		return;
 	mt_xact_begin();
-	mt_migration_keep_mark(worker->migration_id, mark, sync->mark_time);
+	kept = mt_migration_keep_mark(worker->migration_id, mark, sync->mark_time);
 	mt_xact_commit();
+	if (!kept)
+		return;
 	if (worker->persisted_mark)
 		pfree(worker->persisted_mark);
 	worker->persisted_mark = MemoryContextStrdup(worker->context, mark);

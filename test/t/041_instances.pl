@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use MigrateTiers;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my ($source, $target) = pair();
@@ -67,6 +68,25 @@ $_->query_safe('COMMIT') for $reporter, $expecter, $forgetter;
 $_->quit for $reporter, $expecter, $forgetter;
 is(query($source, $roster), "|f||f|t|f\nbrief|f||f|t|f\nun\"expected 'app'|f||f|t|f\nweb1|t|dual_write|t|t|f\nweb4|t||f|t|f\nweb5|f||f|t|f",
 	'and then the roster has all of it');
+
+# The same for a call that has changed the migration itself: what the worker notes there has time.
+($worker) = worker_pids($source, 'sync');
+my $chooser = session($source);
+my $logged = -s $source->logfile;
+$chooser->query_safe(q(BEGIN; SELECT migrate_tiers.set_option('queue_limit', '1 GB')));
+for my $turn (1 .. 4)
+{
+	sql($source, "SET application_name = 'turn$turn'; UPDATE item SET name = 'turn' WHERE id = 1");
+	wait_until($source, "SELECT last_source_write IS NOT NULL FROM migrate_tiers.instances WHERE name = 'turn$turn'", 't', 30)
+		or fail("turn $turn is saved");
+}
+sql($source, q(SELECT migrate_tiers.wait_for_sync(timeout => '10 s')));
+is(query($source, 'SELECT stopped FROM migrate_tiers.status'), '', 'nothing stopped');
+is((worker_pids($source, 'sync'))[0], $worker, 'the worker is the same');
+unlike(slurp_file($source->logfile, $logged), qr/forward sync stopped/, 'nor for a moment');
+$chooser->query_safe('COMMIT');
+$chooser->quit;
+ok(wait_until($source, "SELECT count(*) FROM ($rows) q WHERE application ~ '^turn'", '0', 30), 'and then the queue is given back');
 
 # Nor with the worker: what was sent and not yet saved is still in the queue.
 sql($source, q(SELECT migrate_tiers.set_option('queue_retention', '10 min')));
