@@ -55,7 +55,7 @@ extern void mt_target_empty(MtRemote *remote, const List *relations);
  */
 extern List *mt_target_set_aside(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 
-/* Names what is still set aside of any table, for people; NULL for nothing. */
+/* What is still set aside of any table, for people; NULL for nothing. */
 extern char *mt_target_still_aside(MtRemote *remote, const MtMigration *migration);
 
 /* The indexes of a table that still wait to be built again (char *). */
@@ -69,9 +69,18 @@ extern void mt_target_build_index(MtRemote *remote, const MtMigration *migration
 extern void mt_target_restore_constraints(MtRemote *remote, const MtMigration *migration,
 										  const MtRelation *relation);
 
-/* Adds the foreign keys again and validates them; called when every table is in sync.  strict
- * false (drop, revert in mid-copy): one that does not hold stays NOT VALID, with a WARNING. */
-extern void mt_target_restore_foreign_keys(MtRemote *remote, const MtMigration *migration, bool strict);
+/* At an end: adds the foreign keys again and validates them; one that does not hold stays NOT VALID, with a WARNING. */
+extern void mt_target_restore_foreign_keys(MtRemote *remote, const MtMigration *migration);
+
+/* When every table is in sync: adds them, and returns (MtForeignCheck) how each is checked. */
+typedef struct MtForeignCheck
+{
+	int32		relation;		/* whose copy has set it aside */
+	char	   *name;			/* for people */
+	char	   *sql;			/* one statement, for a session that does nothing else */
+} MtForeignCheck;
+extern List *mt_target_add_foreign_keys(MtRemote *remote, const MtMigration *migration);
+extern void mt_target_check_alone(MtRemote *remote);	/* prepares that session */
 
 /* What the target knows of application servers, as a JSON array: see target_instances.c. */
 extern char *mt_target_instances(MtRemote *remote, const MtMigration *migration, const char *since);

@@ -42,7 +42,7 @@ static const char *const install_body =
 	"CREATE TABLE migrate_tiers.joined (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
 	"  relation integer NOT NULL, PRIMARY KEY (migration, relation));\n"
-	/* build makes an index; finish turns it into what it was; a foreign key has finish only. */
+	/* build makes an index, or adds a foreign key; finish turns it into what it was. */
 	"CREATE TABLE migrate_tiers.set_aside (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
 	"  relation integer NOT NULL,\n"

@@ -203,7 +203,7 @@ restore_foreign_keys(void *arg)
 {
 	MtDrop	   *drop = (MtDrop *) arg;
 
-	mt_target_restore_foreign_keys(drop->remote, drop->migration, false);
+	mt_target_restore_foreign_keys(drop->remote, drop->migration);
 }
 
 /* answer_target_error raises what went wrong with the target, or tells what is left there. */

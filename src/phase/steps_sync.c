@@ -70,7 +70,7 @@ uninstall_target(MtTransition *transition, MtRelation *relation)
 	/* Done before, by a transition that was cut off: what batch tables have now is not ours. */
 	if (!mt_target_installed(remote))
 		return;
-	mt_target_restore_foreign_keys(remote, transition->migration, false);
+	mt_target_restore_foreign_keys(remote, transition->migration);
 	empty_pushed(transition);
 	mt_target_uninstall(remote, transition->migration);
 }

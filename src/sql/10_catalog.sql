@@ -66,17 +66,18 @@ CREATE TABLE migrate_tiers.disarmed (
     at timestamptz NOT NULL
 );
 
--- A piece of work of the initial copy: a range of blocks, or an index that is
--- built again when all ranges of its table are there.
+-- A piece of work of the initial copy: a range of blocks, an index that is built
+-- again when all ranges of its table are there, or a foreign key that is checked
+-- again when all tables are.
 CREATE TABLE migrate_tiers.copy_task (
     relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
     task integer NOT NULL,
-    kind text NOT NULL CHECK (kind IN ('chunk', 'index')),
-    source_table oid NOT NULL,                                 -- the table or leaf partition; 0 for an index
+    kind text NOT NULL CHECK (kind IN ('chunk', 'index', 'foreign_key')),
+    source_table oid NOT NULL,                                 -- of a chunk: the table or leaf partition; else 0
     filenode oid NOT NULL DEFAULT 0,                           -- of source_table when the ranges were cut
     first_block bigint NOT NULL DEFAULT 0,
     last_block bigint NOT NULL DEFAULT 0,                      -- exclusive
-    object text,                                               -- an index: its name on the target
+    object text,                                               -- an index or foreign key: its name on the target
     noted bigint NOT NULL DEFAULT 0,                           -- a chunk: frozen rows of ids below are noted (copy/chunk.c)
     state text NOT NULL DEFAULT 'planned' CHECK (state IN ('planned', 'running', 'done')),
     rows bigint NOT NULL DEFAULT 0,

@@ -108,12 +108,12 @@ CREATE VIEW migrate_tiers.progress WITH (security_barrier) AS
      WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
      ORDER BY m.name, t.relation, t.task;
 GRANT SELECT ON migrate_tiers.progress TO PUBLIC;
-COMMENT ON VIEW migrate_tiers.progress IS 'a line a piece of the initial copy: a chunk of a table, or an index to be built again';
+COMMENT ON VIEW migrate_tiers.progress IS 'a line a piece of the initial copy: a chunk of a table, an index to be built again, or a foreign key to be checked again';
 COMMENT ON COLUMN migrate_tiers.progress.migration IS 'name of the migration';
 COMMENT ON COLUMN migrate_tiers.progress.relation IS 'table on the source';
 COMMENT ON COLUMN migrate_tiers.progress.task IS 'number of the piece';
-COMMENT ON COLUMN migrate_tiers.progress.kind IS 'chunk or index';
-COMMENT ON COLUMN migrate_tiers.progress.object IS 'table or partition with its range of blocks; name of the index on the target';
+COMMENT ON COLUMN migrate_tiers.progress.kind IS 'chunk, index or foreign_key';
+COMMENT ON COLUMN migrate_tiers.progress.object IS 'table or partition with its range of blocks; name of the index or foreign key on the target';
 COMMENT ON COLUMN migrate_tiers.progress.state IS 'planned, running or done';
 COMMENT ON COLUMN migrate_tiers.progress.rows IS 'rows that it brought';
 COMMENT ON COLUMN migrate_tiers.progress.bytes IS 'bytes that it sent';

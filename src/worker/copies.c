@@ -30,14 +30,6 @@
 /* Failures to get a lock in a row that are no news yet. */
 #define LOCK_FAILURES 5
 
-/* A table for which something failed. */
-typedef struct MtCopyRetry
-{
-	int32		relation;		/* hash key */
-	int			failures;		/* in a row */
-	TimestampTz retry;			/* not before this moment */
-} MtCopyRetry;
-
 /* What a round has found. */
 typedef struct MtCopies
 {
@@ -126,32 +118,39 @@ try_forward(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 	MemoryContextSwitchTo(context);
 }
 
-/* handle_failure ends what was begun, tells of the error and says when to try again. */
+/* handle_failure ends what was begun, and puts the table off. */
 static void
 handle_failure(MtWorker *worker, const MtRelation *relation, MtCopyRetry *retry)
 {
-	ErrorData  *error;
+	ErrorData  *error = mt_xact_abort(worker->round_context);
+
+	mt_remote_run(worker->sync->remote, "ROLLBACK");
+	mt_worker_put_off_copy(worker, retry, error, "preparing a copy of",
+						   quote_qualified_identifier(relation->schema, relation->name));
+	FreeErrorData(error);
+}
+
+/* mt_worker_put_off_copy tells of an error and says when to try again. */
+void
+mt_worker_put_off_copy(MtWorker *worker, MtCopyRetry *retry, ErrorData *error, const char *action, const char *object)
+{
 	long		wait = FIRST_BACKOFF_MS;
 
-	error = mt_xact_abort(worker->round_context);
-	mt_remote_run(worker->sync->remote, "ROLLBACK");
 	for (int i = 1; i < retry->failures && wait < LAST_BACKOFF_MS; i++)
 		wait *= 2;
 	wait = Min(wait, LAST_BACKOFF_MS);
 	retry->retry = TimestampTzPlusMilliseconds(mt_clock_now(), wait);
 	if (!mt_error_is_lock(error) || retry->failures > LOCK_FAILURES)
 	{
-		char	   *table = quote_qualified_identifier(relation->schema, relation->name);
 		char	   *text = mt_error_text(error);
 
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
-				 errmsg("migration \"%s\": preparing a copy of %s failed, next attempt in %.1f s",
-						worker->migration->name, table, (double) wait / 1000),
+				 errmsg("migration \"%s\": %s %s failed, next attempt in %.1f s",
+						worker->migration->name, action, object, (double) wait / 1000),
 				 errdetail_internal("%s", text)));
-		mt_worker_tell(worker, MT_TOLD_COPY, psprintf("%s: %s", table, text));
+		mt_worker_tell(worker, MT_TOLD_COPY, psprintf("%s: %s", object, text));
 	}
-	FreeErrorData(error);
 }
 
 /* bring_forward does the next step of a table. */

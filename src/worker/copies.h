@@ -13,4 +13,19 @@ extern bool mt_worker_copies(MtWorker *worker);
 /* Sees to it that copy workers run. */
 extern void mt_worker_launch_copiers(MtWorker *worker);
 
+/* Something of the copy that failed. */
+typedef struct MtCopyRetry
+{
+	int32		relation;		/* hash key; 0 for the foreign keys */
+	int			failures;		/* in a row */
+	TimestampTz retry;			/* not before this moment */
+} MtCopyRetry;
+
+/* Tells of a failure, unless it is that of a lock and no news yet, and says when to try again. */
+extern void mt_worker_put_off_copy(MtWorker *worker, MtCopyRetry *retry, ErrorData *error, const char *action,
+								   const char *object);
+
+/* When all tables have joined: brings foreign keys back.  Returns whether it has waited for the target. */
+extern bool mt_worker_foreign_keys(MtWorker *worker);
+
 #endif							/* MT_COPIES_H */

@@ -12,7 +12,6 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "copy/copy.h"
-#include "endpoint/target.h"
 #include "worker/copies.h"
 #include "worker/left.h"
 #include "worker/point.h"
@@ -36,7 +35,6 @@ static void breathe(MtWorker *worker);
 static void publish(MtWorker *worker);
 static void note_joined(MtWorker *worker);
 static void persist_mark(MtWorker *worker);
-static void finish_copies(MtWorker *worker);
 
 /* mt_worker_step does one round and returns how long to wait for the next. */
 long
@@ -63,9 +61,10 @@ mt_worker_step(MtWorker *worker)
 		mt_worker_recopy_disarmed(worker);
 	if (worker->unjoined)
 		note_joined(worker);
+	/* Those that are quickly there are there when the first wait for sync ends. */
+	if (worker->foreign_keys_due && mt_worker_foreign_keys(worker))
+		sent = true;
 	publish(worker);
-	if (!worker->unjoined && worker->foreign_keys_due)
-		finish_copies(worker);
 	now = mt_clock_now();
 	if (TimestampDifferenceExceeds(worker->rotated, now, ROTATE_INTERVAL_MS))
 	{
@@ -80,7 +79,7 @@ mt_worker_step(MtWorker *worker)
 	/* While the target was waited for, a writer may have set the latch in vain. */
 	if (sent)
 		return 0;
-	if (worker->unjoined)
+	if (worker->unjoined || worker->checker != NULL)
 		return WAIT_COPYING;
 	return worker->sync->reader->waiting ? WAIT_WAITING : WAIT_IDLE;
 }
@@ -192,15 +191,4 @@ persist_mark(MtWorker *worker)
 	if (worker->persisted_mark)
 		pfree(worker->persisted_mark);
 	worker->persisted_mark = MemoryContextStrdup(worker->context, mark);
-}
-
-/* finish_copies adds the foreign keys again that were set aside, when every table is in sync. */
-static void
-finish_copies(MtWorker *worker)
-{
-	mt_xact_begin();
-	MemoryContextSwitchTo(worker->sync->tick_context);
-	mt_target_restore_foreign_keys(worker->sync->remote, worker->migration, true);
-	mt_xact_commit();
-	worker->foreign_keys_due = false;
 }

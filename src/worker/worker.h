@@ -44,6 +44,7 @@ typedef struct MtWorker
 	bool		copy_failed;	/* there are such tables */
 	bool		unjoined;		/* some captured table has not joined yet */
 	bool		foreign_keys_due;	/* maybe: asked of the target when all have joined */
+	struct MtChecker *checker;	/* NULL: no foreign key is being checked */
 	uint64		tick_keys;
 	TimestampTz tick_started;
 	TimestampTz tick_ended;		/* 0: the last one sent nothing */
@@ -65,7 +66,6 @@ extern PGDLLEXPORT void mt_reader_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_batch_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_launcher_main(Datum arg);
 extern PGDLLEXPORT void mt_autostart_main(Datum arg);
-
 /* Where the library is preloaded. */
 extern void mt_launcher_register(void);
 

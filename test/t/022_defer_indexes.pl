@@ -243,6 +243,61 @@ subtest 'a table that is copied while the others are in sync' => sub {
 	is_image('after the revert, too');
 };
 
+subtest 'a check that takes long' => sub {
+	# The check of a foreign key waits for a lock, as for one of its table that somebody holds.
+	$pair->target_sql(<<'EOT');
+CREATE FUNCTION wait_for_one() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
+	IF current_query() ~ 'FOREACH' AND current_query() !~ 'default_tablespace' THEN PERFORM pg_advisory_xact_lock(1); END IF; END$$;
+CREATE EVENT TRIGGER checks ON ddl_command_start WHEN tag IN ('ALTER TABLE') EXECUTE FUNCTION wait_for_one();
+ALTER EVENT TRIGGER checks ENABLE ALWAYS;
+EOT
+	my $holder = MigrateTiers::session($pair->target);
+	$holder->query_safe('SELECT pg_advisory_lock(1)');
+	my $waits = q{FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'};
+	$pair->advance;
+	ok($pair->wait_until(target => "SELECT count(*) = 1 $waits"), 'a check waits');
+	is($pair->source_sql(q{SELECT passed FROM migrate_tiers.gates('dual_write') WHERE gate = 'copied'}), 'f', 'the gate waits for it');
+	ok($pair->wait_until(source => q{SELECT count(*) > 0 FROM migrate_tiers.progress WHERE kind = 'foreign_key' AND state = 'running'}), 'progress shows it');
+	# A wait gives up after a while and comes back: a row has to arrive within one of them.
+	my ($before, $after) = ('none', 'no other');
+	for my $row (1 .. 10)
+	{
+		$before = $pair->target_sql("SELECT pid, query_start $waits");
+		$pair->source_sql("INSERT INTO kept VALUES (10000 + $row, 'meanwhile')");
+		$pair->sync;
+		$after = $pair->target_sql("SELECT pid, query_start $waits");
+		last if $before ne '' && $before eq $after;
+	}
+	is($after, $before, 'rows arrive while it waits');
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	ok($pair->wait_until(target => "SELECT count(*) = 0 $waits"), 'it ends with the worker');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	ok($pair->wait_until(target => "SELECT count(*) = 1 $waits"), 'and begins again');
+	$pair->source_sql(qq{SELECT migrate_tiers.tag('tree', '$_')}) for qw(batch realtime);
+	$pair->sync;
+	$pair->equal('a table can be copied again meanwhile', 'public', 'Ünï "q"');
+	$holder->quit;
+	in_sync('when it has the lock');
+	$pair->target_sql('DROP EVENT TRIGGER checks; DROP FUNCTION wait_for_one');
+	$pair->source_sql('DELETE FROM kept WHERE id > 10000');
+	$pair->revert;
+};
+
+subtest 'a foreign key that cannot come back' => sub {
+	$pair->target_sql('SET session_replication_role = replica; INSERT INTO outside VALUES (100000)');
+	$pair->advance;
+	ok($pair->wait_until(source => q{SELECT stopped ~ '23503' FROM migrate_tiers.status}), 'status says why');
+	ok($pair->wait_until(source => q{SELECT NOT passed AND detail ~ ': foreign key to_item of public.outside$' FROM migrate_tiers.gates('dual_write') WHERE gate = 'copied'}),
+		'it alone bars the way to where the target is written');
+	$pair->source_sql(q{INSERT INTO kept VALUES (20000, 'goes on')});
+	$pair->sync;
+	is($pair->target_sql('SELECT count(*) FROM kept WHERE id = 20000'), '1', 'ticks go on');
+	$pair->target_sql('DELETE FROM outside');
+	ok($pair->wait_until(source => q{SELECT passed FROM migrate_tiers.gates('dual_write') WHERE gate = 'copied'}), 'until the rows are mended');
+	$pair->revert;
+	is_image('all is as it was');
+};
+
 subtest 'dropped' => sub {
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
 	is_image('indexes and constraints are as they were');
