@@ -10,8 +10,11 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "base/lock.h"
 #include "base/spi.h"
 #include "catalog/partition.h"
+#include "catalog/pg_class_d.h"
+#include "catalog/pg_inherits.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -175,6 +178,23 @@ mt_table_name(Oid relid)
 
 	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) :
 		psprintf("with OID %u", relid);
+}
+
+/* mt_table_lock_reading locks a table and names it as it is called under the lock. */
+char *
+mt_table_lock_reading(Oid relid)
+{
+	mt_lock_tables(list_make1_oid(relid), AccessShareLock);
+	switch (get_rel_relkind(relid))
+	{
+		case RELKIND_RELATION:
+			return psprintf("ONLY %s", mt_table_name(relid));
+		case RELKIND_PARTITIONED_TABLE:
+			mt_lock_tables(find_all_inheritors(relid, NoLock, NULL), AccessShareLock);
+			return mt_table_name(relid);
+		default:
+			return NULL;
+	}
 }
 
 /* mt_relation_source_name names the source's table for FROM. */

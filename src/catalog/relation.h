@@ -59,4 +59,10 @@ extern char *mt_table_name(Oid relid);	/* for messages */
 extern char *mt_relation_source_name(const MtRelation *relation);
 extern char *mt_relation_target_name(const MtRelation *relation);
 
+/*
+ * Locks a table with its partitions, for a query that reads it in a scope of mt_spi_begin_table, and returns what it
+ * is called by now, with that ONLY; NULL when it is no table any more.  A name that was read before may be a view's.
+ */
+extern char *mt_table_lock_reading(Oid relid);
+
 #endif							/* MT_RELATION_H */

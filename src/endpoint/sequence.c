@@ -18,10 +18,11 @@
 	"(c + d * (pg_catalog.div(" p " - c, d) + CASE WHEN pg_catalog.mod(" p " - c, d) <> 0" \
 	" AND (" p " < c) = (d > 0) THEN 0 ELSE 1 END))"
 
-/* Locks what name_of names, and reads it. */
-#define LOCK_AND_READ(name_of, cache_of) \
-	"EXECUTE pg_catalog.format('ALTER SEQUENCE %s CACHE %s', " name_of "::pg_catalog.regclass, " cache_of ");\n" \
-	"EXECUTE pg_catalog.format('SELECT last_value, is_called FROM %s', " name_of "::pg_catalog.regclass) INTO p;\n"
+/* Reads the sequence of that OID; and locks it before. */
+#define READ(oid_of) \
+	"EXECUTE pg_catalog.format(reading, " oid_of "::pg_catalog.regclass, " oid_of "::pg_catalog.oid) INTO p;\n"
+#define LOCK_AND_READ(oid_of, cache_of) \
+	"EXECUTE pg_catalog.format('ALTER SEQUENCE %s CACHE %s', " oid_of "::pg_catalog.regclass, " cache_of ");\n" READ(oid_of)
 
 /* clang-format off */
 
@@ -41,7 +42,7 @@ static const char interleave_body[] =
 	"    this::pg_catalog.regclass), HINT = 'Give each column a sequence of its own.';\n"
 	"END IF;\n"
 	"SELECT * INTO STRICT o FROM pg_catalog.pg_sequence q WHERE q.seqrelid = this;\n"
-	"EXECUTE pg_catalog.format('SELECT last_value, is_called FROM %s', this::pg_catalog.regclass) INTO p;\n"
+	READ("this")
 	"IF known AND NOT s.restored AND o.seqincrement = d AND pg_catalog.mod(p.last_value - c, d) = 0\n"
 	"  AND (s.cycle OR beyond IS NULL OR turn * (p.last_value - beyond) >= CASE WHEN p.is_called THEN 0 ELSE 1 END) THEN\n"
 	"  RETURN;\n"
@@ -107,11 +108,12 @@ static const char restore_loop[] =
 	"END LOOP;\n";
 /* clang-format on */
 
+static void append_reading(StringInfo body, bool on_source);
 static void append_constant(StringInfo body, const char *name, const char *type, const char *value);
 
 /* mt_sequence_interleave_sql returns the block that has a sequence take turns. */
 char *
-mt_sequence_interleave_sql(const MtTurn *turn)
+mt_sequence_interleave_sql(bool on_source, const MtTurn *turn)
 {
 	StringInfoData body;
 
@@ -124,13 +126,15 @@ mt_sequence_interleave_sql(const MtTurn *turn)
 	append_constant(&body, "lowest CONSTANT", "numeric", turn->lowest);
 	append_constant(&body, "highest CONSTANT", "numeric", turn->highest);
 	append_constant(&body, "beyond", "numeric", turn->beyond);
+	append_reading(&body, on_source);
 	appendStringInfoString(&body, interleave_body);
 	return body.data;
 }
 
 /* mt_sequence_restore_sql returns the block that gives sequences back what they were. */
 char *
-mt_sequence_restore_sql(const char *condition, bool keep, const char *other, const char *other_lapped, bool forget)
+mt_sequence_restore_sql(bool on_source, const char *condition, bool keep, const char *other, const char *other_lapped,
+						bool forget)
 {
 	StringInfoData body;
 
@@ -139,12 +143,25 @@ mt_sequence_restore_sql(const char *condition, bool keep, const char *other, con
 	append_constant(&body, "keep CONSTANT", "boolean", keep ? "t" : "f");
 	append_constant(&body, "other CONSTANT", "numeric", other);
 	append_constant(&body, "other_lapped CONSTANT", "boolean", other_lapped ? other_lapped : "f");
+	append_reading(&body, on_source);
 	appendStringInfo(&body, restore_body, condition);
 	appendStringInfoString(&body, restore_loop);
 	if (forget)
 		appendStringInfo(&body, "DELETE FROM migrate_tiers.sequence q WHERE %s;\n", condition);
 	appendStringInfoString(&body, "END");
 	return body.data;
+}
+
+/*
+ * append_reading says how the block reads a sequence.  On the source it runs with the rights of the extension's owner:
+ * under the name there may be a view by now, whose code would have them, so there it is the OID that counts.
+ */
+static void
+append_reading(StringInfo body, bool on_source)
+{
+	append_constant(body, "reading CONSTANT", "text",
+					on_source ? "SELECT last_value, is_called FROM migrate_tiers.sequence_position(%2$s)" :
+						"SELECT last_value, is_called FROM %1$s");
 }
 
 static void

@@ -58,15 +58,15 @@ typedef struct MtTurn
 	const char *highest;
 } MtTurn;
 
-/* Bodies of an anonymous block. */
-extern char *mt_sequence_interleave_sql(const MtTurn *turn);
+/* Bodies of an anonymous block, for the source or the target. */
+extern char *mt_sequence_interleave_sql(bool on_source, const MtTurn *turn);
 
 /*
  * Gives sequences (sequence InvalidOid: all that the condition on q names) their own settings again.  keep: they go on
  * after the furthest value that they or the other side gave out; else they are where they were.
  * forget: their rows go, too; else these say what was given out.
  */
-extern char *mt_sequence_restore_sql(const char *condition, bool keep, const char *other, const char *other_lapped,
-									 bool forget);
+extern char *mt_sequence_restore_sql(bool on_source, const char *condition, bool keep, const char *other,
+									 const char *other_lapped, bool forget);
 
 #endif							/* MT_SEQUENCE_SQL_H */

@@ -46,7 +46,7 @@ void
 mt_target_sequence_interleave(MtRemote *remote, const MtMigration *migration, MtTurn *turn)
 {
 	turn->migration = quote_literal_cstr(migration->ident);
-	mt_target_block(remote, mt_sequence_interleave_sql(turn), mt_lock_timeout_text());
+	mt_target_block(remote, mt_sequence_interleave_sql(false, turn), mt_lock_timeout_text());
 }
 
 /* mt_target_sequence_turns lists the sequences of a table that take turns, as sequence and source. */
@@ -68,7 +68,7 @@ mt_target_sequence_restore(MtRemote *remote, const MtMigration *migration, Oid s
 {
 	char	   *condition = psprintf("%s AND q.sequence = %u", of_migration(migration), sequence);
 
-	mt_target_block(remote, mt_sequence_restore_sql(condition, keep, other, other_lapped, false),
+	mt_target_block(remote, mt_sequence_restore_sql(false, condition, keep, other, other_lapped, false),
 					mt_lock_timeout_text());
 }
 
@@ -120,7 +120,7 @@ mt_target_sequences_leave(MtRemote *remote, const MtMigration *migration)
 char *
 mt_target_sequences_leave_sql(const MtMigration *migration)
 {
-	return mt_sequence_restore_sql(of_migration(migration), true, NULL, NULL, true);
+	return mt_sequence_restore_sql(false, of_migration(migration), true, NULL, NULL, true);
 }
 
 static bool

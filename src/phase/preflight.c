@@ -77,6 +77,8 @@ mt_preflight_run(const MtMigration *migration, const char *only)
 	/* To compile these queries takes longer than to run them. */
 	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	text = mt_structure_local(migration, relations);
+	if (only == NULL || strcmp(only, "large_objects") == 0)
+		text = psprintf("%.*s, \"holders\": %s}", (int) strlen(text) - 1, text, mt_preflight_holders(migration));
 	source = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 	text = reach_target(migration, relations, &rows);
 	if (text != NULL)

@@ -22,4 +22,7 @@ extern List *mt_preflight_run(const MtMigration *migration, const char *only);
 /* The same, but only the rows that forbid to go on: none means passed. */
 extern List *mt_preflight_failures(const MtMigration *migration, const char *only);
 
+/* Columns of realtime tables that hold numbers of large objects, as a JSON array. */
+extern char *mt_preflight_holders(const MtMigration *migration);
+
 #endif							/* MT_PREFLIGHT_H */

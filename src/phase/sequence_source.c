@@ -41,8 +41,27 @@ static const char indexed_query[] =
 	" WHERE a.attrelid = $1 AND a.attname = $2::name AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)"
 	" AND x.indisvalid AND x.indpred IS NULL AND m.amname = 'btree')";
 
+/* Where sequence $1 is, of direction $2; $3 is the furthest row, $4 and $5 are the ends of its column's type. */
+static const char beyond_query[] =
+	"WITH s AS (SELECT p.last_value::numeric - CASE WHEN p.is_called THEN 0 ELSE $2 END AS last,"
+	" CASE WHEN $2 > 0 THEN least(q.seqmax, $5::numeric) ELSE greatest(q.seqmin, $4::numeric) END AS bound"
+	" FROM pg_sequence q CROSS JOIN LATERAL migrate_tiers.sequence_position(q.seqrelid) p WHERE q.seqrelid = $1),"
+	" r AS (SELECT $3::numeric AS last)"
+	" SELECT CASE WHEN $2 * r.last > $2 * s.last AND abs(s.bound - s.last) <= 2 * $2 * (s.bound - r.last)"
+	" THEN r.last ELSE s.last END::text FROM s, r WHERE s.last IS NOT NULL";
+
+/* The furthest value that sequence $1 gave out, and whether it cycled. */
+static const char given_query[] =
+	"SELECT CASE WHEN p.is_called THEN p.last_value"
+	" WHEN p.last_value <> q.begun THEN p.last_value - sign(q.increment)::bigint"
+	" WHEN q.is_called THEN q.last_value END::text,"
+	" (q.cycle AND sign(q.increment) * p.last_value < sign(q.increment) * q.begun)::text"
+	" FROM migrate_tiers.sequence q CROSS JOIN LATERAL migrate_tiers.sequence_position(q.sequence) p"
+	" WHERE q.sequence = $1 AND p.last_value IS NOT NULL";
+
 static void run_block(MtSpiScope *scope, const char *body);
 static void check_owned(const MtMigration *migration, const MtSourceSequence *sequence);
+static char *furthest_row(const MtMigration *migration, const MtRelation *relation, const MtSourceSequence *sequence);
 static bool has_ends(const MtRelation *relation, const char *column);
 
 /* mt_source_sequences lists what is behind the columns of a table, whatever the transaction's snapshot. */
@@ -111,7 +130,7 @@ mt_source_sequences_interleave(const MtMigration *migration, const MtRelation *r
 
 		/* One that came behind a column after the lock is left to the target's step, which misses its row. */
 		if (list_member_oid(oids, turn.sequence))
-			run_block(&scope, mt_sequence_interleave_sql(&turn));
+			run_block(&scope, mt_sequence_interleave_sql(true, &turn));
 	}
 }
 
@@ -156,7 +175,7 @@ mt_source_sequences_prepare(MtSourceRestore *so_far, const MtMigration *migratio
 		char	   *given = remote ? mt_target_sequence_given(remote, migration, lfirst_oid(cell), &lapped) : NULL;
 
 		restore->blocks = lappend(restore->blocks,
-								  mt_sequence_restore_sql(psprintf("q.sequence = %u", lfirst_oid(cell)), true, given,
+								  mt_sequence_restore_sql(true, psprintf("q.sequence = %u", lfirst_oid(cell)), true, given,
 														  lapped, true));
 	}
 	return restore;
@@ -181,31 +200,42 @@ mt_source_sequences_restore(const MtSourceRestore *restore)
  * are no such bound: some applications keep rows with ids of their own far out.
  */
 char *
-mt_source_sequence_beyond(const MtRelation *relation, const MtSourceSequence *sequence)
+mt_source_sequence_beyond(const MtMigration *migration, const MtRelation *relation, const MtSourceSequence *sequence)
 {
-	const char *column = quote_identifier(sequence->use.column);
-	bool		rows = !sequence->cycle && has_ends(relation, sequence->use.column);
+	char	   *row = sequence->cycle ? NULL : furthest_row(migration, relation, sequence);
 	char	   *beyond;
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_SELECT,
-					   psprintf("WITH s AS (SELECT p.last_value::numeric - CASE WHEN p.is_called THEN 0 ELSE %2$d END AS last,"
-								" CASE WHEN %2$d > 0 THEN least(q.seqmax, %3$s) ELSE greatest(q.seqmin, %4$s) END::numeric AS bound"
-								" FROM %1$s p, pg_sequence q WHERE q.seqrelid = %5$u),"
-								" r AS (SELECT %6$s::numeric AS last)"
-								" SELECT CASE WHEN %2$d * r.last > %2$d * s.last AND abs(s.bound - s.last) <= 2 * %2$d * (s.bound - r.last)"
-								" THEN r.last ELSE s.last END::text FROM s, r",
-								sequence->use.full_name, sequence->descending ? -1 : 1, sequence->highest,
-								sequence->lowest,
-								sequence->use.sequence,
-								rows ? psprintf("(SELECT %s(%s) FROM %s)", sequence->descending ? "min" : "max", column,
-												mt_relation_source_name(relation)) :
-									   "NULL"),
-					   MT_NO_ARGS);
+	if (mt_spi_exec_latest(SPI_OK_SELECT, beyond_query,
+						   MT_ARGS(MT_OID(sequence->use.sequence), MT_INT4(sequence->descending ? -1 : 1), MT_TEXT(row),
+								   MT_TEXT(sequence->lowest), MT_TEXT(sequence->highest))) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("sequence %s does not exist any more", sequence->use.full_name)));
 	beyond = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
 	return beyond;
+}
+
+/* furthest_row reads the last value that is in the column, as the table's owner; NULL where no index tells it. */
+static char *
+furthest_row(const MtMigration *migration, const MtRelation *relation, const MtSourceSequence *sequence)
+{
+	char	   *table = has_ends(relation, sequence->use.column) ? mt_table_lock_reading(relation->relid) : NULL;
+	char	   *row;
+	MtSpiScope	scope;
+
+	if (table == NULL)
+		return NULL;
+	mt_spi_begin_table(&scope, migration->owner, relation->relid, false);
+	mt_spi_exec_latest(SPI_OK_SELECT,
+					   psprintf("SELECT %s(%s)::text FROM %s", sequence->descending ? "min" : "max",
+								quote_identifier(sequence->use.column), table),
+					   MT_NO_ARGS);
+	row = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return row;
 }
 
 static bool
@@ -226,23 +256,11 @@ char *
 mt_source_sequence_given(Oid sequence, char **lapped)
 {
 	char	   *given = NULL;
-	char	   *name = NULL;
 	MtSpiScope	scope;
 
 	*lapped = NULL;
 	mt_spi_begin(&scope);
-	if (mt_spi_exec_latest(SPI_OK_SELECT, "SELECT oid::regclass::text FROM pg_class WHERE oid = $1 AND relkind = 'S'",
-						   MT_ARGS(MT_OID(sequence))) > 0)
-		name = mt_spi_text(&scope, 0, 1);
-	if (name != NULL &&
-		mt_spi_exec_latest(SPI_OK_SELECT,
-						   psprintf("SELECT CASE WHEN p.is_called THEN p.last_value"
-									" WHEN p.last_value <> q.begun THEN p.last_value - sign(q.increment)::bigint"
-									" WHEN q.is_called THEN q.last_value END::text,"
-									" (q.cycle AND sign(q.increment) * p.last_value < sign(q.increment) * q.begun)::text"
-									" FROM %s p, migrate_tiers.sequence q WHERE q.sequence = $1",
-									name),
-						   MT_ARGS(MT_OID(sequence))) > 0)
+	if (mt_spi_exec_latest(SPI_OK_SELECT, given_query, MT_ARGS(MT_OID(sequence))) > 0)
 	{
 		given = mt_spi_text(&scope, 0, 1);
 		*lapped = mt_spi_text(&scope, 0, 2);

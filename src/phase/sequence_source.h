@@ -43,7 +43,8 @@ extern MtSourceRestore *mt_source_sequences_prepare(MtSourceRestore *so_far, con
 extern void mt_source_sequences_restore(const MtSourceRestore *restore);
 
 /* The value that a target's sequence has to begin after, and why: values given out, rows that are there. */
-extern char *mt_source_sequence_beyond(const MtRelation *relation, const MtSourceSequence *sequence);
+extern char *mt_source_sequence_beyond(const MtMigration *migration, const MtRelation *relation,
+									   const MtSourceSequence *sequence);
 
 /* The furthest value that a sequence gave out, in its turn or before it, or NULL. */
 extern char *mt_source_sequence_given(Oid sequence, char **lapped);

@@ -61,7 +61,7 @@ mt_step_interleave_target(MtTransition *transition, MtRelation *relation)
 			.source = sequence->use.sequence,
 			.begin = sequence->target_begin,
 			.step = sequence->step,
-			.beyond = mt_source_sequence_beyond(relation, sequence),
+			.beyond = mt_source_sequence_beyond(transition->migration, relation, sequence),
 			.lowest = sequence->lowest,
 			.highest = sequence->highest,
 		};

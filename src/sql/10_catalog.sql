@@ -176,3 +176,8 @@ CREATE TABLE migrate_tiers.sequence (
     handed bigint,                                             -- the furthest value of its turn, when it is restored
     lapped boolean                                             -- it cycled in its turn
 );
+
+-- Where a sequence is, read by its OID: its name may be another relation's by now.  Nulls where it is none any more.
+CREATE FUNCTION migrate_tiers.sequence_position(sequence oid, OUT last_value bigint, OUT is_called boolean)
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'mt_sequence_position';
+REVOKE ALL ON FUNCTION migrate_tiers.sequence_position(oid) FROM PUBLIC;

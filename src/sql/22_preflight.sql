@@ -141,51 +141,18 @@ $$;
 
 -- Large objects are not rows of any table.  A column that holds their numbers
 -- is found by its type, and by a look at some of its rows, since oid columns
--- can hold other things too.
+-- can hold other things too (phase/preflight_holders.c).
 CREATE FUNCTION migrate_tiers.preflight_large_objects(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
-DECLARE
-    column_of record;
-    found_one boolean;
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_largeobject_metadata) THEN
-        RETURN;
-    END IF;
-    object := current_database();
-    status := 'warning';
-    detail := 'the database has large objects, which are not migrated';
-    hint := 'Copy those that are needed with pg_dump --large-objects.';
-    FOR column_of IN
-        SELECT r.relation::regclass::text AS relation, c.relkind, a.attname,
-               t.typname = 'lo' AND t.typnamespace <> 'pg_catalog'::regnamespace AS is_lo
-          FROM migrate_tiers.relation r
-          JOIN pg_class c ON c.oid = r.relation
-          JOIN pg_attribute a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped
-          JOIN pg_type t ON t.oid = a.atttypid
-         WHERE r.migration = m AND r.tier = 'realtime'
-           AND 'oid'::regtype IN (t.oid, t.typbasetype)
-         ORDER BY 1, a.attnum
-    LOOP
-        found_one := column_of.is_lo;
-        IF NOT found_one THEN
-            EXECUTE format('SELECT EXISTS (SELECT FROM (SELECT %I AS loid FROM %s %s LIMIT 1000) s'
-                           ' JOIN pg_catalog.pg_largeobject_metadata l ON l.oid = s.loid)',
-                           column_of.attname, CASE column_of.relkind WHEN 'r' THEN 'ONLY' ELSE '' END,
-                           column_of.relation) INTO found_one;
-        END IF;
-        IF found_one THEN
-            object := column_of.relation;
-            status := 'failure';
-            detail := format('column %I holds large objects, which cannot follow in realtime', column_of.attname);
-            hint := 'Keep them in a column of type bytea, or tag the table ignored.';
-            RETURN NEXT;
-        END IF;
-    END LOOP;
-    IF status = 'warning' THEN
-        RETURN NEXT;
-    END IF;
-END
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT h.relation::oid::regclass::text, 'failure',
+           format('column %I holds large objects, which cannot follow in realtime', h."column"),
+           'Keep them in a column of type bytea, or tag the table ignored.'
+      FROM jsonb_to_recordset(source->'holders') AS h(relation bigint, "column" text)
+    UNION ALL
+    SELECT current_database(), 'warning', 'the database has large objects, which are not migrated',
+           'Copy those that are needed with pg_dump --large-objects.'
+     WHERE EXISTS (SELECT FROM pg_largeobject_metadata) AND source->'holders' = '[]'
 $$;
 
 CREATE FUNCTION migrate_tiers.preflight_worker_slots(m integer, source jsonb, target jsonb)
