@@ -2,7 +2,7 @@
  * plan.c
  *	  Cuts a table into pieces of work: see copy.h.
  */
-#include "copy/copy.h"
+#include "copy/index.h"
 
 #include "access/table.h"
 #include "access/tableam.h"
@@ -48,9 +48,8 @@ mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *r
 	if (mt_option_bool(migration->id, "defer_indexes"))
 		(void) mt_target_set_aside(remote, migration, relation);
 	indexes = mt_target_aside(remote, migration, relation);
+	mt_copy_forget_tasks(relation);
 	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.copy_task WHERE relation = $1",
-				MT_ARGS(MT_INT4(relation->id)));
 	foreach(cell, tables)
 		task = plan_chunks(relation, lfirst_oid(cell), task, step, &rows);
 	foreach(cell, indexes)
@@ -65,12 +64,13 @@ mt_copy_plan(const MtMigration *migration, MtRemote *remote, const MtRelation *r
 	mt_spi_end(&scope);
 }
 
-/* mt_copy_forget_tasks drops the tasks of a table; waits for the chunk that is under way. */
+/* mt_copy_forget_tasks drops the tasks of a table; waits for the chunks and indexes that are under way. */
 void
 mt_copy_forget_tasks(const MtRelation *relation)
 {
 	MtSpiScope	scope;
 
+	mt_copy_bar_indexes(relation);
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_DELETE, "DELETE FROM migrate_tiers.copy_task WHERE relation = $1",
 				MT_ARGS(MT_INT4(relation->id)));

@@ -2,10 +2,11 @@
  * run.c
  *	  Takes the next piece of work of a copy and does it: see copy.h.
  *
- * A task is claimed by a lock on its row, held while it is worked on: a worker
- * that dies gives it back.  Whether a chunk is in is asked of the target.
+ * A chunk is claimed by a lock on its row, held while it is worked on: a worker
+ * that dies gives it back.  Whether it is in is asked of the target.  Indexes take
+ * too long for that: see index.c.
  */
-#include "copy/copy.h"
+#include "copy/index.h"
 
 #include "access/table.h"
 #include "miscadmin.h"
@@ -21,13 +22,17 @@
 #include "catalog/option.h"
 #include "endpoint/target.h"
 
+/* Whether somebody has the lock of the index of task t: see index.c. */
+#define IS_BEING_BUILT \
+	"EXISTS (SELECT FROM pg_locks AS l WHERE l.locktype = 'object' AND l.classid = 'migrate_tiers.copy_task'::regclass" \
+	" AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())" \
+	" AND l.objid = t.relation::text::oid AND l.objsubid = t.task & " CppAsString2(MT_COPY_LOCK_MASK) ")"
+
 static bool announce(const MtMigration *migration, MtCopyTask *task);
-static bool claim(MtCopyTask *task);
-static bool run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes);
+static bool copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes);
 static void keep_noted(const MtCopyTask *task);
 static bool is_rewritten(const MtCopyTask *task);
 static void begin_there(const MtMigration *migration, MtRemote *remote, const char *relation_id);
-static void finish(const MtCopyTask *task, int64 rows, int64 bytes);
 static void finish_table(const MtCopyTask *task);
 static void throttle(int32 migration, int64 bytes, TimestampTz started);
 
@@ -45,10 +50,15 @@ mt_copy_run_next(const MtMigration *migration, MtRemote *remote)
 	mt_xact_commit();
 	if (!found)
 		return false;
+	if (task.index)
+	{
+		mt_copy_run_index(migration, remote, &task);
+		return true;
+	}
 
 	mt_xact_begin();
-	if (claim(&task))
-		(void) run_task(migration, remote, &task, &bytes);
+	if (mt_copy_claim(&task))
+		(void) copy(migration, remote, &task, &bytes);
 	mt_xact_commit();
 	throttle(migration->id, bytes, started);
 	return true;
@@ -75,53 +85,54 @@ announce(const MtMigration *migration, MtCopyTask *task)
 						"   JOIN migrate_tiers.migration AS m ON m.id = r.migration"
 						"   WHERE m.id = $1 AND m.syncing AND NOT m.paused AND r.state = 'copying' AND t.state <> 'done'"
 						"   AND (t.kind = 'chunk' OR NOT EXISTS (SELECT FROM migrate_tiers.copy_task AS c"
-						"     WHERE c.relation = t.relation AND c.kind = 'chunk' AND c.state <> 'done'))"
+						"     WHERE c.relation = t.relation AND c.kind = 'chunk' AND c.state <> 'done')"
+						"    AND NOT " IS_BEING_BUILT ")"
 						"   ORDER BY t.state, CASE t.state WHEN 'running' THEN t.started END,"
 						"     t.kind = 'index' DESC, t.relation, t.task"
 						"   LIMIT 1 FOR UPDATE OF t SKIP LOCKED) AS n"
 						" WHERE (u.relation, u.task) = (n.relation, n.task)"
-						" RETURNING u.relation, u.task",
+						" RETURNING u.relation, u.task, u.kind = 'index'",
 						MT_ARGS(MT_INT4(migration->id))) > 0;
 	if (found)
 	{
 		task->relation = (int32) mt_spi_int8(0, 1);
 		task->task = (int32) mt_spi_int8(0, 2);
+		task->index = mt_spi_bool(0, 3);
 	}
 	mt_spi_end(&scope);
 	return found;
 }
 
-/* claim locks the task and reads it; false when another worker was faster. */
-static bool
-claim(MtCopyTask *task)
+/* mt_copy_claim locks the task and reads it; false when another worker was faster. */
+bool
+mt_copy_claim(MtCopyTask *task)
 {
 	MtSpiScope	scope;
 	bool		found;
 
 	mt_spi_begin(&scope);
 	found = mt_spi_exec(SPI_OK_SELECT,
-						"SELECT kind = 'index', source_table, filenode, first_block, last_block, object, noted"
+						"SELECT source_table, filenode, first_block, last_block, object, noted"
 						" FROM migrate_tiers.copy_task WHERE relation = $1 AND task = $2 AND state = 'running'"
-						" FOR UPDATE SKIP LOCKED",
-						MT_ARGS(MT_INT4(task->relation), MT_INT4(task->task))) > 0;
+						" AND (kind = 'index') = $3 FOR UPDATE SKIP LOCKED",
+						MT_ARGS(MT_INT4(task->relation), MT_INT4(task->task), MT_BOOL(task->index))) > 0;
 	if (found)
 	{
-		task->index = mt_spi_bool(0, 1);
-		task->table = (Oid) mt_spi_int8(0, 2);
-		task->filenode = (Oid) mt_spi_int8(0, 3);
-		task->first_block = mt_spi_int8(0, 4);
-		task->last_block = mt_spi_int8(0, 5);
-		task->object = mt_spi_text(&scope, 0, 6);
-		task->noted = (TransactionId) mt_spi_int8(0, 7);
+		task->table = (Oid) mt_spi_int8(0, 1);
+		task->filenode = (Oid) mt_spi_int8(0, 2);
+		task->first_block = mt_spi_int8(0, 3);
+		task->last_block = mt_spi_int8(0, 4);
+		task->object = mt_spi_text(&scope, 0, 5);
+		task->noted = (TransactionId) mt_spi_int8(0, 6);
 		task->doubts = 0;
 	}
 	mt_spi_end(&scope);
 	return found;
 }
 
-/* run_task does a claimed task; false when it, or its whole table, has to be done again. */
+/* copy copies a claimed chunk; false when it, or its whole table, has to be done again. */
 static bool
-run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes)
+copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes)
 {
 	MtRelation *relation = mt_relation_by_id(task->relation, false);
 	char	   *relation_id = psprintf("%d", task->relation);
@@ -130,12 +141,6 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 	MtRows	   *there;
 	int64		rows;
 
-	if (task->index)
-	{
-		mt_target_build_index(remote, migration, relation, task->object);
-		finish(task, 0, 0);
-		return true;
-	}
 	there = mt_remote_query(remote,
 							"SELECT rows, bytes FROM migrate_tiers.chunk WHERE migration = $1 AND relation = $2"
 							" AND incarnation = $3 AND task IN (" MT_COPY_BEGUN ", $4) ORDER BY task",
@@ -147,7 +152,7 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 	}
 	if (there->count > 1)
 	{
-		finish(task, strtoll(there->values[1][0], NULL, 10), strtoll(there->values[1][1], NULL, 10));
+		mt_copy_finish(task, strtoll(there->values[1][0], NULL, 10), strtoll(there->values[1][1], NULL, 10));
 		return true;
 	}
 	mt_lock_tables(list_make1_oid(task->table), AccessShareLock);
@@ -173,7 +178,7 @@ run_task(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64
 					MT_PARAMS(migration->ident, relation_id, incarnation, task_id, psprintf(INT64_FORMAT, rows),
 							  psprintf(INT64_FORMAT, *bytes)));
 	mt_remote_run(remote, "COMMIT");
-	finish(task, rows, *bytes);
+	mt_copy_finish(task, rows, *bytes);
 	return true;
 }
 
@@ -217,8 +222,9 @@ begin_there(const MtMigration *migration, MtRemote *remote, const char *relation
 					MT_PARAMS(migration->ident, relation_id));
 }
 
-static void
-finish(const MtCopyTask *task, int64 rows, int64 bytes)
+/* mt_copy_finish notes that a task is done. */
+void
+mt_copy_finish(const MtCopyTask *task, int64 rows, int64 bytes)
 {
 	MtSpiScope	scope;
 

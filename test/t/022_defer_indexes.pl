@@ -182,6 +182,30 @@ subtest 'crashed while indexes were built' => sub {
 	$before = image();
 };
 
+subtest 'an index that takes long to build' => sub {
+	# What a sequence says is seen by whoever asks, whatever his snapshot.
+	$pair->target_sql(q{
+		CREATE SEQUENCE gate;
+		CREATE FUNCTION slowly(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+			AS 'BEGIN WHILE NOT (SELECT is_called FROM public.gate) LOOP PERFORM pg_sleep(0.05); END LOOP; RETURN $1; END';
+		CREATE INDEX kept_slow ON kept (slowly(id))});
+	$before = image();
+	$pair->advance;
+	ok($pair->wait_until(target => q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ 'kept_slow' AND wait_event = 'PgSleep'}), 'it is being built');
+	ok($pair->wait_until(source => q{SELECT count(*) = 1 FROM migrate_tiers.progress WHERE state <> 'done'}), 'all else is done');
+	my $began = $pair->source_sql(q{SELECT started FROM migrate_tiers.progress WHERE object = 'kept_slow'});
+	ok($pair->wait_until(source => q{SELECT count(*) = 1 AND bool_and(backend_xid IS NULL AND backend_xmin IS NULL) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers copy'}, timeout => 10),
+		'the source has no transaction open for it, and no snapshot');
+	is($pair->source_sql(q{SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE classid = 'migrate_tiers.copy_task'::regclass AND granted AND backend_type = 'migrate_tiers copy'}), '1', 'its worker holds it');
+	is($pair->source_sql(q{SELECT started FROM migrate_tiers.progress WHERE object = 'kept_slow'}), $began, 'it was begun once');
+	is($pair->target_sql(q{SELECT count(*) FROM pg_stat_activity WHERE query ~ 'kept_slow' AND wait_event_type = 'Lock'}), '0', 'nobody else begins to build it');
+	$pair->target_sql(q{SELECT nextval('gate')});
+	in_sync('after it was built');
+	$pair->target_sql('DROP INDEX kept_slow; DROP FUNCTION slowly; DROP SEQUENCE gate');
+	$pair->revert;
+	$before = image();
+};
+
 subtest 'reverted in the middle' => sub {
 	ok(begin_slowly(), 'the copy has begun');
 	$pair->revert;
