@@ -13,6 +13,12 @@
 
 #include "sync/merge.h"
 
+typedef struct MtKeyBytes
+{
+	const char *bytes;
+	int			length;
+} MtKeyBytes;
+
 /*
  * In merge.c.  The decision about a key and who wrote it on the receiver's side: open, unless it was made
  * about the same.
@@ -24,6 +30,9 @@ extern void mt_merge_settle(MtDecision *decision, bool sender_wins);
 
 /* Finds such rows after a tick was refused and rolled back; whether it found any that were not linked. */
 extern bool mt_link_find(MtMerge *merge);
+
+/* Links a row of the tick and one that is in its way; whether they were not linked. */
+extern bool mt_link_keys(MtMerge *merge, MtTable *table, const MtKeyBytes *key, const MtKeyBytes *other);
 
 /* Lets the keys of each group be decided as one; after the decision of each. */
 extern void mt_link_decide(MtMerge *merge);

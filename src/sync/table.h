@@ -77,10 +77,7 @@ extern bool mt_table_read_row(MtTable *table, const Datum *key, MtField *fields,
 /* The column of the key's number. */
 extern MtColumn *mt_table_key_column(MtTable *table, int number);
 
-/*
- * The value that bytes from the target stand for; the input of a type that a user has made (the checks of a
- * domain) runs as the table's owner.
- */
+/* The value of bytes from the target; input of a user's type (checks of a domain) runs as the table's owner. */
 extern Datum mt_table_value(const MtTable *table, Oid migration_owner, MtColumn *column, const MtField *field);
 
 /* A key as parameters of a statement that finds rows by it. */

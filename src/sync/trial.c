@@ -1,0 +1,309 @@
+/*
+ * trial.c
+ *	  Asks the receiver by trial which rows cannot stand together: see trial.h.
+ *
+ * What refuses a row may be an index over columns or expressions, a partial one,
+ * or an exclusion constraint; the server itself is asked.  In a
+ * transaction of the receiver that is rolled back, all rows of the tick go, and
+ * those that the sender has are put in one by one.  One that is refused is tried
+ * again without the rows that the receiver has unsent; which of those were in the
+ * way is found by halves, each half taken away from what is left of the one before.
+ */
+#include "sync/trial.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "base/xact.h"
+#include "endpoint/pipeline.h"
+#include "endpoint/statements.h"
+#include "sync/here.h"
+#include "sync/side.h"
+
+/* How many deletions are on their way together. */
+#define WINDOW_ROWS 256
+
+/* A trial under way. */
+typedef struct MtTrial
+{
+	MtMerge    *merge;
+	MtTable    *table;
+	MtKeyBytes *candidates;		/* keys that may be in the way */
+	int			count;
+	MtKeyBytes	key;			/* of the row that is tried */
+	MtField    *row;
+	MemoryContext row_context;	/* of that row */
+	MemoryContext window;		/* of statements on their way */
+	bool		keep;			/* the row stays, if it can */
+	bool		linked;			/* something was found */
+} MtTrial;
+
+/* Candidates that are taken away meanwhile, and those that are looked at, when the row cannot stand without the first. */
+typedef struct MtPart
+{
+	MtTrial    *trial;
+	int			from;
+	int			to;
+	int			first;
+	int			last;
+	bool		stands;
+} MtPart;
+
+static void list_candidates(MtTrial *trial);
+static void try_rows(void *arg);
+static void delete_tick(MtTrial *trial);
+static void find_in_way(MtTrial *trial, int first, int last);
+static bool stands_without(MtTrial *trial, int from, int to, int first, int last);
+static void look_without(void *arg);
+static bool stands(MtTrial *trial, bool keep);
+static void put_in(void *arg);
+static ErrorData *try_both(MtTrial *trial, void (*action)(void *arg), void *arg);
+static void delete_candidates(MtTrial *trial, int from, int to);
+static void begin_deleting(MtTrial *trial);
+static void delete_row(MtTrial *trial, const MtKeyBytes *key, int number);
+static void end_deleting(MtTrial *trial);
+static void insert_row(MtTrial *trial);
+static bool is_refusal(int sqlerrcode);
+
+/* mt_trial_run tries the rows of one table. */
+bool
+mt_trial_run(MtMerge *merge, MtTable *table)
+{
+	MtTrial		trial = {.merge = merge, .table = table};
+	MtRemote   *remote = merge->sync->remote;
+	ErrorData  *error;
+
+	list_candidates(&trial);
+	if (trial.count == 0)
+		return false;
+	trial.row_context = AllocSetContextCreate(merge->context, "migrate_tiers tried row", ALLOCSET_DEFAULT_SIZES);
+	trial.window = AllocSetContextCreate(merge->context, "migrate_tiers trial", ALLOCSET_DEFAULT_SIZES);
+	if (merge->forward)
+	{
+		mt_remote_run(remote, "BEGIN; " MT_MERGE_LOCK_TIMEOUT);
+		mt_remote_prepare(remote, table->delete, mt_sql_delete(table->relation, table->columns));
+		error = mt_xact_try(try_rows, &trial);
+		mt_remote_run(remote, "ROLLBACK");
+	}
+	else
+		error = mt_xact_try(try_rows, &trial);
+	/* It always ends with the error that rolls a local trial back. */
+	if (error->sqlerrcode != ERRCODE_SUCCESSFUL_COMPLETION)
+		ReThrowError(error);
+	FreeErrorData(error);
+	MemoryContextDelete(trial.row_context);
+	MemoryContextDelete(trial.window);
+	return trial.linked;
+}
+
+/* list_candidates lists what the receiver has unsent: only that can be in the way. */
+static void
+list_candidates(MtTrial *trial)
+{
+	const List *all = trial->table->both.unsent->all;
+	ListCell   *cell;
+
+	trial->candidates = palloc(sizeof(MtKeyBytes) * Max(list_length(all), 1));
+	foreach(cell, all)
+	{
+		const MtUnsentKey *key = (const MtUnsentKey *) lfirst(cell);
+
+		if (mt_keys_has(trial->table->keys, key->bytes, key->length) &&
+			mt_merge_keeps(trial->table, key->bytes, key->length))
+			continue;
+		trial->candidates[trial->count++] = (MtKeyBytes) {key->bytes, key->length};
+	}
+}
+
+/* try_rows puts the sender's rows in, one by one; it ends with an error in any case. */
+static void
+try_rows(void *arg)
+{
+	MtTrial    *trial = (MtTrial *) arg;
+	MtTable    *table = trial->table;
+	MtSide		sender = trial->merge->forward ? MT_SIDE_SOURCE : MT_SIDE_TARGET;
+	MtKeyCursor cursor = {0, 0};
+
+	delete_tick(trial);
+	while (mt_keys_next(table->keys, &cursor, &trial->key.bytes, &trial->key.length))
+	{
+		MemoryContext previous;
+
+		if (!mt_merge_keeps(table, trial->key.bytes, trial->key.length))
+			continue;
+		MemoryContextReset(trial->row_context);
+		previous = MemoryContextSwitchTo(trial->row_context);
+		trial->row = mt_side_row(trial->merge->sync, table, sender, trial->key.bytes, trial->key.length);
+		if (trial->row != NULL && !stands(trial, true) && stands_without(trial, 0, trial->count, 0, 0))
+			find_in_way(trial, 0, trial->count);
+		MemoryContextSwitchTo(previous);
+	}
+	ereport(ERROR, (errcode(ERRCODE_SUCCESSFUL_COMPLETION), errmsg_internal("end of a trial")));
+}
+
+/* delete_tick takes all rows of the tick away. */
+static void
+delete_tick(MtTrial *trial)
+{
+	MtTable    *table = trial->table;
+	MtKeyCursor cursor = {0, 0};
+	MtKeyBytes	key;
+	int			number = 0;
+
+	begin_deleting(trial);
+	while (mt_keys_next(table->keys, &cursor, &key.bytes, &key.length))
+		if (mt_merge_keeps(table, key.bytes, key.length))
+			delete_row(trial, &key, ++number);
+	end_deleting(trial);
+}
+
+/*
+ * find_in_way links the rows among [first, last) that are in the way; at least one is, and all other candidates are
+ * away.  Each is taken away about twice, whatever their number.
+ */
+static void
+find_in_way(MtTrial *trial, int first, int last)
+{
+	int			middle = (first + last) / 2;
+
+	if (last - first == 1)
+	{
+		trial->linked = mt_link_keys(trial->merge, trial->table, &trial->key, &trial->candidates[first]) || trial->linked;
+		return;
+	}
+	(void) stands_without(trial, middle, last, first, middle);
+	(void) stands_without(trial, first, middle, middle, last);
+}
+
+/* stands_without says whether the row can stand without [from, to); if not, it links those of [first, last) in the way. */
+static bool
+stands_without(MtTrial *trial, int from, int to, int first, int last)
+{
+	MtPart		part = {trial, from, to, first, last, false};
+	ErrorData  *error = try_both(trial, look_without, &part);
+
+	if (error == NULL || error->sqlerrcode != ERRCODE_SUCCESSFUL_COMPLETION)
+		ReThrowError(error);
+	return part.stands;
+}
+
+/* look_without ends with an error, so that what it took away is there again. */
+static void
+look_without(void *arg)
+{
+	MtPart	   *part = (MtPart *) arg;
+
+	delete_candidates(part->trial, part->from, part->to);
+	part->stands = stands(part->trial, false);
+	if (!part->stands && part->first < part->last)
+		find_in_way(part->trial, part->first, part->last);
+	ereport(ERROR, (errcode(ERRCODE_SUCCESSFUL_COMPLETION), errmsg_internal("end of a look")));
+}
+
+/* stands says whether the row can stand with what is there. */
+static bool
+stands(MtTrial *trial, bool keep)
+{
+	ErrorData  *error;
+
+	trial->keep = keep;
+	error = try_both(trial, put_in, trial);
+	if (error != NULL && error->sqlerrcode != ERRCODE_SUCCESSFUL_COMPLETION && !is_refusal(error->sqlerrcode))
+		ReThrowError(error);
+	return error == NULL || error->sqlerrcode == ERRCODE_SUCCESSFUL_COMPLETION;
+}
+
+static void
+put_in(void *arg)
+{
+	MtTrial    *trial = (MtTrial *) arg;
+
+	insert_row(trial);
+	if (!trial->keep)
+		ereport(ERROR, (errcode(ERRCODE_SUCCESSFUL_COMPLETION), errmsg_internal("end of a trial")));
+}
+
+/* try_both runs an action in a subtransaction here and, where the receiver is the target, there. */
+static ErrorData *
+try_both(MtTrial *trial, void (*action)(void *arg), void *arg)
+{
+	MtRemote   *remote = trial->merge->sync->remote;
+	ErrorData  *error;
+
+	if (!trial->merge->forward)
+		return mt_xact_try(action, arg);
+	mt_remote_run(remote, "SAVEPOINT mt_trial");
+	error = mt_xact_try(action, arg);
+	/* One of the same name outside is to be found again. */
+	mt_remote_run(remote, error ? "ROLLBACK TO SAVEPOINT mt_trial; RELEASE SAVEPOINT mt_trial" : "RELEASE SAVEPOINT mt_trial");
+	return error;
+}
+
+static void
+delete_candidates(MtTrial *trial, int from, int to)
+{
+	begin_deleting(trial);
+	for (int i = from; i < to; i++)
+		delete_row(trial, &trial->candidates[i], i - from + 1);
+	end_deleting(trial);
+}
+
+static void
+begin_deleting(MtTrial *trial)
+{
+	if (trial->merge->forward)
+		mt_pipeline_begin(trial->merge->sync->remote);
+}
+
+static void
+delete_row(MtTrial *trial, const MtKeyBytes *key, int number)
+{
+	MtSync	   *sync = trial->merge->sync;
+	MtTable    *table = trial->table;
+	MemoryContext previous = MemoryContextSwitchTo(trial->window);
+
+	if (trial->merge->forward)
+		mt_pipeline_execute(sync->remote, table->delete, table->key.count,
+							mt_side_key(table, key->bytes, key->length, 0));
+	else
+		mt_here_delete(sync, table, key->bytes, key->length);
+	MemoryContextSwitchTo(previous);
+	if (number % WINDOW_ROWS != 0)
+		return;
+	end_deleting(trial);
+	begin_deleting(trial);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
+end_deleting(MtTrial *trial)
+{
+	if (trial->merge->forward)
+		(void) mt_pipeline_finish(trial->merge->sync->remote);
+	MemoryContextReset(trial->window);
+}
+
+static void
+insert_row(MtTrial *trial)
+{
+	MtSync	   *sync = trial->merge->sync;
+	MtTable    *table = trial->table;
+
+	if (trial->merge->forward)
+	{
+		for (int i = 0; i < table->columns->count; i++)
+			trial->row[i].binary = table->columns->columns[i].binary;
+		mt_remote_stream(sync->remote, mt_sql_insert(table->relation, table->columns, 1), table->columns->count,
+						 trial->row, NULL, NULL);
+	}
+	else
+		mt_here_insert(sync, table, trial->row);
+}
+
+static bool
+is_refusal(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_UNIQUE_VIOLATION || sqlerrcode == ERRCODE_EXCLUSION_VIOLATION;
+}
