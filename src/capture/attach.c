@@ -61,7 +61,7 @@ mt_attach_table(const MtRelation *relation)
 	mt_spi_end(&scope);
 }
 
-/* running_now takes the transactions that run; a first look, before writers have to wait, leaves little to the second. */
+/* running_now takes the transactions that run; a first look, before writers have to wait, leaves the second little. */
 static MtMark *
 running_now(const MtMark *before)
 {

@@ -9,7 +9,8 @@
  * refused for the same reason is the one.  The error that is raised is always that
  * of the tick itself; what cannot be found is not named, and never guessed.
  *
- * The look costs more than the tick did, so it ends after a while.
+ * The look costs more than the tick did, so it ends after a while; where applications write the target, whose rows it
+ * locks, after a moment.
  */
 #include "sync/apply.h"
 
@@ -23,12 +24,14 @@
 #include "base/spi.h"
 #include "endpoint/pipeline.h"
 #include "endpoint/statements.h"
+#include "sync/merge.h"
 
 /* What goes out before answers are asked for. */
 #define WINDOW_ROWS	 256
 #define WINDOW_BYTES (1024 * 1024)
 
 #define LONGEST_LOOK_MS 20000
+#define LONGEST_LOOK_BESIDE_WRITERS_MS 500
 
 /* A look under way. */
 typedef struct MtLook
@@ -80,7 +83,8 @@ mt_culprit_name(MtSync *sync, ErrorData *error, bool replace)
 		{
 			MtLook		state = {.sync = sync, .table = table, .sqlerrcode = error->sqlerrcode};
 
-			state.until = TimestampTzPlusMilliseconds(mt_clock_now(), LONGEST_LOOK_MS);
+			state.until = TimestampTzPlusMilliseconds(mt_clock_now(), sync->merge ? LONGEST_LOOK_BESIDE_WRITERS_MS :
+													  LONGEST_LOOK_MS);
 			found = look(&state, replace);
 			if (found == NULL && !replace && !state.late)
 				found = look(&state, true);
@@ -141,7 +145,7 @@ look(MtLook *state, bool replace)
 	char	   *found = NULL;
 
 	mt_remote_run(sync->remote, "ROLLBACK");
-	mt_remote_run(sync->remote, "BEGIN");
+	mt_remote_run(sync->remote, sync->merge ? "BEGIN; " MT_MERGE_LOCK_TIMEOUT : "BEGIN");
 	/* With each key deleted first, what is deferred to the end of the tick can be asked for at once. */
 	if (replace)
 		mt_remote_run(sync->remote, "SET CONSTRAINTS ALL IMMEDIATE");
@@ -222,7 +226,9 @@ send_rows(MtLook *state, bool delete_all, bool by_insert, int *culprit)
 		mt_pipeline_begin(state->sync->remote);
 		while (state->count < WINDOW_ROWS && state->sent < WINDOW_BYTES &&
 			   (more = mt_keys_next(keys, &cursor, &state->keys[state->count], &state->lengths[state->count])))
-			send_row(state, delete_all, by_insert);
+			if (state->sync->merge == NULL ||
+				mt_merge_keeps(state->table, state->keys[state->count], state->lengths[state->count]))
+				send_row(state, delete_all, by_insert);
 		end = end_window(state, culprit);
 		MemoryContextReset(state->sync->row_context);
 	}

@@ -101,9 +101,10 @@ mt_look_sender_times(MtMerge *merge)
 void
 mt_look_entries(MtSync *sync, MtTable *table, bool times, MtTargetEntryFn function, void *arg)
 {
-	MtEntryReader reader = {.table = table, .migration_owner = sync->migration->owner, .function = function, .arg = arg};
+	MtEntryReader reader = {.table = table, .function = function, .arg = arg};
 	MtField		param = mt_reverse_mark_param(sync);
 
+	reader.migration_owner = sync->migration->owner;
 	reader.scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES);
 	mt_remote_stream(sync->remote,
 					 mt_sql_queue_entries(sync->migration, table->relation, table->columns, times),
@@ -129,7 +130,8 @@ mt_look_ask(MtSync *sync, MtTable *table, MtTargetEntryFn function, void *arg)
 	MtEntryReader *reader = palloc(sizeof(MtEntryReader));
 	MtField		param = mt_reverse_mark_param(sync);
 
-	*reader = (MtEntryReader) {.table = table, .migration_owner = sync->migration->owner, .function = function, .arg = arg};
+	*reader = (MtEntryReader) {.table = table, .function = function, .arg = arg};
+	reader->migration_owner = sync->migration->owner;
 	reader->scratch = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers entry", ALLOCSET_DEFAULT_SIZES);
 	mt_pipeline_rows(sync->remote, entries_name(table), 1, &param, read_entry, reader);
 }

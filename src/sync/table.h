@@ -67,7 +67,6 @@ extern void mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext co
 
 /* Forgets the tick under way. */
 extern void mt_table_reset(MtTable *table);
-
 extern bool mt_table_touched(const MtTable *table);
 
 /* Runs as the owner of the migration, under the active snapshot: one row by its key.

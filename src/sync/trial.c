@@ -40,7 +40,7 @@ typedef struct MtTrial
 	bool		linked;			/* something was found */
 } MtTrial;
 
-/* Candidates that are taken away meanwhile, and those that are looked at, when the row cannot stand without the first. */
+/* Candidates that are taken away for a while, and those that are looked at if the row cannot stand then. */
 typedef struct MtPart
 {
 	MtTrial    *trial;
@@ -170,14 +170,15 @@ find_in_way(MtTrial *trial, int first, int last)
 
 	if (last - first == 1)
 	{
-		trial->linked = mt_link_keys(trial->merge, trial->table, &trial->key, &trial->candidates[first]) || trial->linked;
+		if (mt_link_keys(trial->merge, trial->table, &trial->key, &trial->candidates[first]))
+			trial->linked = true;
 		return;
 	}
 	(void) stands_without(trial, middle, last, first, middle);
 	(void) stands_without(trial, first, middle, middle, last);
 }
 
-/* stands_without says whether the row can stand without [from, to); if not, it links those of [first, last) in the way. */
+/* stands_without says whether the row can stand without [from, to); else it links those of [first, last) in the way. */
 static bool
 stands_without(MtTrial *trial, int from, int to, int first, int last)
 {
