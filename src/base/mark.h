@@ -29,7 +29,7 @@ extern char *mt_mark_format(const MtMark *mark);
 /* The set that a snapshot sees, of top-level transactions. */
 extern MtMark *mt_mark_from_snapshot(Snapshot snapshot);
 
-/* The same with every subtransaction that was running, for a judgement of xmin in tuples; earlier: such a mark, or NULL. */
+/* The same with every subtransaction that was running, to judge xmin in tuples; earlier: such a mark, or NULL. */
 extern MtMark *mt_mark_with_subtransactions(Snapshot snapshot, const MtMark *earlier);
 
 /* Whether a top-level transaction had ended; the second takes the 32 bits of a tuple header. */

@@ -6,6 +6,7 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "pgstat.h"
 #include "tcop/pquery.h"
 #include "utils/hsearch.h"
 #include "utils/resowner.h"
@@ -22,7 +23,11 @@ mt_xact_begin(void)
 	MemoryContextSwitchTo(caller);
 }
 
-/* mt_xact_commit commits it; the memory context stays the caller's, which must outlive it. */
+/*
+ * mt_xact_commit commits it; the memory context stays the caller's, which must outlive it.
+ *
+ * Of a process that is no session nobody else hands on what it counted, by which autovacuum knows a table's dead rows.
+ */
 void
 mt_xact_commit(void)
 {
@@ -30,6 +35,7 @@ mt_xact_commit(void)
 
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	(void) pgstat_report_stat(false);
 	MemoryContextSwitchTo(caller);
 }
 

@@ -30,7 +30,7 @@
 #define WINDOW_ROWS	 256
 #define WINDOW_BYTES (1024 * 1024)
 
-#define LONGEST_LOOK_MS 20000
+#define LONGEST_LOOK_MS				   20000
 #define LONGEST_LOOK_BESIDE_WRITERS_MS 500
 
 /* A look under way. */
@@ -82,9 +82,9 @@ mt_culprit_name(MtSync *sync, ErrorData *error, bool replace)
 		PG_TRY();
 		{
 			MtLook		state = {.sync = sync, .table = table, .sqlerrcode = error->sqlerrcode};
+			int			longest = sync->merge ? LONGEST_LOOK_BESIDE_WRITERS_MS : LONGEST_LOOK_MS;
 
-			state.until = TimestampTzPlusMilliseconds(mt_clock_now(), sync->merge ? LONGEST_LOOK_BESIDE_WRITERS_MS :
-													  LONGEST_LOOK_MS);
+			state.until = TimestampTzPlusMilliseconds(mt_clock_now(), longest);
 			found = look(&state, replace);
 			if (found == NULL && !replace && !state.late)
 				found = look(&state, true);
