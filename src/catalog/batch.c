@@ -144,21 +144,25 @@ mt_batch_due(int32 migration)
 	return relation;
 }
 
-/* mt_batch_was_pushed looks for a push forward since phase planned that was applied, or of which that is not known. */
+/*
+ * mt_batch_has_filled looks for a push forward since phase planned that was applied, or of which that is not known; or
+ * for the time when the table was realtime.
+ */
 bool
-mt_batch_was_pushed(int32 relation)
+mt_batch_has_filled(int32 relation)
 {
 	MtSpiScope	scope;
-	bool		pushed;
+	bool		filled;
 
 	mt_spi_begin(&scope);
-	pushed = mt_spi_exec(SPI_OK_SELECT,
+	filled = mt_spi_exec(SPI_OK_SELECT,
 						 "SELECT FROM migrate_tiers.batch AS b JOIN migrate_tiers.relation AS r ON r.id = b.relation"
 						 " WHERE r.id = $1 AND b.direction = 'forward' AND b.target = " TARGET_OF_R " AND b.started > " CYCLE_BEGAN
-						 " AND (b.finished IS NULL OR b.error IS NULL OR b.error LIKE '57P01: the push was cut off%') LIMIT 1",
+						 " AND (b.finished IS NULL OR b.error IS NULL OR b.error LIKE '57P01: the push was cut off%')"
+						 " UNION ALL SELECT FROM migrate_tiers.relation AS r WHERE r.id = $1 AND r.filled = " TARGET_OF_R,
 						 MT_ARGS(MT_INT4(relation))) > 0;
 	mt_spi_end(&scope);
-	return pushed;
+	return filled;
 }
 
 /* mt_batch_record reads what the receiver should have; a push takes its number before its turn, so that is no order. */

@@ -62,8 +62,8 @@ extern bool mt_batch_bar(int32 relation);
 /* The table that is due by its interval for the longest time, or 0; one that failed waits longer each time. */
 extern int32 mt_batch_due(int32 migration);
 
-/* Whether some push of the table may have written the target. */
-extern bool mt_batch_was_pushed(int32 relation);
+/* Whether some push of the table, or sync before, may have written the target. */
+extern bool mt_batch_has_filled(int32 relation);
 
 /* The newest push of a table that a verification can hold the receiver to; or why there is none. */
 typedef struct MtBatchRecord

@@ -50,8 +50,11 @@ mt_retag_check_new(const MtMigration *migration, const char *name)
 	{
 		const MtPreflightRow *row = (const MtPreflightRow *) lfirst(cell);
 
-		/* Of several new tables one has to be the first; and others have rows on the target by now. */
-		if (strcmp(row->check_name, "tables_tagged") == 0 ||
+		/*
+		 * Of several new tables one has to be the first; and others have rows on the target by now.  Deferrable
+		 * constraints do no harm before both sides are written, which has a gate.
+		 */
+		if (strcmp(row->check_name, "tables_tagged") == 0 || strcmp(row->check_name, "deferrable") == 0 ||
 			(strcmp(row->check_name, "target_empty") == 0 && strcmp(row->object, name) != 0))
 			continue;
 		appendStringInfo(&detail, "%s%s%s%s: %s", detail.len ? "\n" : "", row->check_name, row->object ? " of " : "",
@@ -167,8 +170,8 @@ mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged)
 	mt_copy_forget_tasks(tagged);
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
-				"UPDATE migrate_tiers.relation SET copy_started = NULL, copy_finished = NULL, estimated_rows = 0, note = NULL"
-				" WHERE id = $1",
+				"UPDATE migrate_tiers.relation SET copy_started = NULL, copy_finished = NULL, estimated_rows = 0, note = NULL,"
+				" filled = format('%I.%I', target_schema, target_name) WHERE id = $1",
 				MT_ARGS(MT_INT4(tagged->id)));
 	mt_spi_end(&scope);
 }

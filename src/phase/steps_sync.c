@@ -21,7 +21,7 @@
 
 static void install_target(MtTransition *transition, MtRelation *relation);
 static void uninstall_target(MtTransition *transition, MtRelation *relation);
-static void empty_pushed(MtTransition *transition);
+static void empty_filled(MtTransition *transition);
 static char *describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void raise_fence(MtTransition *transition, MtRelation *relation);
 static void lower_fence(MtTransition *transition, MtRelation *relation);
@@ -71,27 +71,32 @@ uninstall_target(MtTransition *transition, MtRelation *relation)
 	if (!mt_target_installed(remote))
 		return;
 	mt_target_restore_foreign_keys(remote, transition->migration);
-	empty_pushed(transition);
+	empty_filled(transition);
 	mt_target_uninstall(remote, transition->migration);
 }
 
-/* empty_pushed leaves the target's batch tables as they were found: those that were pushed are emptied. */
+/* empty_filled leaves the target's batch tables as they were found: those that we have filled are emptied. */
 static void
-empty_pushed(MtTransition *transition)
+empty_filled(MtTransition *transition)
 {
-	List	   *pushed = NIL;
+	List	   *filled = NIL;
+	MtSpiScope	scope;
 	ListCell   *cell;
 
 	foreach(cell, mt_relation_list(transition->migration->id, "batch"))
-		if (mt_batch_was_pushed(((MtRelation *) lfirst(cell))->id))
-			pushed = lappend(pushed, lfirst(cell));
-	mt_target_empty(mt_transition_remote(transition), pushed);
+		if (mt_batch_has_filled(((MtRelation *) lfirst(cell))->id))
+			filled = lappend(filled, lfirst(cell));
+	mt_target_empty(mt_transition_remote(transition), filled);
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET filled = NULL WHERE migration = $1",
+				MT_ARGS(MT_INT4(transition->migration->id)));
+	mt_spi_end(&scope);
 }
 
 static char *
 describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse)
 {
-	return pstrdup(inverse ? "restore foreign keys that were set aside; TRUNCATE batch tables that were pushed; DROP SCHEMA migrate_tiers, unless another migration uses it" :
+	return pstrdup(inverse ? "restore foreign keys that were set aside; TRUNCATE batch tables that were filled; DROP SCHEMA migrate_tiers, unless another migration uses it" :
 		"CREATE SCHEMA migrate_tiers, with tables for the mark, the chunks and what is set aside");
 }
 
@@ -151,7 +156,7 @@ take_copy_back(MtTransition *transition, MtRelation *relation)
 			mt_target_build_index(remote, transition->migration, relation, (char *) lfirst(cell));
 		mt_target_restore_constraints(remote, transition->migration, relation);
 	}
-	else if (strcmp(relation->state, "recopy") == 0 && mt_batch_was_pushed(relation->id))
+	else if (strcmp(relation->state, "recopy") == 0 && mt_batch_has_filled(relation->id))
 		mt_target_empty(remote, list_make1(relation));
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,

@@ -226,11 +226,16 @@ plan(MtWorker *worker, MtRelation *relation)
 	mt_xact_commit();
 }
 
-/* join_when_done lets a table join with the next tick once all of its tasks are done, also on this target. */
+/*
+ * join_when_done lets a table join with the next tick once all of its tasks are done, also on this target.
+ *
+ * What is finished there may be an exclusion constraint, whose index is built by that: no transaction is open here.
+ */
 static void
 join_when_done(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 {
 	MtTable    *table = hash_search(worker->sync->tables, &relation->id, HASH_FIND, NULL);
+	bool		whole = false;
 
 	mt_xact_begin();
 	if (tasks_left(relation->id))
@@ -241,12 +246,13 @@ join_when_done(MtWorker *worker, MtRelation *relation, MtCopies *copies)
 		if (mt_copy_reopen(worker->migration, worker->sync->remote, relation))
 			copies->tasks = true;
 		else
-		{
-			mt_target_restore_constraints(worker->sync->remote, worker->migration, relation);
-			table->joining = true;
-		}
+			whole = true;
 	}
 	mt_xact_commit();
+	if (!whole)
+		return;
+	mt_target_restore_constraints(worker->sync->remote, worker->migration, relation);
+	table->joining = true;
 }
 
 static bool

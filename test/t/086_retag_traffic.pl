@@ -7,8 +7,8 @@ use MigrateTiers;
 use Test::More;
 
 my ($source, $target) = pair();
-sql($_, 'CREATE TABLE item (id int PRIMARY KEY); CREATE TABLE tally (id int PRIMARY KEY, v bigint, note text)') for $source, $target;
-migration($source, 'item');
+sql($_, 'CREATE TABLE item (id int PRIMARY KEY); CREATE TABLE tally (id int PRIMARY KEY, v bigint, note text); CREATE TABLE deferred (id int PRIMARY KEY, u int UNIQUE DEFERRABLE)') for $source, $target;
+migration($source, 'item', 'deferred');
 sql($source, q{SELECT migrate_tiers.tag('tally', 'batch'); INSERT INTO tally SELECT i, 0, 'x' FROM generate_series(1, 3000) i});
 advance($source, 'syncing');
 wait_synced($source);
@@ -98,7 +98,6 @@ $reader->query_safe('COMMIT');
 $leaver->query_safe('SELECT 1');
 $_->quit for $reader, $leaver;
 is(sql($source, q{SELECT tier FROM migrate_tiers.tables WHERE relation = 'late'::regclass}), 'batch', 'and it leaves when that has ended');
-sql($source, q{SELECT migrate_tiers.push_batch('late')});
 
 # What the target does not allow at once is done when it does.
 $reader = session($target);
@@ -130,6 +129,7 @@ is(sql($source, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mi
 sql($source, q{SELECT migrate_tiers.pause(); SELECT migrate_tiers.tag('tally', 'realtime')});
 revert($source, 'planned');
 is(sql($target, 'SELECT count(*) FROM tally'), '0', 'what was pushed is taken back');
+is(sql($target, 'SELECT count(*) FROM late'), '0', 'and what sync brought into one that was not pushed since');
 is(sql($source, q{SELECT check_name, object, detail FROM migrate_tiers.preflight() WHERE status = 'failure'}), '', 'and the way is free again');
 
 finish($source, $target);

@@ -18,7 +18,6 @@ use warnings;
 
 use MigrateTiers ();
 use Test::More;
-use Time::HiRes qw(time sleep);
 
 # What a session of the oracle runs under, whatever role and database say.
 my $PINNED = join ' ', map { "-c $_" } (
@@ -265,20 +264,19 @@ sub _explain
 sub wait_until
 {
 	my ($self, $side, $query, %o) = @_;
-	my $deadline = time + ($o{timeout} // 30);
 	my $expected = $o{expected} // 't';
 	my $last = '';
-	while (time < $deadline)
-	{
-		my ($out, $err) = ('', '');
-		local $ENV{PGOPTIONS} = $self->pinned;
-		MigrateTiers::psql_if_up($self->{$side}, $o{db} // $self->{db}, $query, stdout => \$out, stderr => \$err, timeout => 60);
-		return 1 if $out eq $expected;
-		$last = $out . $err;
-		sleep 0.05;
-	}
-	diag "waited in vain for: $query\nlast answer: $last" unless $o{quiet};
-	return 0;
+	my $came = MigrateTiers::wait_for(
+		sub {
+			my ($out, $err) = ('', '');
+			local $ENV{PGOPTIONS} = $self->pinned;
+			MigrateTiers::psql_if_up($self->{$side}, $o{db} // $self->{db}, $query, stdout => \$out, stderr => \$err, timeout => 60);
+			$last = $out . $err;
+			return $out eq $expected;
+		},
+		$o{timeout} // 30);
+	diag "waited in vain for: $query\nlast answer: $last" unless $came || $o{quiet};
+	return $came;
 }
 
 # The process of the migration's worker, or '' ; kind is "sync" or "copy".
