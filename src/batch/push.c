@@ -24,6 +24,10 @@
 #include "catalog/journal.h"
 #include "catalog/option.h"
 #include "endpoint/digest.h"
+#include "endpoint/give_way.h"
+
+/* How often lock_timeout is doubled for a push that somebody has asked for: see endpoint/give_way.h. */
+#define ORDERED_PATIENCE 3
 
 static MtPush *begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch);
 static MtRemote *connect_target(const MtMigration *migration);
@@ -35,7 +39,7 @@ static void record_digest(MtPush *push);
 static void describe(MtPush *push);
 static void find_key(MtPush *push, bool view);
 static void check_rights(const MtPush *push);
-static void fail_push(const MtBatch *batch, ErrorData *error);
+static void fail_push(const MtBatch *batch, ErrorData *error, bool gave_way);
 
 /* mt_push_run pushes one table. */
 void
@@ -44,22 +48,27 @@ mt_push_run(const MtMigration *migration, MtRemote **remote, int32 relation, int
 	MemoryContext context = CurrentMemoryContext;
 	MtBatch    *batch = palloc0(sizeof(MtBatch));
 	MtPush	   *push;
+	int			patience;
 
 	batch->id = id;
 	batch->relation = relation;
 	batch->scheduled = scheduled;
 	push = begin_push(migration, relation, batch);
+	/* What somebody has asked for is not given up at once; nor what was given up before. */
+	patience = Max(batch->failures, scheduled ? 0 : ORDERED_PATIENCE);
 	PG_TRY();
 	{
 		check_turn(migration);
 		if (*remote == NULL || !mt_remote_usable(*remote))
 			*remote = connect_target(migration);
 		push->there.remote = *remote;
+		mt_remote_set_patience(*remote, patience);
 		do_push(push);
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error = mt_xact_abort(context);
+		bool		gave_way = *remote != NULL && mt_remote_gave_way(*remote);
 
 		batch->bytes += batch->applied ? push->pace.bytes : 0;
 		/* A server that has answered has not committed. */
@@ -67,7 +76,7 @@ mt_push_run(const MtMigration *migration, MtRemote **remote, int32 relation, int
 		if (*remote != NULL)
 			mt_remote_close(*remote);
 		*remote = NULL;
-		fail_push(batch, error);
+		fail_push(batch, error, gave_way);
 		ReThrowError(error);
 	}
 	PG_END_TRY();
@@ -95,7 +104,6 @@ begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch)
 	push->here.relid = push->relation->relid;
 	batch->reverse = push->here.writes = migration->phase >= MT_READ_TARGET;
 	batch->mode = push->policy->mode;
-	batch->target = mt_relation_target_name(push->relation);
 	check_phase(migration);
 	if (strcmp(push->relation->tier, "batch") != 0)
 		ereport(ERROR,
@@ -104,6 +112,7 @@ begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch)
 						push->relation->tier)));
 	if (batch->id == 0)
 		batch->id = mt_batch_next_id();
+	batch->failures = mt_batch_failures(relation_id, batch->reverse);
 	mt_batch_begin(batch);
 	mt_xact_commit();
 	return push;
@@ -299,13 +308,14 @@ void
 mt_push_commit(MtPush *push)
 {
 	push->batch->maybe_applied = true;
+	mt_remote_set_patience(push->there.remote, MT_MOST_PATIENCE);
 	mt_side_commit(push->receiver);
 	push->batch->applied = true;
 }
 
 /* fail_push notes why a push failed, or what failed after it; what could not be locked is tried again later. */
 static void
-fail_push(const MtBatch *batch, ErrorData *error)
+fail_push(const MtBatch *batch, ErrorData *error, bool gave_way)
 {
 	MtBatch		failed = *batch;
 	char	   *text = mt_error_text(error);
@@ -314,6 +324,8 @@ fail_push(const MtBatch *batch, ErrorData *error)
 		failed.note = psprintf("it was applied; what was to be done after that failed: %s", text);
 	else if (batch->maybe_applied)
 		text = psprintf("57P01: the push was cut off; whether it was applied is not known: %s", text);
+	else if (gave_way)
+		failed.note = pstrdup("postponed: somebody waited for the table that the push reads, and the target was silent");
 	else if (mt_error_is_lock(error))
 		failed.note = pstrdup("postponed: somebody holds a lock on the table that the push needs");
 	mt_xact_begin();

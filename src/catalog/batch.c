@@ -18,7 +18,7 @@
 	" WHERE y.id = $1 AND x.from_phase = 'planned')"
 
 /* The target's table of a row "r" of relation: pushes into one that it had before say nothing of this one. */
-#define TARGET_OF_R "format('%I.%I', r.target_schema, r.target_name)"
+#define TARGET_OF_R "ARRAY[r.target_schema, r.target_name]"
 
 /* Read when a lock is taken: it may have to be given back where the catalog cannot be read. */
 static Oid	locked_class = InvalidOid;
@@ -159,7 +159,8 @@ mt_batch_has_filled(int32 relation)
 						 "SELECT FROM migrate_tiers.batch AS b JOIN migrate_tiers.relation AS r ON r.id = b.relation"
 						 " WHERE r.id = $1 AND b.direction = 'forward' AND b.target = " TARGET_OF_R " AND b.started > " CYCLE_BEGAN
 						 " AND (b.finished IS NULL OR b.error IS NULL OR b.error LIKE '57P01: the push was cut off%')"
-						 " UNION ALL SELECT FROM migrate_tiers.relation AS r WHERE r.id = $1 AND r.filled = " TARGET_OF_R,
+						 " UNION ALL SELECT FROM migrate_tiers.relation AS r WHERE r.id = $1 AND r.filled = " TARGET_OF_R
+						 " AND r.tagged > " CYCLE_BEGAN,
 						 MT_ARGS(MT_INT4(relation))) > 0;
 	mt_spi_end(&scope);
 	return filled;
@@ -220,6 +221,24 @@ mt_batch_cut_off(int32 relation)
 	mt_spi_end(&scope);
 }
 
+/* mt_batch_failures counts those since the last that was applied. */
+int
+mt_batch_failures(int32 relation, bool reverse)
+{
+	MtSpiScope	scope;
+	int			failures;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT count(*) FROM migrate_tiers.batch AS b WHERE b.relation = $1 AND b.direction = $2 AND b.error IS NOT NULL"
+				" AND b.id > coalesce((SELECT max(g.id) FROM migrate_tiers.batch AS g WHERE g.relation = $1"
+				"  AND g.direction = $2 AND g.finished IS NOT NULL AND g.error IS NULL), 0)",
+				MT_ARGS(MT_INT4(relation), MT_TEXT(reverse ? "reverse" : "forward")));
+	failures = (int) mt_spi_int8(0, 1);
+	mt_spi_end(&scope);
+	return failures;
+}
+
 /* mt_batch_begin adds the row of a push. */
 void
 mt_batch_begin(const MtBatch *batch)
@@ -230,10 +249,11 @@ mt_batch_begin(const MtBatch *batch)
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_INSERT,
 				"INSERT INTO migrate_tiers.batch (id, relation, direction, mode, scheduled, target)"
-				" OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6)",
+				" OVERRIDING SYSTEM VALUE SELECT $1, $2, $3, $4, $5, " TARGET_OF_R
+				" FROM migrate_tiers.relation AS r WHERE r.id = $2",
 				MT_ARGS(MT_INT8(batch->id), MT_INT4(batch->relation),
 						MT_TEXT(batch->reverse ? "reverse" : "forward"), MT_TEXT(batch->mode),
-						MT_BOOL(batch->scheduled), MT_TEXT(batch->target)));
+						MT_BOOL(batch->scheduled)));
 	mt_spi_end(&scope);
 }
 

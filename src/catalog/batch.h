@@ -26,8 +26,8 @@ typedef struct MtBatch
 	int32		relation;
 	bool		reverse;
 	bool		scheduled;
+	int			failures;		/* of pushes before it, in a row */
 	const char *mode;
-	const char *target;			/* the target's table, quoted as need be */
 	TimestampTz snapshot_time;
 	int64		sender_rows;
 	int64		receiver_rows;
@@ -64,7 +64,6 @@ extern int32 mt_batch_due(int32 migration);
 
 /* Whether some push of the table, or sync before, may have written the target. */
 extern bool mt_batch_has_filled(int32 relation);
-
 /* The newest push of a table that a verification can hold the receiver to; or why there is none. */
 typedef struct MtBatchRecord
 {
@@ -80,6 +79,7 @@ extern MtBatchRecord *mt_batch_record(int32 relation);
 
 /* Notes of a table that is locked that its pushes were cut off which have not ended. */
 extern void mt_batch_cut_off(int32 relation);
+extern int	mt_batch_failures(int32 relation, bool reverse);	/* in a row */
 
 /* Notes that a push begins, and that those before it were cut off that did not end; and how it ended, NULL: applied. */
 extern void mt_batch_begin(const MtBatch *batch);

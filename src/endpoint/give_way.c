@@ -19,14 +19,14 @@ mt_remote_patience(const MtRemote *remote)
 	/* What a person asks for is not given up. */
 	if (MyBgworkerEntry == NULL)
 		return 0;
-	return remote->patience > 0 ? remote->patience : mt_lock_timeout;
+	return (long) mt_lock_timeout << remote->patience;
 }
 
-/* mt_remote_set_patience sets it for this connection; 0 for what lock_timeout says. */
+/* mt_remote_set_patience sets it for this connection. */
 void
-mt_remote_set_patience(MtRemote *remote, int64 patience)
+mt_remote_set_patience(MtRemote *remote, int doublings)
 {
-	remote->patience = patience;
+	remote->patience = Min(doublings, MT_MOST_PATIENCE);
 }
 
 /* mt_remote_writes_rows tells that rows are locked, too, or that they no longer are. */

@@ -13,8 +13,9 @@
 
 #include "endpoint/endpoint.h"
 
-/* How long a target may be silent before it is looked who waits: lock_timeout, unless one is set here, in ms. */
-extern void mt_remote_set_patience(MtRemote *remote, int64 patience);
+/* How long a target may be silent before it is looked who waits: lock_timeout, doubled so often, up to the most. */
+#define MT_MOST_PATIENCE 7
+extern void mt_remote_set_patience(MtRemote *remote, int doublings);
 
 /* Whether who waits for a row that this transaction has written counts, too. */
 extern void mt_remote_writes_rows(MtRemote *remote, bool writes);

@@ -205,6 +205,7 @@ mt_remote_start(MtRemote *remote)
 				(errcode(ERRCODE_CONNECTION_DOES_NOT_EXIST),
 				 errmsg("the connection to the target is not usable any more")));
 	remote->busy = true;
+	remote->silent_since = 0;
 }
 
 /* mt_remote_flush waits until libpq has handed all that it holds to the kernel. */

@@ -27,7 +27,7 @@ struct MtRemote
 	bool		fresh;			/* nothing of the next answer was read */
 	int64		unsent;			/* bytes of parameters since it last flushed */
 	int64		affected;
-	long		patience;		/* ms of silence until it is looked who waits for us: give_way.h */
+	int			patience;		/* how often lock_timeout is doubled until it is looked who waits: give_way.h */
 	TimestampTz silent_since;	/* since when waits have ended without the socket; or 0 */
 	bool		writes_rows;
 	bool		gave_way;

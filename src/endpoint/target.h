@@ -64,7 +64,6 @@ extern List *mt_target_aside(MtRemote *remote, const MtMigration *migration, con
 /* Builds one of them; the caller chooses how many run side by side. */
 extern void mt_target_build_index(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
 								  const char *name);
-
 /* Restores constraints over built indexes, comments, cluster and replica identity marks. */
 extern void mt_target_restore_constraints(MtRemote *remote, const MtMigration *migration,
 										  const MtRelation *relation);
@@ -78,6 +77,7 @@ typedef struct MtForeignCheck
 	int32		relation;		/* whose copy has set it aside */
 	char	   *name;			/* for people */
 	char	   *sql;			/* one statement, for a session that does nothing else */
+	bool		keeps_writers_out;	/* of both tables, for as long as it takes */
 } MtForeignCheck;
 extern List *mt_target_add_foreign_keys(MtRemote *remote, const MtMigration *migration);
 extern void mt_target_check_alone(MtRemote *remote);	/* prepares that session */

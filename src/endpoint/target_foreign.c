@@ -104,6 +104,7 @@ mt_target_add_foreign_keys(MtRemote *remote, const MtMigration *migration)
 			run_step(remote, add_body, key, "", mt_lock_timeout_text());
 		check->relation = (int32) strtol(key[1], NULL, 10);
 		check->name = key[4];
+		check->keeps_writers_out = partitioned;
 		check->sql = psprintf(check_body, key[0], key[1], key[2], key[3], timeout);
 		check->sql = psprintf("DO %s", quote_literal_cstr(check->sql));
 		checks = lappend(checks, check);

@@ -171,7 +171,7 @@ mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged)
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.relation SET copy_started = NULL, copy_finished = NULL, estimated_rows = 0, note = NULL,"
-				" filled = format('%I.%I', target_schema, target_name) WHERE id = $1",
+				" filled = ARRAY[target_schema, target_name] WHERE id = $1",
 				MT_ARGS(MT_INT4(tagged->id)));
 	mt_spi_end(&scope);
 }

@@ -22,6 +22,7 @@
 static void install_target(MtTransition *transition, MtRelation *relation);
 static void uninstall_target(MtTransition *transition, MtRelation *relation);
 static void empty_filled(MtTransition *transition);
+static void forget_filled(int32 migration);
 static char *describe_install(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void raise_fence(MtTransition *transition, MtRelation *relation);
 static void lower_fence(MtTransition *transition, MtRelation *relation);
@@ -67,12 +68,14 @@ uninstall_target(MtTransition *transition, MtRelation *relation)
 {
 	MtRemote   *remote = mt_transition_remote(transition);
 
-	/* Done before, by a transition that was cut off: what batch tables have now is not ours. */
-	if (!mt_target_installed(remote))
-		return;
-	mt_target_restore_foreign_keys(remote, transition->migration);
-	empty_filled(transition);
-	mt_target_uninstall(remote, transition->migration);
+	/* Else done before, by a transition that was cut off: what batch tables have now is not ours. */
+	if (mt_target_installed(remote))
+	{
+		mt_target_restore_foreign_keys(remote, transition->migration);
+		empty_filled(transition);
+		mt_target_uninstall(remote, transition->migration);
+	}
+	forget_filled(transition->migration->id);
 }
 
 /* empty_filled leaves the target's batch tables as they were found: those that we have filled are emptied. */
@@ -80,16 +83,22 @@ static void
 empty_filled(MtTransition *transition)
 {
 	List	   *filled = NIL;
-	MtSpiScope	scope;
 	ListCell   *cell;
 
 	foreach(cell, mt_relation_list(transition->migration->id, "batch"))
 		if (mt_batch_has_filled(((MtRelation *) lfirst(cell))->id))
 			filled = lappend(filled, lfirst(cell));
 	mt_target_empty(mt_transition_remote(transition), filled);
+}
+
+static void
+forget_filled(int32 migration)
+{
+	MtSpiScope	scope;
+
 	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET filled = NULL WHERE migration = $1",
-				MT_ARGS(MT_INT4(transition->migration->id)));
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET filled = NULL WHERE migration = $1 AND filled IS NOT NULL",
+				MT_ARGS(MT_INT4(migration)));
 	mt_spi_end(&scope);
 }
 

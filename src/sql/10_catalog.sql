@@ -52,7 +52,7 @@ CREATE TABLE migrate_tiers.relation (
     partitions oid[] NOT NULL DEFAULT '{}',                    -- leaf partitions known to the guard
     fenced boolean NOT NULL DEFAULT false,                     -- the triggers of the source's fence are there
     note text,                                                 -- why it is to be copied again
-    filled text,                                               -- the target's table, where sync has filled it before it became batch
+    filled name[],                                             -- the target's table, where sync has filled it before it became batch
     estimated_rows bigint NOT NULL DEFAULT 0,
     copy_started timestamptz,
     copy_finished timestamptz

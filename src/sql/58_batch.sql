@@ -15,7 +15,7 @@ CREATE TABLE migrate_tiers.batch (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
     direction text NOT NULL CHECK (direction IN ('forward', 'reverse')),
-    target text NOT NULL,                                      -- which of the target's tables, quoted as need be
+    target name[] NOT NULL,                                    -- schema and name of the target's table
     mode text NOT NULL CHECK (mode IN ('diff', 'replace', 'append', 'refresh')),
     scheduled boolean NOT NULL,                                -- by our own interval; else somebody asked for it
     started timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -85,7 +85,7 @@ CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
                           min(x.finished) FILTER (WHERE x.started > r.tagged) AS joined
                      FROM migrate_tiers.batch AS x
                     WHERE x.relation = r.id AND x.started > t.began AND x.finished IS NOT NULL AND x.error IS NULL
-                      AND x.target = pg_catalog.format('%I.%I', r.target_schema, r.target_name)) AS b
+                      AND x.target = ARRAY[r.target_schema, r.target_name]) AS b
              WHERE r.tier = 'batch' AND pg_catalog.pg_has_role(m.owner, 'MEMBER')) AS f;
 GRANT SELECT ON migrate_tiers.freshness TO PUBLIC;
 COMMENT ON VIEW migrate_tiers.freshness IS 'how fresh the receiver of each batch table is; for the other views and the gates';

@@ -16,12 +16,8 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
-#include "base/settings.h"
 #include "endpoint/give_way.h"
 #include "sync/link.h"
-
-/* How often patience with a silent target is doubled, at most. */
-#define MOST_DOUBLINGS 7
 
 /* How often ticks, forward and back, gave way in a row: one that is slow comes to its end, too. */
 static int	gave_way[2];
@@ -124,7 +120,7 @@ attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_ti
 static void
 be_patient(MtSync *sync, bool back)
 {
-	mt_remote_set_patience(sync->remote, (int64) mt_lock_timeout << Min(gave_way[back], MOST_DOUBLINGS));
+	mt_remote_set_patience(sync->remote, gave_way[back]);
 	mt_remote_writes_rows(sync->remote, back);
 }
 

@@ -274,8 +274,8 @@ delete_row(MtTrial *trial, const MtKeyBytes *key, int number)
 	if (number % WINDOW_ROWS != 0)
 		return;
 	end_deleting(trial);
-	begin_deleting(trial);
 	CHECK_FOR_INTERRUPTS();
+	begin_deleting(trial);
 }
 
 static void

@@ -27,5 +27,6 @@ extern void mt_worker_put_off_copy(MtWorker *worker, MtCopyRetry *retry, ErrorDa
 
 /* When all tables have joined: brings foreign keys back.  Returns whether it has waited for the target. */
 extern bool mt_worker_foreign_keys(MtWorker *worker);
+extern bool mt_worker_foreign_holds(const MtWorker *worker);	/* no tick can go beside what is under way */
 
 #endif							/* MT_COPIES_H */

@@ -146,6 +146,11 @@ tell(void *arg)
 
 	mt_xact_begin();
 	mt_spi_begin(&scope);
+	if (mt_spi_exec(SPI_OK_SELECT, "SELECT 1 WHERE " MT_MIGRATION_IF_FREE " IS NOT NULL",
+					MT_ARGS(MT_INT4(worker->migration_id))) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("a transaction that has changed the migration has not ended")));
 	for (int kind = 0; kind < lengthof(told_updates); kind++)
 		if (told[kind].due)
 			mt_spi_exec(SPI_OK_UPDATE, told_updates[kind],

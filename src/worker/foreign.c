@@ -25,7 +25,7 @@
 #include "endpoint/target.h"
 #include "worker/failure.h"
 
-/* How long a round waits for checks that end soon, in ms. */
+/* How long the first round waits for checks that end soon, in ms; and each one for a check that keeps ticks waiting. */
 #define GRACE_MS 100
 
 typedef struct MtChecker
@@ -34,6 +34,7 @@ typedef struct MtChecker
 	MtRemote   *remote;			/* NULL: not connected yet */
 	List	   *checks;			/* MtForeignCheck that are to be done; the first is under way, if any is */
 	bool		sent;			/* it is */
+	uint32		timeline;		/* of the target's log when it began: another server has other foreign keys */
 	bool		failed;			/* one before it has failed */
 } MtChecker;
 
@@ -65,6 +66,11 @@ mt_worker_foreign_keys(MtWorker *worker)
 		retry = (MtCopyRetry) {0};
 		return false;
 	}
+	if (!begins && worker->checker->timeline != worker->sync->target_timeline)
+	{
+		end(worker);
+		return false;
+	}
 	if (begins && retry.retry > mt_clock_now())
 		return false;
 	MemoryContextSwitchTo(worker->round_context);
@@ -74,13 +80,23 @@ mt_worker_foreign_keys(MtWorker *worker)
 	return begins;
 }
 
+/* mt_worker_foreign_holds says whether a check is under way that no tick could go beside. */
+bool
+mt_worker_foreign_holds(const MtWorker *worker)
+{
+	const MtChecker *checker = worker->checker;
+
+	return checker != NULL && checker->sent && ((MtForeignCheck *) linitial(checker->checks))->keeps_writers_out;
+}
+
 /* bring_back adds the foreign keys, and takes one answer after the other while they come quickly. */
 static void
 bring_back(void *arg)
 {
 	MtWorker   *worker = (MtWorker *) arg;
+	long		grace = worker->checker == NULL || mt_worker_foreign_holds(worker) ? GRACE_MS : 0;
 	MtChecker  *checker = worker->checker != NULL ? worker->checker : begin(worker);
-	TimestampTz deadline = TimestampTzPlusMilliseconds(mt_clock_now(), GRACE_MS);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(mt_clock_now(), grace);
 
 	for (; checker->checks != NIL; checker->checks = list_delete_first(checker->checks))
 	{
@@ -121,8 +137,8 @@ begin(MtWorker *worker)
 	checker->context = context;
 	worker->checker = checker;
 	checker->checks = mt_target_add_foreign_keys(worker->sync->remote, worker->migration);
-	if (checker->checks != NIL)
-		show_planned(worker, checker->checks);
+	checker->timeline = worker->sync->target_timeline;
+	show_planned(worker, checker->checks);
 	MemoryContextSwitchTo(previous);
 	return checker;
 }

@@ -54,7 +54,8 @@ mt_worker_step(MtWorker *worker)
 		worker->foreign_keys_due = true;
 	}
 	worker->tick_started = mt_clock_now();
-	sent = mt_tick_run(worker->sync);
+	/* A tick would only be refused the locks. */
+	sent = !mt_worker_foreign_holds(worker) && mt_tick_run(worker->sync);
 	worker->tick_keys = worker->sync->keys;
 	worker->tick_ended = sent ? mt_clock_now() : 0;
 	if (worker->sync->disarmed)

@@ -101,6 +101,7 @@ $pair->target_sql(q{UPDATE daily SET v = 'of the target'});
 is(verdict(), 'unknown|the target computes it since phase read_target began, and no push from there was applied yet', 'after the turn, nothing is known before the first push');
 push_daily();
 like(verdict(), qr/^equal\|as the push of/, 'and everything after it');
+is($pair->source_sql(q{SET quote_all_identifiers = on; SELECT state FROM migrate_tiers.tables WHERE relation = 'daily'::regclass}), 'fresh', 'a push is known as that, however names are quoted');
 
 $pair->finish;
 done_testing();
