@@ -144,7 +144,7 @@ INSERT INTO other VALUES (:id + 10000, 'new') ON CONFLICT (id) DO UPDATE SET v =
 UPDATE other SET v = 'w' WHERE id = :small;
 COMMIT;
 SQL
-	my $writers = IPC::Run::start([ 'pgbench', '-n', '-c', 4, '-T', 25, '-f', $script, '-h', $source->host, '-p', $source->port, 'shop' ], '>', \my $out, '2>', \my $err);
+	my $writers = IPC::Run::start([ 'pgbench', '-n', '-c', 4, '-R', 200, '-T', 22, '-f', $script, '-h', $source->host, '-p', $source->port, 'shop' ], '>', \my $out, '2>', \my $err);
 	my $recopied = 0;
 	my $end = time + 20;
 	while (time < $end)

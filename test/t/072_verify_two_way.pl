@@ -33,8 +33,8 @@ ready($pair, 'dual_write');
 $pair->advance('dual_write');
 
 $traffic->start('source', 'target');
-# One row that only the source changes, without a pause, one that only the target does, and a bulk now and then.
-writer($pair, 'source', 'UPDATE hot SET n = n + 1 WHERE id = 1;');
+# One row that only the source changes, all the time, one that only the target does, and a bulk now and then.
+writer($pair, 'source', "UPDATE hot SET n = n + 1 WHERE id = 1;\n\\sleep 1 ms");
 writer($pair, 'target', "UPDATE hot SET n = n + 1 WHERE id = 2;\n\\sleep 1 ms");
 writer($pair, 'target', "\\set k random(1, 29)\nUPDATE wide SET v = v || '.' WHERE id BETWEEN :k * 1000 AND :k * 1000 + 800 AND id % 2 = 0;\n\\sleep 700 ms");
 writer($pair, 'source', "\\set k random(1, 29)\nUPDATE wide SET v = v || ',' WHERE id BETWEEN :k * 1000 AND :k * 1000 + 800 AND id % 2 = 1;\n\\sleep 700 ms");
