@@ -1,7 +1,8 @@
 # What 043 does to the session that asks for a transition, done to the worker and to the postmasters of both
-# servers in turn; and to rehearsals and to drop_migration. Each step of each transition is cut off by one of them.
+# servers in turn; and to rehearsals and to drop_migration. About half of the steps, and the end, of each transition are
+# cut off by one of them; others in the next run.
 #
-# MT_SEED repeats the choices of a run.
+# MT_SEED repeats the choices of a run, MT_CUT_SHARE is the share of the steps (1: each).
 use strict;
 use warnings;
 
@@ -29,6 +30,7 @@ MigrateTiers::mapping($source);
 my @kinds = qw(target worker source);
 my @way = qw(planned syncing dual_write read_target target_only);
 my $cut = MigrateTiers::Cut->new($source, $target);
+$cut->{share} = $ENV{MT_CUT_SHARE} // 0.5;
 my %before = map { $_ => catalogs_of($pair, $_) } qw(source target);
 
 declare();

@@ -28,7 +28,7 @@ my %written = (
 sub new
 {
 	my ($class, $source, $target) = @_;
-	my $self = bless { source => $source, target => $target, hits => PostgreSQL::Test::Utils::tempdir() . '/hits', writes => 0 }, $class;
+	my $self = bless { source => $source, target => $target, hits => PostgreSQL::Test::Utils::tempdir() . '/hits', writes => 0, share => 1 }, $class;
 
 	sql($source, <<'SQL');
 CREATE SCHEMA cut;
@@ -59,14 +59,16 @@ sub steps
 }
 
 # cut_each cuts a transition off at each of its steps, and finishes or undoes it; then it goes there. One that ends a
-# migration is finished only: each next call is cut off at the next step. Kinds are taken in turn.
+# migration is finished only: each next call is cut off at the next step. Kinds are taken in turn. Of a share below 1
+# the steps are drawn by rand.
 sub cut_each
 {
 	my ($self, $call, $from, $to, @kinds) = @_;
 	my $back = $call eq 'advance' ? 'revert' : 'advance';
 	my @steps = $self->steps($to);
+	my @drawn = grep { $_->[0] eq $END || rand() < $self->{share} } @steps;
 
-	for my $at (@steps)
+	for my $at (@drawn)
 	{
 		push @kinds, my $kind = shift @kinds;
 		$self->cut($call, $to, $at, $kind);
@@ -79,7 +81,7 @@ sub cut_each
 	my $done = query($self->{source}, "SELECT string_agg(step, ' ' ORDER BY n) FROM (SELECT s ->> 'step' AS step, min(n) AS n
 		FROM (SELECT steps FROM migrate_tiers.transition ORDER BY id DESC LIMIT 1) t, jsonb_array_elements(t.steps) WITH ORDINALITY AS e (s, n) GROUP BY 1) x");
 	is($done, join(' ', map { $_->[0] } @steps[ 0 .. $#steps - 1 ]), '... did the steps of the plan') if $to ne 'finished';
-	$self->{planned}{"$call $to $_->[0]"} = 1 for @steps;
+	$self->{planned}{"$call $to $_->[0]"} = 1 for @drawn;
 	return;
 }
 
