@@ -14,7 +14,8 @@ my $rounds = $ENV{MT_ROUNDS} // 20;
 srand $seed;
 diag "MT_SEED=$seed MT_ROUNDS=$rounds";
 
-my ($source, $target) = pair();
+# Autovacuum writes, too.
+my ($source, $target) = pair(map { ("${_}_conf" => "autovacuum = off\n") } qw(source target));
 my $rows = 50000;
 for my $node ($source, $target)
 {
