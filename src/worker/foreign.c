@@ -4,7 +4,8 @@
  *
  * When every table is in sync they are added again, between two ticks: an instant each.  Checking their rows takes
  * long, but hinders neither ticks nor anybody else.  So a session of its own does that, for one after the other, and
- * each round looks whether it has answered; no transaction is open here meanwhile.
+ * each round looks whether it has answered; no transaction is open here meanwhile.  Only the check of a partitioned
+ * table's keeps writers out of the target's tables: ticks wait for that.
  *
  * A table that is to be copied again goes before: the check is given up, and begun anew when all have joined.  The
  * same where this worker ends, since the target ends the session that nobody listens to (endpoint/target_foreign.c).

@@ -6,6 +6,7 @@ use warnings;
 
 use MigrateTiers ();
 use MigrateTiers::Pair;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $pair = MigrateTiers::Pair->new('defer');
@@ -304,6 +305,33 @@ EOT
 	in_sync('when it has the lock');
 	$pair->target_sql('DROP EVENT TRIGGER checks; DROP FUNCTION wait_for_one');
 	$pair->source_sql('DELETE FROM kept WHERE id > 10000');
+	$pair->revert;
+};
+
+subtest 'a check that keeps writers out' => sub {
+	# That of a partitioned table is checked as it is added; here it goes on for as long as somebody likes.
+	$pair->target_sql(<<'EOT');
+CREATE FUNCTION go_on() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
+	IF current_query() ~ 'FOREACH' AND current_query() !~ 'default_tablespace'
+		AND EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE objid = 'public.parts'::regclass) THEN
+		WHILE NOT pg_try_advisory_xact_lock(1) LOOP PERFORM pg_sleep(0.02); END LOOP;
+	END IF; END$$;
+CREATE EVENT TRIGGER checks ON ddl_command_end WHEN tag IN ('ALTER TABLE') EXECUTE FUNCTION go_on();
+ALTER EVENT TRIGGER checks ENABLE ALWAYS;
+EOT
+	my $holder = MigrateTiers::session($pair->target);
+	$holder->query_safe('SELECT pg_advisory_lock(1)');
+	$pair->advance;
+	ok($pair->wait_until(target => q{SELECT count(*) = 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = 'item'::regclass AND mode = 'ShareRowExclusiveLock' AND granted AND wait_event = 'PgSleep'}), 'it has its locks');
+	my $log = -s $pair->target->logfile;
+	$pair->source_sql('UPDATE item SET during = int4range(id, id + 4) WHERE id <= 10');
+	my $since = $pair->source_sql('SELECT clock_timestamp()');
+	ok($pair->wait_until(source => "SELECT clock_timestamp() > '$since'::timestamptz + interval '2 s'"), 'there is something to send meanwhile');
+	unlike(slurp_file($pair->target->logfile, $log), qr/lock timeout/, 'no tick asks for what it would not be given');
+	is($pair->source_sql('SELECT stopped FROM migrate_tiers.status'), '', 'and nothing is stopped');
+	$holder->quit;
+	in_sync('when it is over');
+	$pair->target_sql('DROP EVENT TRIGGER checks; DROP FUNCTION go_on');
 	$pair->revert;
 };
 
