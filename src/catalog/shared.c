@@ -7,6 +7,8 @@
 #include "miscadmin.h"
 #include "storage/dsm.h"
 
+static void keep_mapped(dsm_segment *segment);
+static void cancel_sleep(dsm_segment *segment, Datum arg);
 static bool is_ours(dsm_segment *segment);
 
 /* mt_shared_create creates the segment of this worker. */
@@ -18,7 +20,7 @@ mt_shared_create(int64 *handle)
 
 	Assert(CurrentResourceOwner != NULL);
 	segment = dsm_create(sizeof(MtShared), 0);
-	dsm_pin_mapping(segment);
+	keep_mapped(segment);
 	shared = (MtShared *) dsm_segment_address(segment);
 	memset(shared, 0, sizeof(*shared));
 	LWLockInitialize(&shared->lock, LWLockNewTrancheId());
@@ -45,7 +47,7 @@ mt_shared_attach(int64 handle)
 	{
 		mapped = dsm_attach((dsm_handle) handle);
 		if (mapped != NULL && is_ours(mapped))
-			dsm_pin_mapping(mapped);
+			keep_mapped(mapped);
 		else if (mapped != NULL)
 		{
 			dsm_detach(mapped);
@@ -53,6 +55,27 @@ mt_shared_attach(int64 handle)
 		}
 	}
 	return mapped ? (MtShared *) dsm_segment_address(mapped) : NULL;
+}
+
+/* keep_mapped keeps a segment for longer than the transaction. */
+static void
+keep_mapped(dsm_segment *segment)
+{
+	on_dsm_detach(segment, cancel_sleep, (Datum) 0);
+	dsm_pin_mapping(segment);
+}
+
+/*
+ * cancel_sleep leaves the condition variable that this process sleeps on, before the memory goes that it is in.
+ *
+ * The end of a transaction does so, too; but a process can be ended, or find another worker, outside of one.  The
+ * server lets go of the memory before it cancels the sleep of a process that ends, and would then
+ * write where nothing is any more: that brings down all sessions.
+ */
+static void
+cancel_sleep(dsm_segment *segment, Datum arg)
+{
+	ConditionVariableCancelSleep();
 }
 
 static bool
