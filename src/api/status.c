@@ -8,6 +8,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -40,6 +41,7 @@ typedef struct MtPendingTable
 typedef struct MtPending
 {
 	FunctionCallInfo fcinfo;	/* NULL: count only */
+	MemoryContext context;		/* of one entry that is given */
 	List	   *tables;
 	int64		entries;
 	TimestampTz oldest;			/* of tables that have joined, 0: none */
@@ -121,7 +123,9 @@ mt_pending_entries(PG_FUNCTION_ARGS)
 
 	mt_migration_check_owner(migration);
 	InitMaterializedSRF(fcinfo, 0);
+	pending.context = AllocSetContextCreate(CurrentMemoryContext, "migrate_tiers pending entry", ALLOCSET_SMALL_SIZES);
 	read_pending(migration, &pending);
+	MemoryContextDelete(pending.context);
 	return (Datum) 0;
 }
 
@@ -232,10 +236,12 @@ take_row(void *arg, const MtQueueRow *row)
 	}
 }
 
+/* give_entry returns a row, and leaves no memory behind: there may be millions. */
 static void
 give_entry(MtPending *pending, MtPendingTable *table, const MtQueueRow *row, const MtEntry *entry)
 {
 	static const char *const kinds[] = {"key", "truncate", "truncate where"};
+	MemoryContext previous = MemoryContextSwitchTo(pending->context);
 	Datum		values[6];
 	bool		nulls[6] = {false};
 
@@ -247,6 +253,8 @@ give_entry(MtPending *pending, MtPendingTable *table, const MtQueueRow *row, con
 	values[4] = TimestampTzGetDatum(row->committed);
 	values[5] = CStringGetTextDatum(row->application);
 	mt_result_row(pending->fcinfo, values, nulls);
+	MemoryContextSwitchTo(previous);
+	MemoryContextReset(pending->context);
 }
 
 /* key_text shows a key as "(column, column) = (value, value)", or the condition of a truncation. */

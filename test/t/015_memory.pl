@@ -71,6 +71,15 @@ $looker->quit;
 # A backlog of many changes of many keys, made while nothing is sent.
 $pair->source_sql('SELECT migrate_tiers.pause()');
 $pair->source_sql("UPDATE item SET v = v + 1; UPDATE item SET v = v + 1; UPDATE item SET pad = repeat(md5(id::text), 8)");
+
+# Whoever looks at it needs no memory for each change.
+my $reader = MigrateTiers::session($pair->source);
+my $reader_pid = $reader->query_safe('SELECT pg_backend_pid()');
+is($reader->query_safe('SELECT count(*) FROM migrate_tiers.pending'), 3 * $keys, 'all of it is pending');
+my ($highest) = slurp_file("/proc/$reader_pid/status") =~ /^VmHWM:\s+(\d+)/m;
+cmp_ok($highest, '<', 256 * 1024, "memory of who reads it at its highest: $highest kB");
+$reader->quit;
+
 $pair->source_sql('SELECT migrate_tiers.resume()');
 my $peak = 0;
 my $waiter = MigrateTiers::session($pair->source);
