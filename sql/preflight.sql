@@ -188,6 +188,26 @@ SELECT check_name, status, detail ~ 'could not connect to server "target"' AS sa
 ALTER SERVER target OPTIONS (SET dbname 'mt_target');
 SELECT * FROM findings();
 
+-- Publications that have our tables, too, on either side; those of other tables are no matter.
+SET client_min_messages = error;
+CREATE PUBLICATION "All" FOR ALL TABLES;
+CREATE PUBLICATION ours FOR TABLES IN SCHEMA migrate_tiers;
+CREATE PUBLICATION one_of_ours FOR TABLE migrate_tiers.migration;
+CREATE PUBLICATION others FOR TABLES IN SCHEMA preflight, public;
+CREATE PUBLICATION nothing;
+\c mt_target
+SET client_min_messages = error;
+CREATE PUBLICATION there FOR ALL TABLES;
+\c mt_regress
+SELECT * FROM findings();
+ALTER SERVER target OPTIONS (SET dbname 'mt_nowhere');
+SELECT object FROM findings() WHERE check_name = 'publications';
+ALTER SERVER target OPTIONS (SET dbname 'mt_target');
+DROP PUBLICATION "All", ours, one_of_ours, others, nothing;
+\c mt_target
+DROP PUBLICATION there;
+\c mt_regress
+
 -- Large objects behind a realtime table.
 SELECT lo_create(4242);
 CREATE TABLE preflight.picture (id int PRIMARY KEY, data oid, relation oid);

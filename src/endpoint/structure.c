@@ -145,6 +145,11 @@
 	" 'schema_ready', coalesce((SELECT pg_has_role(n.nspowner, 'USAGE') FROM pg_namespace n" \
 	"  WHERE n.nspname = 'migrate_tiers'), has_database_privilege(d.oid, 'CREATE'))," \
 	" 'schema_owner', (SELECT n.nspowner::regrole::text FROM pg_namespace n WHERE n.nspname = 'migrate_tiers')," \
+	" 'publications', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', p.pubname, 'all_tables', p.puballtables)), '[]')" \
+	"  FROM pg_publication p WHERE p.puballtables OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid" \
+	"   WHERE r.prpubid = p.oid AND c.relnamespace = to_regnamespace('migrate_tiers'))" \
+	"  OR EXISTS (SELECT FROM pg_publication_namespace s" \
+	"   WHERE s.pnpubid = p.oid AND s.pnnspid = to_regnamespace('migrate_tiers')))," \
 	" 'temporary', has_database_privilege(d.oid, 'TEMPORARY')," \
 	" 'replica', has_parameter_privilege('session_replication_role', 'SET')," \
 	" 'connections_left', current_setting('max_connections')::integer" \

@@ -110,7 +110,8 @@ create_queue(MtRemote *remote, const MtMigration *migration, const MtRelation *r
 	appendStringInfo(&sql,
 					 "CREATE TABLE migrate_tiers.queue_%1$.8s_%2$d (xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),"
 					 " noted timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(), kind smallint NOT NULL, condition text%3$s)"
-					 " WITH (" MT_QUEUE_STORAGE "); CREATE INDEX ON migrate_tiers.queue_%1$.8s_%2$d (xid);\n",
+					 " WITH (" MT_QUEUE_STORAGE "); CREATE INDEX ON migrate_tiers.queue_%1$.8s_%2$d (xid);"
+					 " ALTER TABLE migrate_tiers.queue_%1$.8s_%2$d REPLICA IDENTITY FULL;\n",
 					 migration->ident, relation->id, queue_definition(remote, relation));
 	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
 }

@@ -25,6 +25,7 @@ static const char *const install_body =
 	"CREATE TABLE migrate_tiers.writer_%1$.8s (xid xid8 NOT NULL, committed timestamptz, application text)\n"
 	"  WITH (" MT_QUEUE_STORAGE ");\n"
 	"CREATE INDEX ON migrate_tiers.writer_%1$.8s (xid);\n"
+	"ALTER TABLE migrate_tiers.writer_%1$.8s REPLICA IDENTITY FULL;\n"
 	"CREATE FUNCTION migrate_tiers.commit_%1$.8s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $f$\n"
 	"DECLARE\n"
 	"  noted text;\n"

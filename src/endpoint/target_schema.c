@@ -3,6 +3,9 @@
  *	  Our schema on the target: the tables and functions that all migrations
  *	  that lead there share, made by the first of them and removed with the last.
  *
+ * Tables from which rows are deleted, here and elsewhere on the target, have a primary key or
+ * REPLICA IDENTITY FULL: under a publication FOR ALL TABLES nothing could be deleted otherwise.
+ *
  * Migrations from several sources may come and go at the same moment: they
  * take turns by an advisory lock of the target.  Whatever the schema holds
  * belongs to exactly one migration or to all, so each removes its own and only
@@ -78,7 +81,7 @@ static const char *const install_body =
 	/* What sequences were before they took turns with the source's: sequence.h. */
 	"CREATE TABLE migrate_tiers.sequence (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
-	"  sequence oid NOT NULL UNIQUE, relation integer NOT NULL, source oid NOT NULL,\n"
+	"  sequence oid PRIMARY KEY, relation integer NOT NULL, source oid NOT NULL,\n"
 	"  start bigint NOT NULL, increment bigint NOT NULL, minimum bigint NOT NULL, maximum bigint NOT NULL,\n"
 	"  cache bigint NOT NULL, cycle boolean NOT NULL, last_value bigint NOT NULL, is_called boolean NOT NULL,\n"
 	"  begun bigint NOT NULL, restored boolean NOT NULL DEFAULT false, handed bigint, lapped boolean);\n"

@@ -35,6 +35,7 @@ static const MtCheck checks[] = {
 	{"source_privileges", false, "the owner of the migration owns its tables"},
 	{"foreign_keys", false, "realtime tables refer to realtime tables only"},
 	{"large_objects", false, "realtime tables hold no large objects"},
+	{"publications", false, "no publication sends tables of the extension"},
 	{"worker_slots", false, "enough worker processes are free"},
 	{"target_server", true, "the target is another database and takes writes"},
 	{"encoding", true, "encodings and default collations are equal"},

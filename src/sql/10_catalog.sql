@@ -1,5 +1,8 @@
 -- Tables of ours.  Nobody but the extension's owner reads or writes them
 -- directly: the views show to each role what is its own.
+--
+-- Each from which rows are deleted has a primary key or REPLICA IDENTITY FULL: under a publication
+-- FOR ALL TABLES nothing could be deleted otherwise.  With FULL, types need an operator =.
 
 CREATE TABLE migrate_tiers.migration (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -66,6 +69,7 @@ CREATE TABLE migrate_tiers.disarmed (
     relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
     at timestamptz NOT NULL
 );
+ALTER TABLE migrate_tiers.disarmed REPLICA IDENTITY FULL;       -- an index would not be kept up
 
 -- A piece of work of the initial copy: a range of blocks, an index that is built
 -- again when all ranges of its table are there, or a foreign key that is checked
@@ -152,6 +156,7 @@ CREATE INDEX ON migrate_tiers.conflict (relation);
 -- Entries of the queue that are void, since the target's row of the key has won: those of
 -- transactions that the snapshot sees.
 CREATE TABLE migrate_tiers.cancelled (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relation integer NOT NULL REFERENCES migrate_tiers.relation ON DELETE CASCADE,
     key bytea NOT NULL,
     seen pg_snapshot NOT NULL
@@ -161,7 +166,7 @@ CREATE INDEX ON migrate_tiers.cancelled (relation, key);
 -- Sequences that take turns with those of the target, as they were before (endpoint/sequence.h).
 CREATE TABLE migrate_tiers.sequence (
     migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
-    sequence oid NOT NULL UNIQUE,
+    sequence oid PRIMARY KEY,
     relation integer NOT NULL,                                 -- the table whose step altered it
     source oid NOT NULL,                                       -- itself; on the target the one it takes turns with
     start bigint NOT NULL,

@@ -155,6 +155,22 @@ CREATE FUNCTION migrate_tiers.preflight_large_objects(m integer, source jsonb, t
      WHERE EXISTS (SELECT FROM pg_largeobject_metadata) AND source->'holders' = '[]'
 $$;
 
+-- A subscriber stops at the first row of a table that it has not, and its slot holds WAL back.
+CREATE FUNCTION migrate_tiers.preflight_publications(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('%I of %s', p.name, v.side), 'warning',
+           CASE WHEN p.all_tables THEN 'a publication FOR ALL TABLES has those of the extension, too'
+                ELSE 'the publication has tables of the extension' END
+           || ': subscribers without schema migrate_tiers stop, and their slots hold back WAL',
+           CASE WHEN p.all_tables
+                THEN 'Publish your own tables by a list (FOR TABLE) or by schema (FOR TABLES IN SCHEMA), and refresh the subscriptions. Consumers that are no PostgreSQL may ignore the schema.'
+                ELSE format('Take them out with ALTER PUBLICATION %I DROP, and refresh the subscriptions.', p.name) END
+      FROM (VALUES ('source', source), ('target', target)) AS v(side, structure)
+     CROSS JOIN LATERAL jsonb_to_recordset(v.structure->'server'->'publications') AS p(name text, all_tables boolean)
+     ORDER BY v.side, p.name
+$$;
+
 CREATE FUNCTION migrate_tiers.preflight_worker_slots(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

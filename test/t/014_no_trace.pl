@@ -49,6 +49,7 @@ GRANT USAGE ON SCHEMA shop TO app, boss;
 ALTER TABLE shop.line OWNER TO boss;
 CREATE STATISTICS shop.more ON id, code FROM shop.item;
 CREATE PUBLICATION all_items FOR TABLE shop.item;
+CREATE PUBLICATION everything FOR ALL TABLES;
 ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT SELECT ON TABLES TO app;
 SQL
 # A trigger that fires for replicated rows, too, is what preflight refuses.
