@@ -170,6 +170,18 @@ mt_relation_recopy(int32 id, const char *why)
 	mt_spi_end(&scope);
 }
 
+/* mt_relation_uncaptured notes that up to now changes of a table on the target may not have been noted. */
+void
+mt_relation_uncaptured(int32 id)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_UPDATE, "UPDATE migrate_tiers.relation SET uncaptured = clock_timestamp() WHERE id = $1",
+				MT_ARGS(MT_INT4(id)));
+	mt_spi_end(&scope);
+}
+
 /* mt_table_name names a table for a message, with its schema. */
 char *
 mt_table_name(Oid relid)

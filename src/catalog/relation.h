@@ -44,6 +44,7 @@ extern MtRelation *mt_relation_by_id(int32 id, bool missing_ok);
 extern MtRelation *mt_relation_by_relid(Oid relid);	/* NULL when it is not tagged */
 extern void mt_relation_set_state(int32 id, const char *state);
 extern void mt_relation_recopy(int32 id, const char *why);
+extern void mt_relation_uncaptured(int32 id);	/* the target's changes of it may be missing up to now */
 
 /* Which captured table one is, or is a partition of, whatever the snapshot; false when of none. */
 extern bool mt_relation_find_key(Oid relid, MtRelationKey *found);

@@ -33,6 +33,7 @@ typedef struct MtCaptureTable
 	bool		partitioned;
 	bool		by_row;			/* in a hierarchy */
 	bool		queue;			/* its queue is there */
+	bool		disturbed;		/* its triggers are not what they were made */
 	char	   *triggers;		/* what its triggers are for, those that are enabled always */
 } MtCaptureTable;
 
@@ -61,7 +62,7 @@ mt_target_reverse_attach(MtRemote *remote, const MtMigration *migration, const M
 
 	if (!table->queue)
 		create_queue(remote, migration, relation);
-	if (strcmp(table->triggers, table->by_row ? ROW_TRIGGERS : STATEMENT_TRIGGERS) != 0)
+	if (table->disturbed || strcmp(table->triggers, table->by_row ? ROW_TRIGGERS : STATEMENT_TRIGGERS) != 0)
 		create_triggers(remote, migration, relation, table);
 	if (table->partitioned && !mt_target_cover_partitions(remote, migration, relation, false))
 		ereport(ERROR,
@@ -82,11 +83,14 @@ look_at_table(MtRemote *remote, const MtMigration *migration, const MtRelation *
 						   " pg_catalog.to_regclass($3) IS NOT NULL,"
 						   " COALESCE((SELECT pg_catalog.string_agg(pg_catalog.substr(g.tgname, pg_catalog.length($2) + 1), ' '"
 						   "  ORDER BY g.tgname COLLATE \"C\") FROM pg_catalog.pg_trigger g"
-						   "  WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2) AND g.tgenabled = 'A'), '')"
+						   "  WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2) AND g.tgenabled = 'A'), ''),"
+						   " EXISTS (SELECT FROM migrate_tiers.armed a LEFT JOIN pg_catalog.pg_trigger g ON g.oid = a.trigger_oid"
+						   "  WHERE a.migration = $4 AND a.relation = $5 AND a.trigger_oid <> 0 AND (" MT_TARGET_DISTURBED "))"
 						   " FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
 						   MT_PARAMS(mt_relation_target_name(relation),
 									 mt_target_reverse_trigger(migration, relation, ""),
-									 psprintf("migrate_tiers.queue_%.8s_%d", migration->ident, relation->id)));
+									 psprintf("migrate_tiers.queue_%.8s_%d", migration->ident, relation->id),
+									 migration->ident, psprintf("%d", relation->id)));
 	if (rows->count == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -97,6 +101,7 @@ look_at_table(MtRemote *remote, const MtMigration *migration, const MtRelation *
 	table->by_row = strcmp(rows->values[0][3], "t") == 0;
 	table->queue = strcmp(rows->values[0][4], "t") == 0;
 	table->triggers = rows->values[0][5];
+	table->disturbed = strcmp(rows->values[0][6], "t") == 0;
 	return table;
 }
 
@@ -156,6 +161,8 @@ create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation
 	StringInfoData sql;
 
 	initStringInfo(&sql);
+	if (table->disturbed)
+		appendStringInfoString(&sql, mt_target_uncover_sql(migration, relation));
 	appendStringInfoString(&sql,
 						   mt_target_note_functions(migration, relation, table->by_row, table->oid, table->owner));
 	if (table->by_row)
@@ -172,8 +179,13 @@ create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation
 	}
 	append_trigger(&sql, migration, relation, "key", "UPDATE", psprintf("FOR EACH ROW %s", key_changed(relation)));
 	appendStringInfoString(&sql, mt_target_truncate_trigger(migration, relation, name));
-	if (table->partitioned)
+	/* Leaves that came since they were noted have rows that no trigger saw. */
+	if (table->partitioned && !table->disturbed)
 		appendStringInfoString(&sql, mt_target_leaves_sql(migration, relation));
+	appendStringInfoString(&sql, mt_target_disarm_sql(migration, relation));
+	appendStringInfoString(&sql, mt_target_arm_sql(migration, relation));
+	if (table->disturbed)
+		appendStringInfoString(&sql, mt_target_disturbed_sql(migration, relation));
 	mt_target_locking(remote, sql.data, mt_lock_timeout_text());
 }
 

@@ -29,6 +29,17 @@ extern char *mt_target_truncate_trigger(const MtMigration *migration, const MtRe
 extern char *mt_target_queue_columns(const MtRelation *relation);
 extern char *mt_target_key_columns(const MtRelation *relation, const char *prefix);
 
+/* Statements on what is kept of a table's triggers; in target_armed.c. */
+extern char *mt_target_arm_sql(const MtMigration *migration, const MtRelation *relation);
+extern char *mt_target_disarm_sql(const MtMigration *migration, const MtRelation *relation);
+extern char *mt_target_disarm_leaf_sql(const MtMigration *migration, const MtRelation *relation, const char *leaf);
+extern char *mt_target_disturbed_sql(const MtMigration *migration, const MtRelation *relation);
+extern char *mt_target_uncover_sql(const MtMigration *migration, const MtRelation *relation);
+
+/* That trigger g, as it is noted in a, is not any more what it was. */
+#define MT_TARGET_DISTURBED \
+	"CASE WHEN g.oid IS NULL THEN a.own ELSE g.tgenabled <> 'A' OR g.xmin <> a.version END"
+
 /* Notes the leaf partitions of a table that is captured from now on. */
 extern char *mt_target_leaves_sql(const MtMigration *migration, const MtRelation *relation);
 

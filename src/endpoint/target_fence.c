@@ -266,8 +266,11 @@ mt_target_fence_close(MtRemote *remote, const MtMigration *migration)
 		mt_target_fence(remote, migration, (MtRelation *) lfirst(cell));
 	/* The last thing that writers may have done unseen, before whoever closed it drains the queue. */
 	if (mt_target_capturing(remote, migration))
+	{
 		foreach(cell, relations)
 			mt_target_reverse_attach(remote, migration, (MtRelation *) lfirst(cell));
+		mt_target_require_undisturbed(remote, migration, relations);
+	}
 }
 
 static void

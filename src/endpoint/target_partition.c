@@ -74,6 +74,9 @@ static const char *const cover_body =
 									   "IF noted THEN\n"
 									   "  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (pg_current_xact_id(), clock_timestamp(), current_setting('application_name'));\n"
 									   "END IF;\n"
+									   "DELETE FROM migrate_tiers.armed a WHERE a.migration = %3$s AND a.relation = %2$d AND NOT a.own\n"
+									   "  AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.oid = a.trigger_oid);\n"
+									   "%7$s\n"
 									   "END";
 
 /* With the lock that the trigger took, nobody truncates; whoever did before has to be noted first. */
@@ -111,7 +114,7 @@ mt_target_cover_partitions(MtRemote *remote, const MtMigration *migration, const
 	mt_target_block(remote,
 					psprintf(cover_body, migration->ident, relation->id, quote_literal_cstr(migration->ident),
 							 mt_target_table_literal(relation), leaf_name(migration, relation),
-							 quote_literal_cstr(statement)),
+							 quote_literal_cstr(statement), mt_target_arm_sql(migration, relation)),
 					mt_lock_timeout_text());
 	return cover_truncate(remote, migration, relation, patient);
 }
@@ -128,8 +131,10 @@ cover_truncate(MtRemote *remote, const MtMigration *migration, const MtRelation 
 
 	for (int row = 0; row < rows->count; row++)
 	{
-		char	   *sql = psprintf("%s" COVERED, mt_target_truncate_trigger(migration, relation, rows->values[row][1]),
-								   quote_literal_cstr(migration->ident), relation->id, rows->values[row][0]);
+		char	   *sql = psprintf("%s%s%s" COVERED,
+								   mt_target_truncate_trigger(migration, relation, rows->values[row][1]),
+								   mt_target_disarm_leaf_sql(migration, relation, rows->values[row][0]),
+								   mt_target_arm_sql(migration, relation), quote_literal_cstr(migration->ident), relation->id, rows->values[row][0]);
 
 		if (patient)
 			mt_target_block(remote,

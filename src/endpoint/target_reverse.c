@@ -119,6 +119,8 @@ mt_target_reverse_detach(MtRemote *remote, const MtMigration *migration, const M
 {
 	if (!mt_target_installed(remote))
 		return;
+	/* First: what is taken away is not taken for disturbed. */
+	mt_remote_run(remote, mt_target_disarm_sql(migration, relation));
 	drop_triggers(remote, psprintf("^%s", mt_target_reverse_trigger(migration, relation, "")));
 	mt_target_block(remote,
 					psprintf("DECLARE statement text;\nBEGIN\n%sEND",
@@ -134,6 +136,8 @@ mt_target_reverse_uninstall(MtRemote *remote, const MtMigration *migration)
 {
 	if (!mt_target_installed(remote))
 		return;
+	mt_remote_run(remote, psprintf("DELETE FROM migrate_tiers.armed WHERE migration = %s",
+								   quote_literal_cstr(migration->ident)));
 	drop_triggers(remote, psprintf("^migrate_tiers_reverse_%.8s_", migration->ident));
 	mt_target_block(remote,
 					psprintf("DECLARE statement text;\nBEGIN\n%sEND", mt_target_reverse_drop_sql(migration)),

@@ -40,6 +40,15 @@ extern void mt_target_reverse_attach(MtRemote *remote, const MtMigration *migrat
 extern bool mt_target_cover_partitions(MtRemote *remote, const MtMigration *migration,
 									   const MtRelation *relation, bool patient);
 
+/*
+ * Whether somebody has touched the triggers of a captured table, so that changes may not be noted: the query of
+ * the ids of such tables ("3 7", or null).  mt_target_reverse_attach makes the triggers good, and the table stays among
+ * them until the source has noted it; who closes the fence is refused as long.
+ */
+extern char *mt_target_disturbed_query(const MtMigration *migration);
+extern void mt_target_disturbed_noted(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
+extern void mt_target_require_undisturbed(MtRemote *remote, const MtMigration *migration, const List *relations);
+
 /* Removes a table's triggers, then its queue; what was not sent is forgotten. */
 extern void mt_target_reverse_detach(MtRemote *remote, const MtMigration *migration,
 									 const MtRelation *relation);

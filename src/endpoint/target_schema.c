@@ -73,6 +73,11 @@ static const char *const install_body =
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
 	"  relation integer NOT NULL, leaf oid NOT NULL, trigger_oid oid NOT NULL, file oid NOT NULL, bound text,\n"
 	"  covered boolean NOT NULL DEFAULT false, PRIMARY KEY (migration, relation, leaf));\n"
+	/* Capture triggers, and which version of each: target_armed.c. */
+	"CREATE TABLE migrate_tiers.armed (\n"
+	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
+	"  relation integer NOT NULL, trigger_oid oid NOT NULL, version xid NOT NULL, own boolean NOT NULL,\n"
+	"  PRIMARY KEY (migration, relation, trigger_oid));\n"
 	"CREATE TABLE migrate_tiers.instance_report (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
 	"  name text NOT NULL, phase text NOT NULL,\n"
@@ -131,7 +136,7 @@ static const char *const uninstall_body =
 	"  migrate_tiers.await_writers(integer), migrate_tiers.sync_token(name),\n"
 	"  migrate_tiers.store_mark(uuid, pg_catalog.pg_snapshot, timestamptz, bigint, text, bigint), migrate_tiers.find_migration(name),\n"
 	"  migrate_tiers.report_instance(text, text, name), migrate_tiers.wait_for_sync(text, interval, name);\n"
-	"DROP TABLE migrate_tiers.sequence, migrate_tiers.instance_report, migrate_tiers.leaf, migrate_tiers.imprint,\n"
+	"DROP TABLE migrate_tiers.sequence, migrate_tiers.instance_report, migrate_tiers.armed, migrate_tiers.leaf, migrate_tiers.imprint,\n"
 	"  migrate_tiers.conflict, migrate_tiers.set_aside, migrate_tiers.joined, migrate_tiers.chunk, migrate_tiers.migration;\n"
 	"DROP SCHEMA migrate_tiers;\n"
 	"END";

@@ -73,8 +73,11 @@ static const MtGateDef gate_defs[] = {
 
 	{MT_DUAL_WRITE, MT_SYNCING, "target_quiet", mt_gate_target_quiet},
 	{MT_DUAL_WRITE, MT_SYNCING, "reverse_drained", mt_gate_reverse_drained},
+	{MT_DUAL_WRITE, MT_SYNCING, "captured", mt_gate_captured},
 	{MT_READ_TARGET, MT_DUAL_WRITE, "reverse_lag", mt_gate_lag_back},
+	{MT_READ_TARGET, MT_DUAL_WRITE, "captured", mt_gate_captured},
 	{MT_TARGET_ONLY, MT_READ_TARGET, "reverse_lag", mt_gate_lag_back},
+	{MT_TARGET_ONLY, MT_READ_TARGET, "captured", mt_gate_captured},
 };
 
 /* mt_gates_check evaluates the gates of a move. */

@@ -56,6 +56,7 @@ extern void mt_gate_running(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_forward_lag(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_reverse_lag(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_lag_back(MtGateScope *scope, MtGate *gate);
+extern void mt_gate_captured(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_forward_drained(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_reverse_drained(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_verified(MtGateScope *scope, MtGate *gate);

@@ -55,6 +55,7 @@ CREATE TABLE migrate_tiers.relation (
     partitions oid[] NOT NULL DEFAULT '{}',                    -- leaf partitions known to the guard
     fenced boolean NOT NULL DEFAULT false,                     -- the triggers of the source's fence are there
     note text,                                                 -- why it is to be copied again
+    uncaptured timestamptz,                                    -- up to then changes of the target may not have been noted
     filled name[],                                             -- the target's table, where sync has filled it before it became batch
     estimated_rows bigint NOT NULL DEFAULT 0,
     copy_started timestamptz,

@@ -13,6 +13,20 @@ CREATE FUNCTION migrate_tiers.pending_entries(migration integer)
 COMMENT ON FUNCTION migrate_tiers.pending_entries(integer) IS
 'what the view pending shows of a migration. Errors: 42501 not its owner';
 
+-- Tables whose triggers on the target were touched, so that rows which were written there may be missing here: until a
+-- verification that began later finds both sides equal, or the table is copied anew.
+CREATE VIEW migrate_tiers.uncaptured WITH (security_barrier) AS
+    SELECT r.migration, r.id AS relation, r.relation::regclass::text AS name, r.uncaptured AS at
+      FROM migrate_tiers.relation AS r
+     WHERE r.tier = 'realtime' AND r.uncaptured > coalesce(r.copy_finished, '-infinity')
+       AND NOT EXISTS (SELECT FROM migrate_tiers.verification AS v
+                        WHERE v.relation = r.id AND v.verdict = 'equal' AND v.oldest > r.uncaptured);
+COMMENT ON VIEW migrate_tiers.uncaptured IS 'tables whose changes on the target may not have been noted, for the other views and the gates';
+COMMENT ON COLUMN migrate_tiers.uncaptured.migration IS 'number of the migration';
+COMMENT ON COLUMN migrate_tiers.uncaptured.relation IS 'number of the table';
+COMMENT ON COLUMN migrate_tiers.uncaptured.name IS 'the table on the source';
+COMMENT ON COLUMN migrate_tiers.uncaptured.at IS 'up to when changes may not have been noted';
+
 CREATE VIEW migrate_tiers.status WITH (security_barrier) AS
     SELECT m.name AS migration, m.phase, m.transition,
            s.running AS workers_running,
@@ -26,14 +40,19 @@ CREATE VIEW migrate_tiers.status WITH (security_barrier) AS
                 WHEN m.copy_error IS NOT NULL THEN 'copy: ' || m.copy_error
                 WHEN EXISTS (SELECT FROM migrate_tiers.disarmed AS d WHERE d.migration = m.id)
                 THEN 'capture: the queue has reached queue_limit; tables in state recopy are not captured until they are copied again'
+                WHEN u.tables IS NOT NULL
+                THEN pg_catalog.format('capture: the triggers of %s on the target were disabled for a time, and what was written then may be missing'
+                     ' on the source; verify(), and repair(relation, side => ''target'') what differs, until verify() finds it equal', u.tables)
                 END AS stopped,
-           least(m.stopped_at, m.reverse_stopped_at, m.copy_error_at,
+           least(m.stopped_at, m.reverse_stopped_at, m.copy_error_at, u.at,
                  (SELECT min(d.at) FROM migrate_tiers.disarmed AS d WHERE d.migration = m.id)) AS stopped_at,
            m.paused,
            CASE WHEN m.queue_limit > 0 AND s.queue_bytes > m.queue_limit AND (m.reversing OR m.phase NOT IN ('planned', 'syncing'))
                 THEN pg_catalog.format('queue: %s bytes, more than queue_limit; nothing is dropped in this phase', s.queue_bytes)
                 END AS alarm
-      FROM migrate_tiers.migration AS m, migrate_tiers.sync_state(m.id) AS s
+      FROM migrate_tiers.migration AS m, migrate_tiers.sync_state(m.id) AS s,
+           LATERAL (SELECT pg_catalog.string_agg(c.name, ', ' ORDER BY c.name) AS tables, min(c.at) AS at
+                      FROM migrate_tiers.uncaptured AS c WHERE c.migration = m.id) AS u
      WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
      ORDER BY m.name;
 GRANT SELECT ON migrate_tiers.status TO PUBLIC;
@@ -60,13 +79,14 @@ CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
                                   WHEN f.fresh THEN 'fresh' ELSE 'stale' END
                         FROM migrate_tiers.freshness AS f WHERE f.relation = r.relation)
                 WHEN d.disarmed THEN 'recopy'
-                WHEN r.state = 'syncing' AND m.stopped IS NOT NULL THEN 'stopped' ELSE r.state END AS state,
+                WHEN r.state = 'syncing' AND (m.stopped IS NOT NULL OR u.uncaptured) THEN 'stopped' ELSE r.state END AS state,
            c.rows AS copied_rows,
            CASE WHEN r.tier = 'realtime' THEN greatest(r.estimated_rows, c.rows) END AS estimated_rows,
            CASE WHEN r.state = 'copying' AND c.done > 0 AND c.blocks > c.done
                 THEN (pg_catalog.clock_timestamp() - r.copy_started) * ((c.blocks - c.done) / c.done) END AS eta,
            v.oldest AS last_verified, v.verdict AS last_verdict,
-           CASE WHEN d.disarmed THEN 'the queue has reached queue_limit' ELSE r.note END AS note,
+           CASE WHEN d.disarmed THEN 'the queue has reached queue_limit'
+                WHEN u.uncaptured THEN 'its triggers on the target were disabled for a time' ELSE r.note END AS note,
            r.copy_started, r.copy_finished
       FROM migrate_tiers.relation AS r
       JOIN migrate_tiers.migration AS m ON m.id = r.migration
@@ -76,6 +96,7 @@ CREATE VIEW migrate_tiers.tables WITH (security_barrier) AS
                   pg_catalog.sum(t.last_block - t.first_block) FILTER (WHERE t.state = 'done')::float8 AS done
              FROM migrate_tiers.copy_task AS t WHERE t.relation = r.id) AS c ON true
      CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM migrate_tiers.disarmed AS a WHERE a.relation = r.id) AS disarmed) AS d
+     CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM migrate_tiers.uncaptured AS a WHERE a.relation = r.id) AS uncaptured) AS u
       LEFT JOIN LATERAL (
            SELECT coalesce(f.oldest, f.finished) AS oldest, f.verdict FROM migrate_tiers.verification AS f
             WHERE f.relation = r.id AND f.finished IS NOT NULL ORDER BY f.id DESC LIMIT 1) AS v ON true
@@ -93,7 +114,7 @@ COMMENT ON COLUMN migrate_tiers.tables.estimated_rows IS 'rows that it will brin
 COMMENT ON COLUMN migrate_tiers.tables.eta IS 'time that the rest of the copy takes at the rate so far';
 COMMENT ON COLUMN migrate_tiers.tables.last_verified IS 'as of when the last verification that ended is true';
 COMMENT ON COLUMN migrate_tiers.tables.last_verdict IS 'its outcome: equal, different or unknown';
-COMMENT ON COLUMN migrate_tiers.tables.note IS 'why it is to be copied again, or null';
+COMMENT ON COLUMN migrate_tiers.tables.note IS 'why it is stopped or to be copied again, or null';
 COMMENT ON COLUMN migrate_tiers.tables.copy_started IS 'when its copy began';
 COMMENT ON COLUMN migrate_tiers.tables.copy_finished IS 'when it joined the sync';
 

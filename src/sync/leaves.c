@@ -30,24 +30,25 @@ mt_leaves_cover(MtSync *sync, const char *leaves)
 	sync->leaves = MemoryContextStrdup(sync->tables_context, leaves);
 }
 
-/* mt_leaves_look covers partitions that came or went while nothing else was written. */
-void
+/* mt_leaves_look covers partitions that came or went while nothing else was written, and looks after the triggers. */
+char *
 mt_leaves_look(MtSync *sync, bool at_any_rate)
 {
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
 	bool		partitioned = false;
 	MemoryContext previous = MemoryContextSwitchTo(sync->tick_context);
+	MtRows	   *rows;
 
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		partitioned = partitioned || table->relation->target_partitioned;
-	if (partitioned)
-	{
-		MtRows	   *rows = mt_remote_query(sync->remote, mt_sql_leaves_state(sync->migration), MT_NO_PARAMS);
-
-		if (at_any_rate || !mt_leaves_known(sync, rows->values[0][0]))
-			mt_leaves_cover(sync, rows->values[0][0]);
-	}
+	rows = mt_remote_query(sync->remote,
+						   psprintf("SELECT (%s), (%s)", mt_target_disturbed_query(sync->migration),
+									partitioned ? mt_sql_leaves_state(sync->migration) : "NULL"),
+						   MT_NO_PARAMS);
+	if (partitioned && (at_any_rate || !mt_leaves_known(sync, rows->values[0][1])))
+		mt_leaves_cover(sync, rows->values[0][1]);
 	MemoryContextSwitchTo(previous);
+	return rows->values[0][0];
 }

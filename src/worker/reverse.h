@@ -14,7 +14,7 @@ extern long mt_worker_reverse(MtWorker *worker);
 extern void mt_worker_open_sweep(MtWorker *worker);
 extern void mt_worker_sweep(MtWorker *worker);
 
-/* Sees to partitions of the target that came or went; in cover.c. */
+/* Sees to partitions of the target that came or went, and to its triggers; in cover.c. */
 extern void mt_worker_cover(MtWorker *worker);
 
 #endif							/* MT_WORKER_REVERSE_H */

@@ -195,5 +195,63 @@ subtest 'when and who' => sub {
 
 $pair->target_sql(q{TRUNCATE item, line, event, hashed, mother, child, coded});
 noted();
+
+# With the triggers disabled nothing is noted: that is seen, said, and put right by verify and repair.
+my $disturbed = q{SELECT count(*) FROM pg_trigger WHERE tgname ~ '^migrate_tiers_reverse' AND tgenabled <> 'A'};
+
+# unseen(table, values): writes a row as pg_restore --disable-triggers does.
+sub unseen
+{
+	my ($table, $values) = @_;
+	$pair->target_sql("ALTER TABLE $table DISABLE TRIGGER ALL; INSERT INTO $table VALUES $values; ALTER TABLE $table ENABLE TRIGGER ALL");
+	return;
+}
+
+# mended(table): the verdicts before and after repair.
+sub mended
+{
+	my ($table) = @_;
+	my $verdict = "SELECT verdict FROM migrate_tiers.verify('$table')";
+	my $before = $pair->source_sql($verdict);
+	$pair->source_sql("SELECT migrate_tiers.repair('$table', side => 'target')");
+	$pair->sync_back;
+	return "$before, " . $pair->source_sql($verdict);
+}
+
+subtest 'disabled triggers' => sub {
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	$pair->set_option('quiet_period', '0');
+	for (['item', 'item', q{(900, 'unseen')}], ['event_1', 'event', q{(900, 1, 'unseen')}])
+	{
+		my ($table, $whole, $values) = @$_;
+		unseen($table, $values);
+		ok($pair->wait_until(source => qq{SELECT coalesce(stopped ~ 'triggers of $whole on the target', false) FROM migrate_tiers.status}), "$table: status says so");
+		ok($pair->wait_until(target => $disturbed, expected => 0), 'they are enabled always again');
+		is($pair->source_sql("SELECT state FROM migrate_tiers.tables WHERE relation = '$whole'::regclass"), 'stopped', 'the table is stopped');
+		my ($back, $state, $error) = $pair->source_try(q{CALL migrate_tiers.revert('syncing')});
+		is($state, 'MT001', 'no way back');
+		like($error, qr/captured.*$whole/s, 'by its own gate');
+		is(mended($whole), 'different, equal', 'verify finds it, repair mends it');
+		is($pair->status('stopped'), '', 'nothing is stopped any more');
+		is($pair->source_sql("SELECT count(*) FROM $whole WHERE id = 900"), '1', 'the row is here');
+	}
+	$pair->target_sql(q{INSERT INTO item VALUES (901, 'seen'); TRUNCATE event_1});
+	$pair->sync_back;
+	$pair->equal('and capture goes on');
+
+	# Just before the way back, which the worker cannot note yet.
+	my $holder = MigrateTiers::session($pair->source);
+	$holder->query_safe(q{BEGIN; SELECT FROM migrate_tiers.relation WHERE target_name = 'mother' FOR NO KEY UPDATE});
+	unseen('mother', q{(900, 'unseen')});
+	my ($back, $state, $error) = $pair->source_try(q{CALL migrate_tiers.revert('syncing')});
+	is($state, 'MT001', 'who closes the fence sees it too');
+	like($error, qr/public\.mother of the target may be missing/, 'and says so');
+	$holder->quit;
+	ok($pair->wait_until(source => q{SELECT coalesce(stopped ~ 'mother', false) FROM migrate_tiers.status}), 'the worker hears of it');
+	is(mended('mother'), 'different, equal', 'mended');
+	$pair->revert('syncing');
+	is($pair->source_sql('SELECT count(*) FROM ONLY mother WHERE id = 900'), '1', 'the row is here');
+	is($pair->source_sql(q{SELECT string_agg(target_name, ' ' ORDER BY target_name) FROM migrate_tiers.relation WHERE uncaptured IS NOT NULL}), 'event item mother', 'nothing else was taken for disturbed');
+};
 $pair->finish;
 done_testing();

@@ -1,0 +1,126 @@
+/*
+ * target_armed.c
+ *	  Whether capture on the target was disturbed: whoever owns a table may disable its
+ *	  triggers, write, and enable them again, and there is no guard against it there.
+ *
+ * So it is kept which triggers there are, and in which version of their row in
+ * pg_trigger: whatever is done to one makes another version of it, also where it looks as before
+ * afterwards.  Those of a partition may go with it; what goes with its rows is another
+ * matter (target_partition.c).
+ *
+ * A table that was disturbed has a row for trigger 0, made with the triggers that replace
+ * the old ones: there is no such trigger, so it counts as disturbed until the source has noted it.
+ */
+#include "endpoint/target_capture.h"
+
+#include "utils/builtins.h"
+
+#include "base/errors.h"
+#include "endpoint/target_block.h"
+#include "endpoint/target_reverse.h"
+
+static char *rows_of(const MtMigration *migration, const MtRelation *relation);
+
+/* mt_target_arm_sql returns what notes the triggers of a table and of its known leaf partitions that are not yet. */
+char *
+mt_target_arm_sql(const MtMigration *migration, const MtRelation *relation)
+{
+	return psprintf("INSERT INTO migrate_tiers.armed (migration, relation, trigger_oid, version, own)"
+					" SELECT %1$s, %2$d, g.oid, g.xmin, g.tgrelid = pg_catalog.to_regclass(%3$s) FROM pg_catalog.pg_trigger g"
+					" WHERE (g.tgrelid = pg_catalog.to_regclass(%3$s) OR g.tgrelid IN (SELECT l.leaf FROM migrate_tiers.leaf l"
+					"  WHERE l.migration = %1$s AND l.relation = %2$d)) AND pg_catalog.starts_with(g.tgname, %4$s)"
+					" ON CONFLICT DO NOTHING;",
+					quote_literal_cstr(migration->ident), relation->id, mt_target_table_literal(relation),
+					quote_literal_cstr(mt_target_reverse_trigger(migration, relation, "")));
+}
+
+/* mt_target_disarm_sql returns what forgets the triggers of a table. */
+char *
+mt_target_disarm_sql(const MtMigration *migration, const MtRelation *relation)
+{
+	return psprintf("DELETE FROM migrate_tiers.armed a WHERE %s;", rows_of(migration, relation));
+}
+
+/* mt_target_disarm_leaf_sql returns what forgets the TRUNCATE trigger of a leaf partition. */
+char *
+mt_target_disarm_leaf_sql(const MtMigration *migration, const MtRelation *relation, const char *leaf)
+{
+	return psprintf("DELETE FROM migrate_tiers.armed a USING pg_catalog.pg_trigger g"
+					" WHERE %s AND g.oid = a.trigger_oid AND g.tgrelid = %s AND g.tgname = %s;",
+					rows_of(migration, relation), leaf,
+					quote_literal_cstr(mt_target_reverse_trigger(migration, relation, "truncate")));
+}
+
+/* mt_target_disturbed_sql returns what notes that a table was disturbed, beside mt_target_arm_sql. */
+char *
+mt_target_disturbed_sql(const MtMigration *migration, const MtRelation *relation)
+{
+	return psprintf("INSERT INTO migrate_tiers.armed (migration, relation, trigger_oid, version, own)"
+					" VALUES (%s, %d, 0, '0', true);",
+					quote_literal_cstr(migration->ident), relation->id);
+}
+
+/* mt_target_uncover_sql returns what has the TRUNCATE trigger of leaf partitions made again where it is not what it was. */
+char *
+mt_target_uncover_sql(const MtMigration *migration, const MtRelation *relation)
+{
+	return psprintf("UPDATE migrate_tiers.leaf l SET covered = false, file = c.relfilenode FROM migrate_tiers.armed a"
+					" JOIN pg_catalog.pg_trigger g ON g.oid = a.trigger_oid JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid"
+					" WHERE %s AND l.migration = a.migration AND l.relation = a.relation AND l.leaf = g.tgrelid"
+					" AND (" MT_TARGET_DISTURBED ");",
+					rows_of(migration, relation));
+}
+
+static char *
+rows_of(const MtMigration *migration, const MtRelation *relation)
+{
+	return psprintf("a.migration = %s AND a.relation = %d", quote_literal_cstr(migration->ident), relation->id);
+}
+
+/* mt_target_disturbed_query returns the query of the ids of the tables that were disturbed ("3 7"); NULL for none. */
+char *
+mt_target_disturbed_query(const MtMigration *migration)
+{
+	return psprintf("SELECT pg_catalog.string_agg(DISTINCT a.relation::text, ' ') FROM migrate_tiers.armed a"
+					" LEFT JOIN pg_catalog.pg_trigger g ON g.oid = a.trigger_oid"
+					" WHERE a.migration = %s AND (" MT_TARGET_DISTURBED ")",
+					quote_literal_cstr(migration->ident));
+}
+
+/* mt_target_disturbed_noted forgets that a table was disturbed, once the source has noted it. */
+void
+mt_target_disturbed_noted(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)
+{
+	mt_remote_run(remote, psprintf("DELETE FROM migrate_tiers.armed a WHERE %s AND a.trigger_oid = 0",
+								   rows_of(migration, relation)));
+}
+
+/*
+ * mt_target_require_undisturbed refuses to go on where the source does not know yet that changes of one of these
+ * tables may not be noted.
+ */
+void
+mt_target_require_undisturbed(MtRemote *remote, const MtMigration *migration, const List *relations)
+{
+	char	   *at = mt_remote_query(remote, mt_target_disturbed_query(migration), MT_NO_PARAMS)->values[0][0];
+	ListCell   *cell;
+
+	while (at != NULL && *at != '\0')
+	{
+		int32		id = (int32) strtol(at, &at, 10);
+
+		foreach(cell, relations)
+		{
+			const MtRelation *relation = (const MtRelation *) lfirst(cell);
+
+			if (relation->id == id)
+				ereport(ERROR,
+						(errcode(MT_ERRCODE_GATE_FAILED),
+						 errmsg("changes of table %s of the target may be missing on the source",
+								mt_relation_target_name(relation)),
+						 errdetail("The triggers that note them were disabled for a time."),
+						 errhint("SELECT * FROM migrate_tiers.verify(); then migrate_tiers.repair(relation, side => 'target')"
+								 " for tables that differ, and call it again.")));
+		}
+	}
+}
