@@ -74,18 +74,24 @@ mt_mark_format(const MtMark *mark)
 	return text.data;
 }
 
-/* mt_mark_from_snapshot takes the top-level transactions that a snapshot sees as ended. */
+/*
+ * mt_mark_from_snapshot takes the top-level transactions that a snapshot sees as ended.
+ *
+ * A standby does not tell subtransactions from them, and has all in one list: nobody asks for a subtransaction.
+ */
 MtMark *
 mt_mark_from_snapshot(Snapshot snapshot)
 {
 	MtMark	   *mark = palloc0(sizeof(MtMark));
-	int			room = snapshot->xcnt + 1;
+	const TransactionId *running = snapshot->takenDuringRecovery ? snapshot->subxip : snapshot->xip;
+	int			count = snapshot->takenDuringRecovery ? snapshot->subxcnt : (int) snapshot->xcnt;
+	int			room = count + 1;
 
 	mark->xmin = widen(snapshot->xmin);
 	mark->xmax = widen(snapshot->xmax);
 	mark->xip = palloc(sizeof(uint64) * room);
-	for (uint32 i = 0; i < snapshot->xcnt; i++)
-		add_xid(mark, &room, widen(snapshot->xip[i]));
+	for (int i = 0; i < count; i++)
+		add_xid(mark, &room, widen(running[i]));
 	qsort(mark->xip, mark->nxip, sizeof(uint64), compare_xids);
 	return mark;
 }

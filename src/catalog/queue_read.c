@@ -28,6 +28,7 @@
 #include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -198,13 +199,16 @@ mt_queue_still_settled(const MtSettled *settled, Relation relation)
 		 page_identity(relation, settled->frozen - 1) == settled->last);
 }
 
-/* freeze finds out up to where no page can get another row; without waiting, so maybe nothing new. */
+/*
+ * freeze finds out up to where no page can get another row; without waiting, so maybe nothing new.  A standby cannot
+ * have the lock, nor know who has it on the primary.
+ */
 static void
 freeze(Relation relation, MtSettled *settled)
 {
 	BlockNumber blocks = RelationGetNumberOfBlocks(relation);
 
-	if (blocks <= settled->frozen + 1 || !ConditionalLockRelation(relation, ShareLock))
+	if (blocks <= settled->frozen + 1 || RecoveryInProgress() || !ConditionalLockRelation(relation, ShareLock))
 		return;
 	blocks = RelationGetNumberOfBlocks(relation);
 	UnlockRelation(relation, ShareLock);

@@ -7,6 +7,7 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -54,12 +55,14 @@ mt_worker_lock(int32 migration, int slot)
 	return true;
 }
 
-/* mt_worker_lives asks for a lock that the sync worker has as long as it lives. */
+/* mt_worker_lives asks for a lock that the sync worker has as long as it lives; a standby has neither. */
 bool
 mt_worker_lives(int32 migration)
 {
 	LOCKTAG		tag;
 
+	if (RecoveryInProgress())
+		return false;
 	set_life_tag(&tag, migration);
 	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
@@ -91,7 +94,11 @@ mt_worker_launch_push(int32 migration, const MtPushOrder *order)
 	return launch(migration, MT_WORKER_BATCH + 1, "batch", true, order, sizeof(MtPushOrder));
 }
 
-/* launch registers a dynamic worker: migrate_tiers <kind>, which enters at mt_<kind>_worker_main. */
+/*
+ * launch registers a dynamic worker: migrate_tiers <kind>, which enters at mt_<kind>_worker_main.
+ *
+ * On a standby it does not: the worker would wait for the promotion, and each more would take a slot meanwhile.
+ */
 static BackgroundWorkerHandle *
 launch(int32 migration, int slot, const char *kind, bool notify, const void *order, Size length)
 {
@@ -99,6 +106,8 @@ launch(int32 migration, int slot, const char *kind, bool notify, const void *ord
 	BackgroundWorkerHandle *handle;
 
 	Assert(sizeof(Oid) + sizeof(int) + length <= BGW_EXTRALEN);
+	if (RecoveryInProgress())
+		return NULL;
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;

@@ -17,7 +17,9 @@ $pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE sl
 $pair->source_sql(q(INSERT INTO item SELECT i, 'old' FROM generate_series(1, 20) i;
 	INSERT INTO slow SELECT i, 'old', repeat('x', 200) FROM generate_series(1, 1000) i));
 $pair->declare;
-subtest 'the source fails over' => sub { source_fails_over(); };
+my $first_standby = standby('source');
+subtest 'a standby of the source is read' => sub { standby_is_read($first_standby); };
+subtest 'the source fails over' => sub { source_fails_over($first_standby); };
 subtest 'the target fails over' => sub { target_fails_over(); };
 subtest 'the target fails over under a worker that goes on' => sub { target_fails_over_again(); };
 subtest 'a copy of the source is started' => sub { copy_is_started(); };
@@ -68,9 +70,47 @@ sub insert_lost
 	return;
 }
 
+# What shows or waits, and changes nothing, is there on a standby, too; it has neither the locks nor a worker of the primary.
+sub standby_is_read
+{
+	my ($standby) = @_;
+	my $open = MigrateTiers::session($pair->source);
+
+	$pair->advance;
+	$pair->sync;
+	$open->query_safe('BEGIN; SELECT pg_current_xact_id()');
+	$pair->source_sql(q(SELECT migrate_tiers.pause();
+		DO $$ BEGIN FOR i IN 1 .. 500 LOOP UPDATE item SET v = 'often' WHERE id = 1; COMMIT; END LOOP; END $$));
+	$pair->source->wait_for_catchup($standby);
+	for my $what ((split /\n/, $standby->safe_psql('shop', q(SELECT format('migrate_tiers.%I', relname) FROM pg_class WHERE relnamespace = 'migrate_tiers'::regnamespace AND relkind = 'v'))),
+		map { "migrate_tiers.$_" } 'gates()', q(plan('dual_write')), 'preflight()', 'suggest_tiers()', 'sync_token()')
+	{
+		my ($status, undef, $error) = $standby->psql('shop', "SELECT * FROM $what");
+		is("$status $error", '0 ', "$what is read");
+	}
+	is($standby->safe_psql('shop', 'SELECT forward_pending FROM migrate_tiers.status'), 500, 'it counts what is pending');
+	MigrateTiers::sql_fails($standby, q(SELECT migrate_tiers.wait_for_sync(timeout => '0 s')), 'MT006', qr/did not catch up in time/, 'who waits there is told at the timeout');
+	my $token = $standby->safe_psql('shop', 'SELECT migrate_tiers.sync_token()');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	$pair->source->wait_for_catchup($standby);
+	like($standby->safe_psql('shop', <<'SQL'), qr/Workers Launched: 1/, 'waiting there takes no worker of the server, which could not begin');
+DO $$ BEGIN FOR i IN 1 .. 10 LOOP BEGIN PERFORM migrate_tiers.wait_for_sync('1000000000:1000000000:', '0 s'); EXCEPTION WHEN SQLSTATE 'MT006' THEN NULL; END; END LOOP; END $$;
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET max_parallel_workers_per_gather = 1;
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) SELECT count(*) FROM slow;
+SQL
+	$pair->sync;
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	$pair->source->wait_for_catchup($standby);
+	is($standby->psql('shop', "SELECT migrate_tiers.wait_for_sync('$token', '0 s')"), 0, 'it comes to its end, whatever transaction stays open on the primary');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	$open->quit;
+	$pair->revert;
+	return;
+}
+
 sub source_fails_over
 {
-	my $standby = standby('source');
+	my ($standby) = @_;
 
 	$pair->set_option('chunk_size', '8192');
 	$pair->set_option('copy_rate', '16000');
