@@ -91,8 +91,7 @@ mt_target_disturbed_query(const MtMigration *migration)
 void
 mt_target_disturbed_noted(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)
 {
-	mt_remote_run(remote, psprintf("DELETE FROM migrate_tiers.armed a WHERE %s AND a.trigger_oid = 0",
-								   rows_of(migration, relation)));
+	mt_remote_run(remote, psprintf("DELETE FROM migrate_tiers.armed a WHERE %s AND a.trigger_oid = 0", rows_of(migration, relation)));
 }
 
 /*

@@ -136,8 +136,7 @@ mt_target_reverse_uninstall(MtRemote *remote, const MtMigration *migration)
 {
 	if (!mt_target_installed(remote))
 		return;
-	mt_remote_run(remote, psprintf("DELETE FROM migrate_tiers.armed WHERE migration = %s",
-								   quote_literal_cstr(migration->ident)));
+	mt_remote_run(remote, psprintf("DELETE FROM migrate_tiers.armed WHERE migration = %s", quote_literal_cstr(migration->ident)));
 	drop_triggers(remote, psprintf("^migrate_tiers_reverse_%.8s_", migration->ident));
 	mt_target_block(remote,
 					psprintf("DECLARE statement text;\nBEGIN\n%sEND", mt_target_reverse_drop_sql(migration)),

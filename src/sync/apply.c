@@ -17,6 +17,7 @@
 #include "endpoint/pipeline.h"
 #include "endpoint/statements.h"
 #include "sync/apply.h"
+#include "sync/files.h"
 
 /* Rows are collected up to this many bytes, so that deletions can go before them. */
 #define SMALL_TICK_BYTES (8 * 1024 * 1024)
@@ -31,9 +32,9 @@ static void queue_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_
 /*
  * mt_apply_small sends a tick as prepared statements in one pipeline: one round trip.
  *
- * While both sides are written, it stops for a look before it commits; false when it must be applied again.
+ * While both sides are written, it stops for a look before it commits.
  */
-bool
+MtApplied
 mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace)
 {
 	HASH_SEQ_STATUS status;
@@ -56,15 +57,20 @@ mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 	{
 		(void) mt_pipeline_finish(sync->remote);
 		if (!mt_merge_look(sync->merge))
-			return false;
+			return MT_APPLY_AGAIN;
 		mt_merge_record(sync->merge);
 		mt_pipeline_begin(sync->remote);
+	}
+	if (mt_files_changed(sync))
+	{
+		(void) mt_pipeline_finish(sync->remote);
+		return MT_TAKE_AGAIN;
 	}
 	mt_apply_flush(sync);
 	queue_mark(sync, new_mark, snapshot_time);
 	mt_pipeline_query(sync->remote, "COMMIT", 0, NULL);
 	(void) mt_pipeline_finish(sync->remote);
-	return true;
+	return MT_APPLIED;
 }
 
 /* send_small reads and sends the rows of one table. */

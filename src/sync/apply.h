@@ -7,18 +7,23 @@
 
 #include "sync/tick.h"
 
-/*
- * Ways to apply what a tick has collected, in the receiver's transaction; false: it has to be applied
- * again (merge.h).  In apply.c, apply_large.c and reverse_apply.c.
- */
-typedef bool (*MtApply)(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+/* How it ended: by being applied, or it is to be applied again (merge.h), or to be taken again (files.h). */
+typedef enum MtApplied
+{
+	MT_APPLIED,
+	MT_APPLY_AGAIN,
+	MT_TAKE_AGAIN,
+} MtApplied;
 
-/* Applies a tick, again and again where need be; what fails for good is raised.  In attempt.c. */
-extern void mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time);
+/* Ways to apply what a tick has collected, in the receiver's transaction: apply.c, apply_large.c, reverse_apply.c. */
+typedef MtApplied (*MtApply)(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+
+/* Applies a tick, again and again where need be; false: take it again; what fails for good is raised (attempt.c). */
+extern bool mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time);
 
 /* Applies what a tick has collected on the target. */
-extern bool mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
-extern bool mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+extern MtApplied mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+extern MtApplied mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 extern char *mt_apply_mark_sql(void);
 
 /* Waits until what the tick has read survives a crash of the source. */
@@ -30,7 +35,7 @@ extern void mt_reverse_prepare_flushed(MtSync *sync);
 extern void mt_reverse_ask_flushed(MtSync *sync);
 
 /* Writes a tick of the target here. */
-extern bool mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
+extern MtApplied mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 
 /* Adds to the error of a tick that was rolled back which row of which table it is about; in culprit.c. */
 extern void mt_culprit_name(MtSync *sync, ErrorData *error, bool replace);

@@ -22,6 +22,7 @@
 
 #include "base/spi.h"
 #include "endpoint/statements.h"
+#include "sync/files.h"
 #include "sync/merge.h"
 #include "sync/stage.h"
 
@@ -40,8 +41,8 @@ static TupleDesc key_tupdesc(const MtTable *table);
 static void stream_query(MtSync *sync, const char *query, MtStage *stage);
 static void store_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
 
-/* mt_apply_large sends a tick table by table; false when a look says that it must be applied again. */
-bool
+/* mt_apply_large sends a tick table by table. */
+MtApplied
 mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace)
 {
 	HASH_SEQ_STATUS status;
@@ -58,13 +59,15 @@ mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 	if (sync->merge != NULL)
 	{
 		if (!mt_merge_look(sync->merge))
-			return false;
+			return MT_APPLY_AGAIN;
 		mt_merge_record(sync->merge);
 	}
+	if (mt_files_changed(sync))
+		return MT_TAKE_AGAIN;
 	mt_apply_flush(sync);
 	store_mark(sync, new_mark, snapshot_time);
 	mt_remote_run(sync->remote, "COMMIT");
-	return true;
+	return MT_APPLIED;
 }
 
 static void

@@ -23,31 +23,33 @@
 static int	gave_way[2];
 
 static ErrorData *attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time,
-						  bool replace, bool *done);
+						  bool replace, MtApplied *end);
 static void be_patient(MtSync *sync, bool back);
 static void count_giving_way(MtSync *sync, bool back, bool done);
 static bool is_swap(int sqlerrcode);
 
 /* mt_apply_run applies what a tick has collected. */
-void
+bool
 mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time)
 {
 	bool		forward = way != mt_reverse_apply;
 	bool		replace = false;
-	bool		done = false;
+	MtApplied	end = MT_APPLY_AGAIN;
 	int			attempts = 0;
 	ErrorData  *error;
 
 	for (;;)
 	{
 		sync->rows = sync->bytes = 0;
-		error = attempt(sync, way, new_mark, snapshot_time, replace, &done);
-		if (error == NULL && done)
-			return;
+		error = attempt(sync, way, new_mark, snapshot_time, replace, &end);
+		if (error == NULL && end == MT_APPLIED)
+			return true;
 		if (error != NULL && (!is_swap(error->sqlerrcode) || !mt_remote_settle(sync->remote)))
 			break;
 		if (forward)
 			mt_remote_run(sync->remote, "ROLLBACK");
+		if (error == NULL && end == MT_TAKE_AGAIN)
+			return false;
 		/* Refused again, although all that the tick touches is gone: by something that the receiver wrote. */
 		if (error != NULL && replace && (sync->merge == NULL || !mt_link_find(sync->merge)))
 			break;
@@ -83,7 +85,7 @@ mt_apply_flush(MtSync *sync)
 
 /* attempt applies once, and returns the error if there was one. */
 static ErrorData *
-attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time, bool replace, bool *done)
+attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_time, bool replace, MtApplied *end)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -96,8 +98,8 @@ attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_ti
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		*done = way(sync, new_mark, snapshot_time, replace);
-		if (*done)
+		*end = way(sync, new_mark, snapshot_time, replace);
+		if (*end == MT_APPLIED)
 			ReleaseCurrentSubTransaction();
 		else
 			RollbackAndReleaseCurrentSubTransaction();
@@ -112,7 +114,7 @@ attempt(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapshot_ti
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	count_giving_way(sync, back, error == NULL && *done);
+	count_giving_way(sync, back, error == NULL && *end == MT_APPLIED);
 	return error;
 }
 

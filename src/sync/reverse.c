@@ -25,6 +25,7 @@
 #include "endpoint/statements_queue.h"
 #include "sync/apply.h"
 #include "sync/cancelled.h"
+#include "sync/files.h"
 #include "sync/gather.h"
 #include "sync/leaves.h"
 #include "sync/look.h"
@@ -71,6 +72,7 @@ mt_reverse_run(MtSync *sync)
 {
 	MemoryContext previous;
 	MtBegun		begun = {.sync = sync};
+	bool		done;
 
 	if (!sync->whole)
 		elog(ERROR, "a tick begins with tables that are not open");
@@ -109,14 +111,20 @@ mt_reverse_run(MtSync *sync)
 	mt_cancelled_load(sync);
 	sync->merge = mt_merge_begin(sync, false, InvalidSnapshot);
 	collect(sync, touched_tables(sync, begun.touched));
-	mt_apply_run(sync, mt_reverse_apply, begun.mark, begun.time);
+	done = mt_apply_run(sync, mt_reverse_apply, begun.mark, begun.time);
 	sync->merge = NULL;
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	take_mark(sync, begun.mark, begun.time);
+	if (done)
+		take_mark(sync, begun.mark, begun.time);
 	MemoryContextSwitchTo(sync->tick_context);
-	show_mark(sync);
-	finish(sync);
+	if (done)
+	{
+		show_mark(sync);
+		finish(sync);
+	}
+	else
+		mt_remote_run(sync->remote, "ROLLBACK");
 	MemoryContextSwitchTo(previous);
 	return true;
 }
@@ -250,6 +258,7 @@ collect(MtSync *sync, List *tables)
 			mt_look_prepare(sync, (MtTable *) lfirst(cell));
 			mt_gather_prepare(sync, (MtTable *) lfirst(cell));
 		}
+		mt_files_prepare(sync);
 		mt_reverse_prepare_flushed(sync);
 		mt_pipeline_begin(sync->remote);
 		mt_pipeline_query(sync->remote, BY_INDEX, 0, NULL);
@@ -269,6 +278,7 @@ collect(MtSync *sync, List *tables)
 
 			mt_gather_ask(sync->early, sync, table, mt_gather_by_insert(table, false));
 		}
+		mt_files_ask(sync, tables);
 		mt_reverse_ask_flushed(sync);
 		(void) mt_pipeline_finish(sync->remote);
 	}

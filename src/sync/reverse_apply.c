@@ -21,6 +21,7 @@
 #include "endpoint/statements.h"
 #include "endpoint/statements_queue.h"
 #include "sync/apply.h"
+#include "sync/files.h"
 #include "sync/gather.h"
 #include "sync/here.h"
 #include "sync/side.h"
@@ -32,11 +33,10 @@ static void apply_joined(MtSync *sync, MtTable *table);
 static void truncate_here(MtSync *sync, MtTable *table);
 static void delete_all(MtSync *sync, MtTable *table);
 
-/* mt_reverse_apply writes a tick and its mark; false when it must be applied again. */
-bool
+/* mt_reverse_apply writes a tick and its mark. */
+MtApplied
 mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace)
 {
-	volatile bool done = false;
 	int			guc_level = NewGUCNestLevel();
 
 	(void) set_config_option("lock_timeout", MT_MERGE_LOCK_TIMEOUT_VALUE, PGC_USERSET, PGC_S_SESSION,
@@ -55,14 +55,14 @@ mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, 
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(true, guc_level);
-	if (mt_merge_look(sync->merge))
-	{
-		mt_merge_record(sync->merge);
-		mt_reverse_flush(sync);
-		mt_reverse_mark_store(sync->migration->id, new_mark, snapshot_time, sync->target_timeline);
-		done = true;
-	}
-	return done;
+	if (mt_files_target_changed(sync))
+		return MT_TAKE_AGAIN;
+	if (!mt_merge_look(sync->merge))
+		return MT_APPLY_AGAIN;
+	mt_merge_record(sync->merge);
+	mt_reverse_flush(sync);
+	mt_reverse_mark_store(sync->migration->id, new_mark, snapshot_time, sync->target_timeline);
+	return MT_APPLIED;
 }
 
 /* apply_small asks for the rows of all tables at once; the first attempt has them, if they are not too large. */
@@ -81,6 +81,7 @@ apply_small(MtSync *sync, bool replace)
 	if (all == NULL)
 	{
 		all = palloc0(sizeof(MtGathering));
+		mt_files_read_again(sync);
 		mt_pipeline_begin(sync->remote);
 		hash_seq_init(&status, sync->tables);
 		while ((table = hash_seq_search(&status)) != NULL)
@@ -102,6 +103,7 @@ apply_large(MtSync *sync, bool replace)
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
 
+	mt_files_read_again(sync);
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 	{

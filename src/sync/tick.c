@@ -25,7 +25,9 @@
 #include "catalog/disarmed.h"
 #include "sync/apply.h"
 #include "sync/cancelled.h"
+#include "sync/files.h"
 
+static bool run(MtSync *sync, bool *sent);
 static void leave_disarmed(MtSync *sync, Snapshot snapshot);
 static void begin_merge(MtSync *sync, Snapshot snapshot);
 static bool any_joining(MtSync *sync);
@@ -38,7 +40,19 @@ static void reset_tables(MtSync *sync);
 bool
 mt_tick_run(MtSync *sync)
 {
+	bool		sent;
+
+	while (!run(sync, &sent))
+		CHECK_FOR_INTERRUPTS();
+	return sent;
+}
+
+/* run tries one, and says whether that was it. */
+static bool
+run(MtSync *sync, bool *sent)
+{
 	MemoryContext previous;
+	bool		done = true;
 	Snapshot	snapshot;
 	TimestampTz snapshot_time;
 	bool		joining;
@@ -52,6 +66,7 @@ mt_tick_run(MtSync *sync)
 	XactReadOnly = true;
 	MemoryContextReset(sync->tick_context);
 	previous = MemoryContextSwitchTo(sync->tick_context);
+	mt_files_watch(sync);
 	/* The clock is read first: what was committed before this moment is in S. */
 	snapshot_time = GetCurrentTimestamp();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -71,16 +86,20 @@ mt_tick_run(MtSync *sync)
 	if (send)
 	{
 		count_keys(sync);
-		mt_apply_run(sync, sync->keys <= (uint64) mt_small_tick ? mt_apply_small : mt_apply_large, new_mark,
-					 snapshot_time);
+		done = mt_apply_run(sync, sync->keys <= (uint64) mt_small_tick ? mt_apply_small : mt_apply_large, new_mark,
+							snapshot_time);
 	}
-	finish_tick(sync, snapshot, snapshot_time, send ? new_mark : NULL);
-	if (sync->at_mark != NULL)
-		sync->at_mark(sync, snapshot, snapshot_time, sync->at_mark_arg);
+	if (done)
+	{
+		finish_tick(sync, snapshot, snapshot_time, send ? new_mark : NULL);
+		if (sync->at_mark != NULL)
+			sync->at_mark(sync, snapshot, snapshot_time, sync->at_mark_arg);
+	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(previous);
-	return send;
+	*sent = send;
+	return done;
 }
 
 /* leave_disarmed leaves out the tables of which S does not hold every change noted. */

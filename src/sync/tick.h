@@ -36,7 +36,7 @@ typedef struct MtSync
 	MemoryContext tick_context;	/* reset with each tick */
 	MemoryContext row_context;	/* of rows on their way */
 	MtInstances *instances;		/* who wrote what was read, for whoever opened this; or NULL */
-
+	struct MtFiles *files;		/* of the tables that are read: files.h */
 	/* Called at the end of a forward tick, when both sides are equal, inside of its transaction; or NULL. */
 	void (*at_mark)(struct MtSync *sync, Snapshot snapshot, TimestampTz time, void *arg);
 	/* The same of a tick from the target, whose transaction there is still open: in a new one here. */

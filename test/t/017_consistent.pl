@@ -82,4 +82,65 @@ for my $keys (256, 1)
 }
 cmp_ok($pair->source_sql('SELECT count(*) FROM transfer'), '>', 1000, 'there was traffic');
 $pair->finish;
+
+# A tick whose snapshot is older than a TRUNCATE that it waits for: the rows that the snapshot has are gone for whoever
+# reads the table now. Each commit of the receiver is looked at.
+my $truncated = MigrateTiers::Pair->new('truncated', source_conf => "migrate_tiers.lock_timeout = '20s'\n");
+$truncated->both_sql(<<'SQL');
+CREATE SCHEMA seen;
+CREATE TABLE seen.state (balance bigint, entries bigint);
+CREATE FUNCTION seen.look() RETURNS trigger LANGUAGE plpgsql AS
+  'BEGIN INSERT INTO seen.state SELECT (SELECT sum(balance) FROM public.account), (SELECT coalesce(sum(amount), 0) FROM public.entry); RETURN NULL; END';
+CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL);
+CREATE TABLE entry (id int, part int, amount bigint, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+CREATE TABLE entry_1 PARTITION OF entry FOR VALUES IN (1);
+CREATE TABLE entry_2 PARTITION OF entry FOR VALUES IN (2);
+SQL
+$truncated->source_sql('INSERT INTO account VALUES (1, 200); INSERT INTO entry SELECT i, 1 + i % 2, 1 FROM generate_series(1, 200) i');
+$truncated->declare;
+$truncated->set_option('quiet_period', '0');
+$truncated->small_tick(100);
+$truncated->advance;
+$truncated->sync;
+
+# A row is noted, then the table is written anew while a tick is at it: by TRUNCATE of all, or of a partition.
+sub truncated_meanwhile
+{
+	my ($sender, $receiver, $rows, $emptied) = @_;
+	my $name = "TRUNCATE of $emptied on the $sender, $rows rows";
+	my $run = { source => sub { $truncated->source_sql(@_) }, target => sub { $truncated->target_sql(@_) } };
+
+	$run->{$receiver}->('TRUNCATE seen.state');
+	my $holder = MigrateTiers::session($truncated->$receiver);
+	$holder->query_safe('BEGIN; LOCK TABLE account IN EXCLUSIVE MODE');
+	$run->{$sender}->('UPDATE account SET balance = balance');
+	ok($truncated->wait_until($receiver => q{SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)}), "a tick is under way: $name");
+	$run->{$sender}->("BEGIN; INSERT INTO entry SELECT max(id) + i, 1, 1 FROM entry, generate_series(1, $rows) i GROUP BY i; UPDATE account SET balance = balance + $rows; COMMIT");
+	my $session = MigrateTiers::session($truncated->$sender);
+	$session->query_safe("BEGIN; CREATE TEMP TABLE kept ON COMMIT DROP AS TABLE $emptied; TRUNCATE $emptied; INSERT INTO $emptied TABLE kept");
+	$holder->query_safe('ROLLBACK');
+	$holder->quit;
+	ok($truncated->wait_until($sender => q{SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)}), '... the next one waits');
+	$session->query_safe('COMMIT');
+	$session->quit;
+	$sender eq 'source' ? $truncated->sync : $truncated->sync_back;
+	cmp_ok($run->{$receiver}->('SELECT count(*) FROM seen.state WHERE balance = entries'), '>', 0, "... commits were looked at: $name");
+	is($run->{$receiver}->('SELECT count(*) FROM seen.state WHERE balance <> entries'), '0', "... and none showed a state that the sender never had: $name");
+	$truncated->equal('... and both are equal');
+	return;
+}
+
+sub look_at_commits
+{
+	return 'CREATE CONSTRAINT TRIGGER look AFTER INSERT OR UPDATE OR DELETE ON account DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION seen.look();
+ALTER TABLE account ENABLE ALWAYS TRIGGER look';
+}
+
+$truncated->target_sql(look_at_commits());
+truncated_meanwhile('source', 'target', @$_) for [ 1, 'entry' ], [ 1, 'entry_1' ], [ 400, 'entry' ];
+$truncated->target_sql('DROP TRIGGER look ON account');
+$truncated->dual_write;
+$truncated->source_sql(look_at_commits());
+truncated_meanwhile('target', 'source', @$_) for [ 1, 'entry' ], [ 1, 'entry_1' ], [ 400, 'entry' ];
+$truncated->finish;
 done_testing();
