@@ -12,6 +12,9 @@
  * it is the parent's, too.  Should it fail after all, its row goes with it, and the
  * parent's notes are still here: they are taken out when it has committed.
  *
+ * Other libraries may write as late as their own callbacks at pre-commit, which run after ours where they were
+ * registered before.  The buffer is closed by then: what is noted in it is written at once.
+ *
  * Invariants: levels[0] is the transaction itself and starts at 0; the notes of
  * levels[i] are data[levels[i].start .. levels[i + 1].start), and never much more than
  * a row takes.
@@ -19,6 +22,7 @@
 #include "capture/buffer.h"
 
 #include "access/xact.h"
+#include "tcop/pquery.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -57,6 +61,7 @@ typedef struct MtBuffer
 
 static MtBuffer *buffers = NULL;
 static bool any_used = false;
+static bool closed = false;		/* nobody will write what is left in a buffer */
 static Oid	migration_table = InvalidOid;	/* whose invalidation makes the caches stale */
 static uint64 invalidations = 0;
 
@@ -78,6 +83,11 @@ static void on_invalidation(Datum arg, Oid relid);
 void
 mt_buffer_init(void)
 {
+	/*
+	 * Where the first captured write of a session comes this late, nobody will call us before the commit.  No portal
+	 * is active then, or the one of a procedure that commits: by then it has lost its resource owner.
+	 */
+	closed = IsTransactionState() && (ActivePortal == NULL || ActivePortal->resowner == NULL);
 	RegisterXactCallback(on_transaction, NULL);
 	RegisterSubXactCallback(on_subtransaction, NULL);
 	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);
@@ -97,6 +107,8 @@ mt_buffer_note(int32 migration, int32 relation, MtEntryKind kind, const char *by
 	mt_entry_append(&buffer->data, relation, kind, bytes, length);
 	if (kind == MT_ENTRY_KEY && mt_fold(&buffer->fold, &buffer->data, before))
 		buffer->data.len = before;
+	if (closed)
+		write_from(buffer, level->start);
 }
 
 /* get_buffer returns a migration's buffer, ready for this transaction. */
@@ -229,6 +241,12 @@ reset_buffer(MtBuffer *buffer)
 static void
 on_transaction(XactEvent event, void *arg)
 {
+	bool		ends = event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE;
+
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		closed = true;
+	else if (ends)
+		closed = false;
 	if (!any_used)
 		return;
 	for (MtBuffer *buffer = buffers; buffer != NULL; buffer = buffer->next)
@@ -259,7 +277,7 @@ on_transaction(XactEvent event, void *arg)
 				break;
 		}
 	}
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+	if (ends)
 		any_used = false;
 }
 

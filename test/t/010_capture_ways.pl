@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 
+use FindBin;
 use MigrateTiers::Pair;
 use Test::More;
 
@@ -375,6 +376,7 @@ for my $path ([ small => 100000 ], [ large => 1 ])
 subtest 'prepared over a restart' => \&prepared_over_restart;
 subtest 'a table divided by hash that is truncated as a whole' => \&truncated_whole;
 subtest 'new partitions while syncing' => \&new_partitions;
+subtest 'written by another library at commit' => \&written_late;
 is($pair->status('stopped'), '', 'nothing is stopped');
 $pair->keep_sessions(0);
 $pair->finish;
@@ -467,5 +469,35 @@ sub new_partitions
 	$pair->equal('new partitions of partitions', @schemas);
 	my ($ok, $state) = $pair->source_try(q{SET ROLE app; INSERT INTO by_range_3 VALUES (802, 20003, 'no right')});
 	is($state, '42501', 'a new partition has the privileges it had');
+	return;
+}
+
+# written_late has a library write in its callback before the commit, which runs after ours: it was there first.
+sub written_late
+{
+	my $late = sub { my ($id) = @_; return "INSERT INTO basic VALUES ($id, 'late')"; };
+	my $with = sub { my ($sql) = @_; return "BEGIN; SET LOCAL late_writer.statement = \$late\$$sql\$late\$;"; };
+	my $load = "LOAD '$FindBin::Bin/../late_writer/late_writer';";
+	my $nested = q{DO $$BEGIN INSERT INTO basic VALUES (80007, 'late'); BEGIN DELETE FROM basic WHERE id = 80001; RAISE 'back';}
+	  . q{ EXCEPTION WHEN raise_exception THEN UPDATE basic SET v = 'late' WHERE id = 81005; END; END$$};
+
+	$pair->source_sql($load . $with->($late->(80001)) . 'COMMIT;'    # the first captured write of the session
+		  . $with->($late->(80002)) . q{COMMIT;}
+		  . $with->($late->(80003)) . q{INSERT INTO basic VALUES (81003, 'early'); COMMIT;}
+		  . $with->($late->(80004)) . q{INSERT INTO basic VALUES (81004, 'early'); ROLLBACK;}
+		  . $with->($late->(80005)) . q{INSERT INTO basic VALUES (81005, 'early'); PREPARE TRANSACTION 'late'; COMMIT PREPARED 'late';}
+		  . $with->('TRUNCATE cut_a, cut_b') . q{SAVEPOINT s; INSERT INTO basic VALUES (81006, 'early'); COMMIT;}
+		  . $with->($nested) . q{COMMIT;});
+	$pair->source_sql($load . q{DO $$BEGIN PERFORM set_config('late_writer.statement', 'INSERT INTO basic VALUES (80008, ''late'')', true); COMMIT; END$$});
+	$pair->source_sql($load . $with->($late->(80009)) . q{PREPARE TRANSACTION 'late'; COMMIT PREPARED 'late';});
+	$pair->sync;
+	my $rows = q{SELECT string_agg(concat(id, ' ', v), ', ' ORDER BY id) FROM basic WHERE id BETWEEN 80000 AND 82000};
+	is($pair->target_sql($rows), '80001 late, 80002 late, 80003 late, 80005 late, 80007 late, 80008 late, 80009 late, 81003 early, 81005 late, 81006 early', 'all is there');
+	$pair->equal('equal', @schemas);
+	my $notes = $pair->source_sql(<<'SQL');
+BEGIN; UPDATE basic SET v = 'one' WHERE id = 80001; UPDATE basic SET v = 'two' WHERE id = 80002; CREATE TEMP TABLE me AS SELECT pg_current_xact_id() AS xid; COMMIT;
+SELECT count(*) FROM me JOIN (TABLE migrate_tiers.queue_1_0 UNION ALL TABLE migrate_tiers.queue_1_1 UNION ALL TABLE migrate_tiers.queue_1_2) q USING (xid)
+SQL
+	is($notes, '1', 'what is noted in time, in the first transaction of a session, is one row of the queue');
 	return;
 }
