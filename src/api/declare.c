@@ -33,6 +33,7 @@ static const char *const option_types[] = {
 	[MT_OPTION_BOOL] = "boolean",
 	[MT_OPTION_INTEGER] = "integer",
 	[MT_OPTION_INTERVAL] = "interval",
+	[MT_OPTION_UUID] = "uuid",
 	[MT_OPTION_ENUM] = "enum",
 };
 

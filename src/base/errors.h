@@ -19,6 +19,7 @@
 #define MT_ERRCODE_FENCED		MAKE_SQLSTATE('M', 'T', '0', '0', '5')
 #define MT_ERRCODE_SYNC_TIMEOUT MAKE_SQLSTATE('M', 'T', '0', '0', '6')
 #define MT_ERRCODE_CONFLICT		MAKE_SQLSTATE('M', 'T', '0', '0', '7')
+#define MT_ERRCODE_OTHER_SOURCE MAKE_SQLSTATE('M', 'T', '0', '0', '8')
 
 /* Says in one line what an error was: SQLSTATE, message, detail and context. */
 extern char *mt_error_text(const ErrorData *edata);

@@ -25,6 +25,7 @@
 #include "catalog/option.h"
 #include "endpoint/digest.h"
 #include "endpoint/give_way.h"
+#include "endpoint/twin.h"
 
 /* How often lock_timeout is doubled for a push that somebody has asked for: see endpoint/give_way.h. */
 #define ORDERED_PATIENCE 3
@@ -125,7 +126,7 @@ connect_target(const MtMigration *migration)
 	MtRemote   *remote;
 
 	mt_xact_begin();
-	remote = mt_remote_open(migration);
+	remote = mt_twin_open(migration);
 	mt_xact_commit();
 	mt_remote_run(remote, "SET session_replication_role = replica; SET max_parallel_workers_per_gather = 0; SET jit = off");
 	/* A whole table would be sorted for an aggregate that takes few of its rows. */

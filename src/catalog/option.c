@@ -42,7 +42,9 @@ const MtOptionDef mt_option_defs[] = {
 	{"attach_timeout", MT_OPTION_INTERVAL, "10 min", "interval",
 	 "how long a table that is busy is tried again before the transition fails", 0, PG_INT64_MAX},
 	{"forget_target", MT_OPTION_BOOL, "off", "",
-	 "let drop_migration go on when the target cannot be cleaned or may be written, and say what is left there", 0, 0},
+	 "let drop_migration go on when the target cannot be reached or may be written: it is left as it is, and what is left there is said", 0, 0},
+	{"take_target", MT_OPTION_UUID, "", "",
+	 "the session on the target, as an error names it, of a copy of this server that is no more: steps and pushes of this one do not heed it", 0, 0},
 	{"verify_every", MT_OPTION_INTERVAL, "0", "interval",
 	 "verify all realtime tables by themselves so often, and all batch tables with them; 0 is never", 0, PG_INT64_MAX},
 	{"verify_workers", MT_OPTION_INTEGER, "1", "workers",
@@ -191,6 +193,10 @@ check_value(const MtOptionDef *option, const char *value)
 			break;
 		case MT_OPTION_INTERVAL:
 			check_range(option, value, parse_microseconds(value));
+			break;
+		case MT_OPTION_UUID:
+			if (value[0] != '\0')
+				(void) DirectFunctionCall1(uuid_in, CStringGetDatum(value));
 			break;
 		case MT_OPTION_ENUM:
 			for (int i = 0; option->values[i] != NULL; i++)

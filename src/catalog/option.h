@@ -13,6 +13,7 @@ typedef enum MtOptionType
 	MT_OPTION_BOOL,
 	MT_OPTION_INTEGER,			/* int64, also sizes: '64MB' is accepted where the unit is bytes */
 	MT_OPTION_INTERVAL,			/* kept as given, read as microseconds */
+	MT_OPTION_UUID,				/* or empty */
 	MT_OPTION_ENUM
 } MtOptionType;
 

@@ -23,8 +23,8 @@ extern bool mt_target_installed(MtRemote *remote);
 /* Removes all of this migration, and the schema with the last one. */
 extern void mt_target_uninstall(MtRemote *remote, const MtMigration *migration);
 
-/* What does the same, for a person to run on a target that cannot be reached now. */
-extern char *mt_target_uninstall_sql(const MtMigration *migration);
+/* What does the same, for a person to run; sequences: blocks that restore those which take turns. */
+extern char *mt_target_uninstall_sql(const MtMigration *migration, const char *sequences);
 
 /* Puts the fence on a table (and its partitions, also ones that came later), or takes it off. */
 extern void mt_target_fence(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);

@@ -54,8 +54,8 @@ static const char *const uninstall_body =
 	" WHERE tgname ~ '^migrate_tiers_(fence|reverse)_%2$.8s_' AND tgparentid = 0 LOOP\n"
 	"  EXECUTE statement;\n"
 	"END LOOP;\n"
-	"%3$s;\n"
-	"%4$s"
+	"%3$s%4$s;\n"
+	"%5$s"
 	"FOR statement IN SELECT format('DROP TABLE %%s', oid::regclass) FROM pg_class"
 	" WHERE relnamespace = 'migrate_tiers'::regnamespace AND relkind = 'r' AND starts_with(relname::text, 'stage_%2$.8s_') LOOP\n"
 	"  EXECUTE statement;\n"
@@ -90,10 +90,10 @@ mt_target_restore_leftovers(MtRemote *remote, const MtMigration *migration)
 
 /* mt_target_uninstall_sql returns the statement that uninstalls a migration by hand. */
 char *
-mt_target_uninstall_sql(const MtMigration *migration)
+mt_target_uninstall_sql(const MtMigration *migration, const char *sequences)
 {
 	return psprintf("DO $migrate_tiers$%s$migrate_tiers$",
-					psprintf(uninstall_body, quote_literal_cstr(migration->ident), migration->ident,
+					psprintf(uninstall_body, quote_literal_cstr(migration->ident), migration->ident, sequences,
 							 mt_target_sequences_leave_sql(migration), mt_target_reverse_drop_sql(migration)));
 }
 

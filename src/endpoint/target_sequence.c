@@ -97,6 +97,29 @@ mt_target_sequence_given(MtRemote *remote, const MtMigration *migration, Oid sou
 	return rows->values[0][0];
 }
 
+/* mt_target_sequence_reached returns the furthest value given out in turns, whether they have ended or not. */
+char *
+mt_target_sequence_reached(MtRemote *remote, const MtMigration *migration, Oid source, char **lapped)
+{
+	MtRows	   *rows;
+
+	*lapped = NULL;
+	if (!has_sequences(remote))
+		return NULL;
+	rows = mt_remote_query(remote,
+						   "SELECT own, CASE WHEN restored THEN lapped ELSE cycle AND turn * own < turn * begun END AS lap"
+						   " FROM (SELECT q.*, pg_catalog.sign(q.increment::numeric) AS turn,"
+						   " CASE WHEN q.restored THEN q.handed ELSE pg_catalog.pg_sequence_last_value(q.sequence) END AS own"
+						   " FROM migrate_tiers.sequence AS q JOIN pg_catalog.pg_class AS c ON c.oid = q.sequence AND c.relkind = 'S'"
+						   " WHERE q.migration = $1 AND q.source = $2) AS q"
+						   " WHERE own IS NOT NULL ORDER BY lap DESC NULLS LAST, own * turn DESC LIMIT 1",
+						   MT_PARAMS(migration->ident, psprintf("%u", source)));
+	if (rows->count == 0)
+		return NULL;
+	*lapped = rows->values[0][1];
+	return rows->values[0][0];
+}
+
 /* mt_target_sequences_forget deletes the rows of sequences that are restored, or are gone. */
 void
 mt_target_sequences_forget(MtRemote *remote, const MtMigration *migration)
@@ -121,6 +144,15 @@ char *
 mt_target_sequences_leave_sql(const MtMigration *migration)
 {
 	return mt_sequence_restore_sql(false, of_migration(migration), true, NULL, NULL, true);
+}
+
+/* mt_target_sequence_leave_sql returns the block for those that take turns with one of the source. */
+char *
+mt_target_sequence_leave_sql(const MtMigration *migration, Oid source, bool keep, const char *other,
+							 const char *other_lapped)
+{
+	return mt_sequence_restore_sql(false, psprintf("%s AND q.source = %u", of_migration(migration), source), keep, other,
+								   other_lapped, true);
 }
 
 static bool

@@ -34,11 +34,18 @@ extern void mt_target_sequence_restore(MtRemote *remote, const MtMigration *migr
 /* The furthest value that those which took turns with a sequence gave out, or NULL; they are restored already. */
 extern char *mt_target_sequence_given(MtRemote *remote, const MtMigration *migration, Oid source, char **lapped);
 
+/* The same of turns that may not have ended. */
+extern char *mt_target_sequence_reached(MtRemote *remote, const MtMigration *migration, Oid source, char **lapped);
+
 /* Forgets what the sequences of a migration were, when all are restored. */
 extern void mt_target_sequences_forget(MtRemote *remote, const MtMigration *migration);
 
 /* Restores what is left of a migration that ends; each keeps its own last value. */
 extern void mt_target_sequences_leave(MtRemote *remote, const MtMigration *migration);
 extern char *mt_target_sequences_leave_sql(const MtMigration *migration);	/* a block that does it */
+
+/* The same of those that take turns with one of the source, as mt_target_sequence_restore. */
+extern char *mt_target_sequence_leave_sql(const MtMigration *migration, Oid source, bool keep, const char *other,
+										  const char *other_lapped);
 
 #endif							/* MT_TARGET_SEQUENCE_H */

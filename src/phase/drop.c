@@ -8,6 +8,9 @@
  * tables, and it ends with the transaction.  Each side is tried again while a
  * lock is not to be had, for attach_timeout in all; in between nothing of a user is locked.
  *
+ * With forget_target the target is not touched, even where it can be reached: it may be that of another server, of
+ * which this one is a copy, and a copy that is fresh cannot know.  It is only asked how far its sequences came.
+ *
  * What the target did is done, whatever becomes of this transaction.  So where it
  * fails later, the migration is still there, stopped for want of its mark, and
  * drop_migration can be called again: it finds less to do.
@@ -35,6 +38,8 @@
 #include "catalog/relation.h"
 #include "catalog/worker.h"
 #include "endpoint/target.h"
+#include "endpoint/target_sequence.h"
+#include "endpoint/twin.h"
 #include "phase/sequence.h"
 #include "phase/sequence_source.h"
 
@@ -50,12 +55,15 @@ typedef struct MtDrop
 
 static void refuse_in_block(const MtMigration *migration);
 static void check_phase(const MtMigration *migration);
+static void leave_target(MtDrop *drop);
+static void ask_turns(void *arg);
+static char *leave_turns_sql(const MtDrop *drop);
 static void clean_target(void *arg);
 static void end_turns(MtDrop *drop);
 static void build_again(MtDrop *drop, void (*action)(void *));
 static void restore_table(void *arg);
 static void restore_foreign_keys(void *arg);
-static void answer_target_error(const MtDrop *drop, ErrorData *error);
+pg_noreturn static void answer_target_error(ErrorData *error);
 static void clean_source(void *arg);
 static void delete_migration(const MtMigration *migration);
 
@@ -76,16 +84,21 @@ mt_drop_run(MtMigration *migration)
 	drop.relations = mt_relation_list(migration->id, "realtime");
 	drop.deadline = GetCurrentTimestamp() + mt_option_microseconds(migration->id, "attach_timeout");
 	mt_worker_bar(migration->id);
-	error = mt_lock_retry(clean_target, &drop, drop.deadline, "drop_migration waits for a lock on the target");
-	if (drop.remote != NULL)
-		mt_remote_close(drop.remote);
-	if (error != NULL)
-		answer_target_error(&drop, error);
+	if (mt_option_bool(migration->id, "forget_target"))
+		leave_target(&drop);
+	else
+	{
+		error = mt_lock_retry(clean_target, &drop, drop.deadline, "drop_migration waits for a lock on the target");
+		if (drop.remote != NULL)
+			mt_remote_close(drop.remote);
+		if (error != NULL)
+			answer_target_error(error);
+	}
 	error = mt_lock_retry(clean_source, &drop, drop.deadline, "drop_migration waits for a lock on the source");
 	if (error != NULL)
 	{
 		if (error->hint == NULL)
-			error->hint = "The target is clean already. Call migrate_tiers.drop_migration() again when the cause is mended.";
+			error->hint = "The target was seen to already. Call migrate_tiers.drop_migration() again when the cause is mended.";
 		ThrowErrorData(error);
 	}
 }
@@ -135,6 +148,67 @@ refuse_in_block(const MtMigration *migration)
 				 errhint("Call migrate_tiers.drop_migration() in a transaction of its own.")));
 }
 
+/* leave_target leaves the target as it is, and tells what is left there and how it goes. */
+static void
+leave_target(MtDrop *drop)
+{
+	const MtMigration *migration = drop->migration;
+
+	if (mt_source_turns(migration->id) != NIL)
+	{
+		ErrorData  *error = mt_xact_try(ask_turns, drop);
+
+		if (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ThrowErrorData(error);
+		if (drop->remote != NULL)
+			mt_remote_close(drop->remote);
+	}
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("the target of migration \"%s\" was left as it is", migration->name),
+			 errdetail("Option forget_target is on. %s",
+					   migration->phase <= MT_SYNCING ?
+					   "Tables there refuse writes, and keys that were set aside for the copy are missing." :
+					   "Triggers and the schema migrate_tiers are still there."),
+			 errhint("If no other server uses it as its target, run in that database:\n%s;",
+					 mt_target_uninstall_sql(migration, leave_turns_sql(drop)))));
+}
+
+/* ask_turns asks the target how far its sequences came, so that the source's go on beyond. */
+static void
+ask_turns(void *arg)
+{
+	MtDrop	   *drop = (MtDrop *) arg;
+	MtSourceRestore *sequences = NULL;
+	ListCell   *cell;
+
+	drop->remote = mt_remote_open(drop->migration);
+	foreach(cell, drop->relations)
+		sequences = mt_source_sequences_prepare(sequences, drop->migration, (MtRelation *) lfirst(cell), drop->remote,
+												true);
+	drop->sequences = sequences;
+}
+
+/* leave_turns_sql returns the blocks that have the target's sequences go on beyond the source's; or be as they were. */
+static char *
+leave_turns_sql(const MtDrop *drop)
+{
+	StringInfoData blocks;
+	ListCell   *cell;
+	bool		goes_on = drop->migration->phase > MT_SYNCING;
+
+	initStringInfo(&blocks);
+	foreach(cell, mt_source_turns(drop->migration->id))
+	{
+		char	   *lapped = NULL;
+		char	   *given = goes_on ? mt_source_sequence_given(lfirst_oid(cell), &lapped) : NULL;
+
+		appendStringInfo(&blocks, "%s;\n",
+						 mt_target_sequence_leave_sql(drop->migration, lfirst_oid(cell), goes_on, given, lapped));
+	}
+	return blocks.data;
+}
+
 /* clean_target brings back what is set aside, and takes everything of ours away. */
 static void
 clean_target(void *arg)
@@ -145,7 +219,7 @@ clean_target(void *arg)
 	if (drop->remote != NULL && !mt_remote_usable(drop->remote))
 		mt_remote_close(drop->remote);
 	if (drop->remote == NULL || !mt_remote_usable(drop->remote))
-		drop->remote = mt_remote_open(drop->migration);
+		drop->remote = mt_twin_open(drop->migration);
 	foreach(cell, drop->relations)
 	{
 		drop->relation = (MtRelation *) lfirst(cell);
@@ -168,7 +242,7 @@ end_turns(MtDrop *drop)
 		const MtRelation *relation = (MtRelation *) lfirst(cell);
 
 		mt_sequences_restore_target(drop->migration, drop->remote, relation, drop->migration->phase > MT_SYNCING);
-		sequences = mt_source_sequences_prepare(sequences, drop->migration, relation, drop->remote);
+		sequences = mt_source_sequences_prepare(sequences, drop->migration, relation, drop->remote, false);
 	}
 	drop->sequences = sequences;
 }
@@ -206,31 +280,18 @@ restore_foreign_keys(void *arg)
 	mt_target_restore_foreign_keys(drop->remote, drop->migration);
 }
 
-/* answer_target_error raises what went wrong with the target, or tells what is left there. */
+/* answer_target_error raises what went wrong with the target. */
 static void
-answer_target_error(const MtDrop *drop, ErrorData *error)
+answer_target_error(ErrorData *error)
 {
-	const MtMigration *migration = drop->migration;
-
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == MT_ERRCODE_OTHER_SOURCE)
 		ThrowErrorData(error);
-	if (mt_option_bool(migration->id, "forget_target"))
-	{
-		ereport(WARNING,
-				(errcode(error->sqlerrcode),
-				 errmsg("the target of migration \"%s\" was left as it is", migration->name),
-				 errdetail(migration->phase <= MT_SYNCING ?
-					 "Its tables refuse writes, and keys that were set aside for the copy are missing. The reason is: %s." :
-					 "Its triggers and its schema migrate_tiers are still there. The reason is: %s.",
-						   mt_error_text(error)),
-				 errhint("Run in the target database:\n%s;", mt_target_uninstall_sql(migration))));
-		return;
-	}
 	error->detail = psprintf("Nothing has changed on the source.%s%s", error->detail ? " " : "",
 							 error->detail ? error->detail : "");
 	error->hint = "Call migrate_tiers.drop_migration() again when the target can be reached; or, if it never will be,"
 				  " after SELECT migrate_tiers.set_option('forget_target', 'on').";
 	ThrowErrorData(error);
+	pg_unreachable();
 }
 
 /*
@@ -266,7 +327,7 @@ clean_source(void *arg)
 	if (drop->sequences == NULL)
 		foreach(cell, drop->relations)
 			drop->sequences = mt_source_sequences_prepare(drop->sequences, drop->migration,
-														  (MtRelation *) lfirst(cell), NULL);
+														  (MtRelation *) lfirst(cell), NULL, false);
 	if (drop->sequences != NULL)
 		mt_source_sequences_restore(drop->sequences);
 	foreach(cell, captured)

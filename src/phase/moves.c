@@ -5,12 +5,14 @@
  */
 #include "phase/step.h"
 
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
 #include "base/xact.h"
 #include "catalog/reverse.h"
 #include "endpoint/target.h"
+#include "endpoint/twin.h"
 #include "phase/wait.h"
 
 typedef struct MtPublication
@@ -19,6 +21,7 @@ typedef struct MtPublication
 	MtPhase		phase;
 } MtPublication;
 
+static void open_remote(void *arg);
 static void publish(void *arg);
 
 /* mt_move_find finds the move between two phases. */
@@ -65,9 +68,35 @@ mt_transition_remote(MtTransition *transition)
 	MemoryContext previous = MemoryContextSwitchTo(transition->context);
 
 	if (transition->remote == NULL || !mt_remote_usable(transition->remote))
-		transition->remote = mt_remote_open(transition->migration);
+		transition->remote = mt_twin_open(transition->migration);
 	MemoryContextSwitchTo(previous);
 	return transition->remote;
+}
+
+/*
+ * mt_transition_meet_target finds out, before anything is done here, whether the target is another server's by now.
+ *
+ * One that cannot be reached is the affair of the step that needs it; and of a way back that frees the source first,
+ * which does not wait for it.
+ */
+void
+mt_transition_meet_target(MtTransition *transition)
+{
+	ErrorData  *error;
+
+	if (transition->to < transition->from && transition->to >= MT_DUAL_WRITE)
+		return;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	error = mt_xact_try(open_remote, transition);
+	PopActiveSnapshot();
+	if (error != NULL && (error->sqlerrcode == MT_ERRCODE_OTHER_SOURCE || error->sqlerrcode == ERRCODE_QUERY_CANCELED))
+		ThrowErrorData(error);
+}
+
+static void
+open_remote(void *arg)
+{
+	(void) mt_transition_remote((MtTransition *) arg);
 }
 
 /*

@@ -146,10 +146,34 @@ check_owned(const MtMigration *migration, const MtSourceSequence *sequence)
 						 quote_identifier(GetUserNameFromId(migration->owner, false)))));
 }
 
+/* mt_source_turns lists the sequences that take turns. */
+List *
+mt_source_turns(int32 migration)
+{
+	List	   *turns = NIL;
+	MtSpiScope	scope;
+	uint64		count;
+
+	mt_spi_begin(&scope);
+	count = mt_spi_exec_latest(SPI_OK_SELECT,
+							   "SELECT q.sequence FROM migrate_tiers.sequence AS q JOIN migrate_tiers.relation AS r ON r.id = q.relation"
+							   " WHERE r.migration = $1 ORDER BY q.sequence",
+							   MT_ARGS(MT_INT4(migration)));
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(scope.caller);
+
+		turns = lappend_oid(turns, (Oid) mt_spi_int8(row, 1));
+		MemoryContextSwitchTo(spi);
+	}
+	mt_spi_end(&scope);
+	return turns;
+}
+
 /* mt_source_sequences_prepare collects what gives the sequences of a table their settings again. */
 MtSourceRestore *
 mt_source_sequences_prepare(MtSourceRestore *so_far, const MtMigration *migration, const MtRelation *relation,
-							MtRemote *remote)
+							MtRemote *remote, bool in_turn)
 {
 	MtSourceRestore *restore = so_far ? so_far : palloc0(sizeof(MtSourceRestore));
 	List	   *turns = NIL;
@@ -172,8 +196,12 @@ mt_source_sequences_prepare(MtSourceRestore *so_far, const MtMigration *migratio
 	foreach(cell, turns)
 	{
 		char	   *lapped = NULL;
-		char	   *given = remote ? mt_target_sequence_given(remote, migration, lfirst_oid(cell), &lapped) : NULL;
+		char	   *given = NULL;
 
+		if (remote != NULL && in_turn)
+			given = mt_target_sequence_reached(remote, migration, lfirst_oid(cell), &lapped);
+		else if (remote != NULL)
+			given = mt_target_sequence_given(remote, migration, lfirst_oid(cell), &lapped);
 		restore->blocks = lappend(restore->blocks,
 								  mt_sequence_restore_sql(true, psprintf("q.sequence = %u", lfirst_oid(cell)), true, given,
 														  lapped, true));

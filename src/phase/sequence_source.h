@@ -30,7 +30,8 @@ extern void mt_source_sequences_interleave(const MtMigration *migration, const M
 
 /*
  * Gives them their settings again, in two parts: first the target is asked what it
- * gave out (remote NULL: that does not count), then the locks are taken.  Forgets what they were.
+ * gave out (remote NULL: that does not count; in_turn: its sequences are not restored yet), then the locks are
+ * taken.  Forgets what they were.
  */
 typedef struct MtSourceRestore
 {
@@ -39,8 +40,11 @@ typedef struct MtSourceRestore
 } MtSourceRestore;
 
 extern MtSourceRestore *mt_source_sequences_prepare(MtSourceRestore *so_far, const MtMigration *migration,
-													const MtRelation *relation, MtRemote *remote);
+													const MtRelation *relation, MtRemote *remote, bool in_turn);
 extern void mt_source_sequences_restore(const MtSourceRestore *restore);
+
+/* The sequences of a migration that take turns (OIDs). */
+extern List *mt_source_turns(int32 migration);
 
 /* The value that a target's sequence has to begin after, and why: values given out, rows that are there. */
 extern char *mt_source_sequence_beyond(const MtMigration *migration, const MtRelation *relation,

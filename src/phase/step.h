@@ -54,14 +54,13 @@ typedef struct MtMove
 	bool		final;			/* goes one way only: it is finished, never undone */
 } MtMove;
 
-/* The move between two phases, whichever way it is gone; NULL when there is none. */
+/* The move between two phases, whichever way it is gone; NULL when there is none, and the call that could be meant. */
 extern const MtMove *mt_move_find(MtPhase one, MtPhase other);
-
-/* The call that could have been meant where there is none. */
 extern const char *mt_move_hint(MtPhase phase, bool advance);
 
-/* The target's connection of a transition; a broken one is opened again. */
+/* The target's connection of a transition; a broken one is opened again.  At first only another server's is refused. */
 extern MtRemote *mt_transition_remote(MtTransition *transition);
+extern void mt_transition_meet_target(MtTransition *transition);
 
 /* Steps of each move: in steps_sync.c, steps_dual.c and steps_last.c. */
 extern const MtStep mt_steps_sync[];

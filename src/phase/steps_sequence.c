@@ -37,7 +37,7 @@ void
 mt_step_restore_source(MtTransition *transition, MtRelation *relation)
 {
 	mt_source_sequences_restore(mt_source_sequences_prepare(NULL, transition->migration, relation,
-															mt_transition_remote(transition)));
+															mt_transition_remote(transition), false));
 }
 
 /* mt_step_interleave_target has the target's sequences of a table take the other turn. */
@@ -136,7 +136,7 @@ mt_sequences_restore_target(const MtMigration *migration, MtRemote *remote, cons
 void
 mt_step_finish_source(MtTransition *transition, MtRelation *relation)
 {
-	mt_source_sequences_restore(mt_source_sequences_prepare(NULL, transition->migration, relation, NULL));
+	mt_source_sequences_restore(mt_source_sequences_prepare(NULL, transition->migration, relation, NULL, false));
 }
 
 /* mt_step_forget_sequences forgets what the target's sequences were, when both sides have their own settings again. */

@@ -192,6 +192,7 @@ open_transition(MtTransition *transition, MtMigration *migration, MtPhase to, bo
 	transition->to = to;
 	transition->undoing = to == migration->phase;
 	transition->relations = mt_relation_list(migration->id, "realtime");
+	mt_transition_meet_target(transition);
 	if (is_gated(transition, advance))
 	{
 		List	   *gates;

@@ -8,7 +8,7 @@ COMMENT ON FUNCTION migrate_tiers.create_migration(name, name) IS
 CREATE FUNCTION migrate_tiers.drop_migration(migration name DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_drop_migration';
 COMMENT ON FUNCTION migrate_tiers.drop_migration(name) IS
-'ends a migration and takes everything of it away on both sides; what was copied stays on the target. In phase syncing, or with a transition that was cut off, it ends the workers and waits for locks for attach_timeout in all, and is called in a transaction of its own. A target that cannot be reached ends it, and so do phases in which the target is written, unless option forget_target is on. Errors: 42704 no such migration, 42501 not its owner, MT003 the target may be written, 25001 in a transaction block, 55P03 a lock was not to be had, those of the connection to the target';
+'ends a migration and takes everything of it away on both sides; what was copied stays on the target. In phase syncing, or with a transition that was cut off, it ends the workers and waits for locks for attach_timeout in all, and is called in a transaction of its own. A target that cannot be reached ends it, and so do phases in which the target is written, unless option forget_target is on: then the target is left as it is. Errors: 42704 no such migration, 42501 not its owner, MT003 the target may be written, MT008 another server sends to the target, 25001 in a transaction block, 55P03 a lock was not to be had, those of the connection to the target';
 
 CREATE FUNCTION migrate_tiers.tag(relation regclass, tier text, target text DEFAULT NULL, migration name DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_tag';

@@ -3,7 +3,7 @@
 CREATE PROCEDURE migrate_tiers.advance(to_phase text, migration name DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'mt_advance';
 COMMENT ON PROCEDURE migrate_tiers.advance(text, name) IS
-'goes one phase forward, which has to be named; commits after each step, so it runs outside of a transaction block. Returns when the phase is reached; the copy goes on in the workers. Errors: MT001 a gate has not passed, MT003 not the next phase, 55P03 somebody else changes the migration or a lock was not to be had in attach_timeout, 25001 in a transaction block; then the phase is the one it was';
+'goes one phase forward, which has to be named; commits after each step, so it runs outside of a transaction block. Returns when the phase is reached; the copy goes on in the workers. Errors: MT001 a gate has not passed, MT003 not the next phase, MT008 another server sends to the target, 55P03 somebody else changes the migration or a lock was not to be had in attach_timeout, 25001 in a transaction block; then the phase is the one it was';
 
 CREATE PROCEDURE migrate_tiers.revert(to_phase text, migration name DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'mt_revert';

@@ -86,7 +86,7 @@ COMMENT ON FUNCTION migrate_tiers.verify(regclass, name) IS
 CREATE FUNCTION migrate_tiers.repair(relation regclass, side text DEFAULT NULL, migration name DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_repair';
 COMMENT ON FUNCTION migrate_tiers.repair(regclass, text, name) IS
-'has the rows sent again that the last verification of a table found different: their keys are noted in the queue of the side that is right, and sync mends the other side; both rows stay in discrepancies. side: source or target, the one that applications read if not given. A batch table is mended by push_batch. Returns the number of rows. Errors: 42704 not tagged, 55000 not a realtime table, MT003 not in sync in this phase or nothing is sent from that side, 22023 unknown side';
+'has the rows sent again that the last verification of a table found different: their keys are noted in the queue of the side that is right, and sync mends the other side; both rows stay in discrepancies. side: source or target, the one that applications read if not given. A batch table is mended by push_batch. Returns the number of rows. Errors: 42704 not tagged, 55000 not a realtime table, MT003 not in sync in this phase or nothing is sent from that side, MT008 another server sends to the target, 22023 unknown side';
 
 CREATE VIEW migrate_tiers.verifications WITH (security_barrier) AS
     SELECT v.id, m.name AS migration, r.relation::regclass AS relation, coalesce(v.verdict, 'unknown') AS verdict,

@@ -141,7 +141,7 @@ COMMENT ON FUNCTION migrate_tiers.batch_policy(regclass, interval, text, interva
 CREATE FUNCTION migrate_tiers.push_batch(relation regclass, migration name DEFAULT NULL) RETURNS migrate_tiers.batches
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_push_batch';
 COMMENT ON FUNCTION migrate_tiers.push_batch(regclass, name) IS
-'pushes a batch table now, as batch_policy says, and returns its row of batches when the receiver has it: from the source up to phase dual_write, from the target after. A worker does it; that the row stays does not depend on the caller''s transaction. Errors: 55000 not a batch table, no key for diff, no watermark for append or one that went backwards, MT003 nothing is pushed in this phase, 55006 it is being pushed, or a transition or a rehearsal keeps pushes off, 55P03 a lock was not to be had in lock_timeout, 53400 no background worker is free, those of either side';
+'pushes a batch table now, as batch_policy says, and returns its row of batches when the receiver has it: from the source up to phase dual_write, from the target after. A worker does it; that the row stays does not depend on the caller''s transaction. Errors: 55000 not a batch table, no key for diff, no watermark for append or one that went backwards, MT003 nothing is pushed in this phase, MT008 another server sends to the target, 55006 it is being pushed, or a transition or a rehearsal keeps pushes off, 55P03 a lock was not to be had in lock_timeout, 53400 no background worker is free, those of either side';
 
 CREATE FUNCTION migrate_tiers.schedule(relation regclass, cron text, migration name DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_schedule';

@@ -15,12 +15,10 @@
  * the end of what the standby had: that table is copied again.
  *
  * Another one is a copy of the source that was started: it has the same rows and the same
- * timeline.  So each session leaves a token on the target, which its server has
- * noted before (catalog/session.h), and a server that finds a token which it does not know stops.
+ * timeline.  That one is told by the sessions that it does not know: see endpoint/twin.h.
  */
 #include "sync/claim.h"
 
-#include "access/transam.h"
 #include "access/xlog.h"
 
 #include "base/settings.h"
@@ -28,29 +26,14 @@
 #include "base/xact.h"
 #include "catalog/session.h"
 #include "endpoint/target.h"
+#include "endpoint/twin.h"
 
-/* Advisory lock of the session that ticks: a number of ours, and the migration. */
-#define SESSION_CLASS "1297370963"
-#define SESSION_LOCK  SESSION_CLASS ", pg_catalog.hashtext($1)"
 #define CLAIM_TIMEOUT "10s"
 
-/* What the target says of who ticked last. */
-typedef struct MtFound
-{
-	char	   *mark;			/* or NULL */
-	uint32		timeline;		/* of the source's log when that was taken, or 0 */
-	char	   *session;		/* token of the last session, or NULL */
-	uint32		session_timeline;
-} MtFound;
-
 static void read_found(MtSync *sync, MtFound *found);
-static uint32 parse_timeline(const char *text);
-static void check_session(MtSync *sync, const MtFound *found);
-static void check_set_back(MtSync *sync, const MtFound *found);
 static void take_lock(MtSync *sync);
 static void check_floor(MtSync *sync);
 static const char *hint_of_set_back(const MtMigration *migration);
-static char *calls_to_copy_anew(const MtMigration *migration);
 static MtMark *begin_mark(const MtMigration *migration, const MtMark *stored);
 static void recopy_doubtful(MtSync *sync);
 static bool is_doubtful(MtSync *sync, const MtRelation *relation);
@@ -94,67 +77,13 @@ mt_claim_sign(MtSync *sync)
 static void
 read_found(MtSync *sync, MtFound *found)
 {
-	MtRows	   *rows = mt_remote_query(sync->remote,
-									   "SELECT mark, timeline, session, session_timeline FROM migrate_tiers.migration"
-									   " WHERE ident = $1",
-									   MT_PARAMS(sync->migration->ident));
-
-	if (rows->count != 1)
+	if (!mt_twin_read(sync->remote, sync->migration, found))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the target does not know migration \"%s\"", sync->migration->name),
 				 errdetail("It may have been restored to a time before the migration began."),
 				 errhint("%s", hint_of_set_back(sync->migration))));
-	found->mark = rows->values[0][0] ? pstrdup(rows->values[0][0]) : NULL;
-	found->timeline = parse_timeline(rows->values[0][1]);
-	found->session = rows->values[0][2];
-	found->session_timeline = parse_timeline(rows->values[0][3]);
-	check_session(sync, found);
-	check_set_back(sync, found);
-}
-
-static uint32
-parse_timeline(const char *text)
-{
-	return text ? (uint32) strtoul(text, NULL, 10) : 0;
-}
-
-/*
- * check_session refuses a target that another server has written in our name.
- *
- * One that was promoted may lack the last sessions of the server before it, whose timeline is an earlier one.
- */
-static void
-check_session(MtSync *sync, const MtFound *found)
-{
-	if (found->session == NULL || found->session_timeline < sync->timeline ||
-		mt_session_known(sync->migration->id, found->session))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the target was written by another server that is a copy of this one"),
-			 errdetail("Its last session is not one of this server's: both send to it in the name of migration \"%s\".",
-					   sync->migration->name),
-			 errhint("Look for a copy of the source database whose worker writes this target, too, and call migrate_tiers.pause() there. Then copy anew from here: %s.",
-					 calls_to_copy_anew(sync->migration))));
-}
-
-/* check_set_back refuses a mark with ids that this server has not given out, though its log was never another one. */
-static void
-check_set_back(MtSync *sync, const MtFound *found)
-{
-	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
-
-	if (found->mark == NULL || found->timeline != sync->timeline || mt_mark_parse(found->mark)->xmax <= next)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the target has changes that were never made on this server"),
-			 errdetail("The mark there is %s, and the next transaction here is " UINT64_FORMAT
-					   ": this server is a copy of the source, or was set back to an earlier state of its files.",
-					   found->mark, next),
-			 errhint("If it is a copy, call migrate_tiers.pause() here. If it is the source itself, copy anew: %s.",
-					 calls_to_copy_anew(sync->migration))));
+	mt_twin_check(sync->migration, found, sync->timeline);
 }
 
 /*
@@ -166,21 +95,17 @@ check_set_back(MtSync *sync, const MtFound *found)
 static void
 take_lock(MtSync *sync)
 {
-	MtRows	   *rows = mt_remote_query(sync->remote, "SELECT pg_catalog.pg_try_advisory_lock(" SESSION_LOCK ")",
+	MtRows	   *rows = mt_remote_query(sync->remote, "SELECT pg_catalog.pg_try_advisory_lock(" MT_SESSION_LOCK ")",
 									   MT_PARAMS(sync->migration->ident));
 
 	if (strcmp(rows->values[0][0], "t") == 0)
 		return;
 	mt_remote_query(sync->remote,
 					"SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks AS l"
-					" WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
-					" AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d"
-					" WHERE d.datname = pg_catalog.current_database())"
-					" AND l.classid::pg_catalog.int8 = " SESSION_CLASS
-					" AND l.objid::pg_catalog.int8 = (pg_catalog.hashtext($1) & 4294967295::pg_catalog.int8)",
+					" WHERE " MT_SESSION_LOCK_HELD,
 					MT_PARAMS(sync->migration->ident));
 	mt_remote_run(sync->remote, "SET lock_timeout = '" CLAIM_TIMEOUT "'");
-	mt_remote_query(sync->remote, "SELECT pg_catalog.pg_advisory_lock(" SESSION_LOCK ")",
+	mt_remote_query(sync->remote, "SELECT pg_catalog.pg_advisory_lock(" MT_SESSION_LOCK ")",
 					MT_PARAMS(sync->migration->ident));
 	mt_remote_query(sync->remote, "SELECT pg_catalog.set_config('lock_timeout', $1, false)",
 					MT_PARAMS(mt_lock_timeout_text()));
@@ -207,16 +132,10 @@ static const char *
 hint_of_set_back(const MtMigration *migration)
 {
 	if (migration->phase <= MT_SYNCING)
-		return psprintf("To copy anew: %s.", calls_to_copy_anew(migration));
+		return psprintf("To copy anew: %s.", mt_twin_copy_anew(migration));
 	return psprintf("Restore the target to a later time, if you can; or copy anew: %s. To give the target up:"
 					" SELECT migrate_tiers.set_option('forget_target', 'on'), then migrate_tiers.drop_migration().",
-					calls_to_copy_anew(migration));
-}
-
-static char *
-calls_to_copy_anew(const MtMigration *migration)
-{
-	return psprintf("%s, then CALL migrate_tiers.advance('syncing')", mt_phase_way_back(migration->phase, MT_PLANNED));
+					mt_twin_copy_anew(migration));
 }
 
 /*

@@ -22,6 +22,7 @@
 #include "catalog/queue.h"
 #include "endpoint/endpoint.h"
 #include "endpoint/statements_queue.h"
+#include "endpoint/twin.h"
 #include "verify/table.h"
 
 /* Keys of discrepancies that nobody has asked to be mended yet. */
@@ -213,7 +214,7 @@ static void
 note_on_target(const MtMigration *migration, const MtRelation *relation, const MtDamage *damage)
 {
 	MtVerifyTable *table = mt_verify_describe(mt_relation_by_id(relation->id, false), migration->owner);
-	MtRemote   *remote = mt_remote_open(migration);
+	MtRemote   *remote = mt_twin_open(migration);
 	StringInfoData insert;
 	StringInfoData values;
 

@@ -17,6 +17,7 @@
 #include "catalog/option.h"
 #include "catalog/worker.h"
 #include "copy/copy.h"
+#include "endpoint/twin.h"
 
 static void work(int32 migration_id, int slot);
 static void note_error(int32 migration_id, const char *error);
@@ -72,7 +73,7 @@ work(int32 migration_id, int slot)
 	migration = mt_migration_by_id(migration_id, true);
 	if (migration == NULL || !migration->syncing || migration->paused)
 		return;
-	remote = mt_remote_open(migration);
+	remote = mt_twin_open(migration);
 	mt_remote_run(remote, "SET session_replication_role = replica");
 	mt_xact_commit();
 	for (;;)

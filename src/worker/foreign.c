@@ -149,6 +149,7 @@ connect_checker(MtWorker *worker, MtChecker *checker)
 {
 	MemoryContext previous = MemoryContextSwitchTo(checker->context);
 
+	/* The session that ticks has been let in. */
 	mt_xact_begin();
 	checker->remote = mt_remote_open(worker->migration);
 	mt_xact_commit();

@@ -196,6 +196,22 @@ sub sql
 	return $node->safe_psql($options{dbname} || $DATABASE, _as($options{as}) . $sql);
 }
 
+=item give_up($source, $target, %options)
+
+Ends a migration that has forget_target, and runs on the target what the warning says.
+
+=cut
+
+sub give_up
+{
+	my ($source, $target, %options) = @_;
+	my ($status, $out, $err) = $source->psql($DATABASE, _as($options{as}) . q(SET client_min_messages = warning; SELECT migrate_tiers.drop_migration()),
+		on_error_stop => 1);
+	my ($statement) = $err =~ /was left as it is.*(DO \$migrate_tiers\$.*\$migrate_tiers\$;)/s;
+	die "not given up: $err\n" if $status != 0 || !$statement;
+	return sql($target, $statement);
+}
+
 =item sql_fails($node, $sql, $sqlstate, $pattern, $test_name, %options)
 
 One test: the SQL fails with this SQLSTATE and an error text (with detail and

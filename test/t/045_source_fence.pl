@@ -192,7 +192,7 @@ is(query($source, q(SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'migrate%'
 # What cannot be dropped, and how it can.
 sql_fails($source, 'SELECT migrate_tiers.drop_migration()', 'MT003', qr/advance\('finished'\).*forget_target/s, 'target_only is not dropped by the way');
 sql($source, q(SELECT migrate_tiers.set_option('forget_target', 'on')));
-sql($source, 'SELECT migrate_tiers.drop_migration()');
+MigrateTiers::give_up($source, $target);
 is(query($_, q(SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgname LIKE 'migrate%')), '0', 'unless it is said so') for $source, $target;
 is(query($target, q(SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers')), '0', 'and nothing is left');
 sql($source, q(INSERT INTO item VALUES (300, 'free')));

@@ -161,13 +161,14 @@ sub drop_in
 		is($state, 'MT003', 'not by the way');
 		settle($pair);
 		$pair->set_option('forget_target', 'on');
+		MigrateTiers::give_up($pair->source, $pair->target);
 	}
 	elsif ($phase eq 'finished')
 	{
 		same($_, $with{$_}, "$_, with the migration in phase finished") for qw(source target);
 		nothing_runs($pair, 'finished');
 	}
-	$pair->source_sql('SELECT migrate_tiers.drop_migration()');
+	$pair->source_sql('SELECT migrate_tiers.drop_migration()') if $phase =~ /^(syncing|finished)$/;
 	same($_, $with{$_}, $_) for qw(source target);
 	nothing_runs($pair, 'dropped');
 	# Nobody refuses any more, and where both sides were written, numbers go on beyond those of both.

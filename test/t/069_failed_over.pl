@@ -1,5 +1,6 @@
 # A server that was promoted gives out again the transaction ids of what it lost; a copy of the source that was started
-# takes itself for the source. Neither the source nor the target may take such ids for what was sent.
+# takes itself for the source. Neither the source nor the target may take such ids for what was sent. And whatever a copy is
+# told to do, it leaves the target of the source alone.
 use strict;
 use warnings;
 
@@ -13,15 +14,17 @@ use Test::More;
 my @lost = (101 .. 150);
 
 my $pair = MigrateTiers::Pair->new('over');
-$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE slow (id int PRIMARY KEY, v text, pad text)');
+$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE slow (id int PRIMARY KEY, v text, pad text); CREATE TABLE total (id int PRIMARY KEY)');
 $pair->source_sql(q(INSERT INTO item SELECT i, 'old' FROM generate_series(1, 20) i;
 	INSERT INTO slow SELECT i, 'old', repeat('x', 200) FROM generate_series(1, 1000) i));
 $pair->declare;
+$pair->source_sql(q(SELECT migrate_tiers.tag('total', 'batch')));
 my $first_standby = standby('source');
 subtest 'a standby of the source is read' => sub { standby_is_read($first_standby); };
 subtest 'the source fails over' => sub { source_fails_over($first_standby); };
 subtest 'the target fails over' => sub { target_fails_over(); };
 subtest 'the target fails over under a worker that goes on' => sub { target_fails_over_again(); };
+subtest 'a copy of the source leaves the target alone' => sub { copy_is_used(); };
 subtest 'a copy of the source is started' => sub { copy_is_started(); };
 $pair->finish(crashes => 1);
 done_testing();
@@ -218,6 +221,62 @@ SQL
 	return;
 }
 
+# A copy on which nobody has written starts no worker, but a person or a schedule may do there what the source may.
+sub copy_is_used
+{
+	my $copy = PostgreSQL::Test::Cluster->new('over_used');
+	my $restored = standby('source');
+
+	$pair->source_sql(q(INSERT INTO total VALUES (1); SELECT migrate_tiers.push_batch('total')));
+	$pair->sync;
+	$pair->source->backup('used');
+	$copy->init_from_backup($pair->source, 'used');
+	$copy->start;
+	$pair->source->wait_for_catchup($restored);
+	$restored->promote;
+	my $busy = qr/another server sends to the target.*forget_target.*pause/s;
+	is_refused($copy, 'a copy', $busy);
+	is_refused($restored, 'one that was promoted, or restored to a point in time', $busy);
+
+	# A worker of the source connects again: it is known as another server now.
+	$pair->source_sql('SELECT migrate_tiers.pause(); SELECT migrate_tiers.resume()');
+	$pair->sync;
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	is_refused($copy, 'a copy that has seen an earlier session', qr/is a copy of this one.*forget_target.*take_target/s);
+	is_refused($restored, 'the other one that has', qr/has not taken over the target.*start_workers.*forget_target.*take_target/s);
+	for my $node ($copy, $restored)
+	{
+		my ($status, $out, $err) = $node->psql('shop', q(SELECT migrate_tiers.set_option('forget_target', 'on'); SELECT migrate_tiers.drop_migration()));
+		is($status, 0, 'a copy can forget the target');
+		like($err, qr/WARNING.*was left as it is.*If no other server uses it/s, '... and says that it leaves it');
+		is($node->safe_psql('shop', 'SELECT count(*) FROM migrate_tiers.migration'), '0', '... and has no migration any more');
+		$node->stop;
+	}
+	$pair->source_sql(q(SELECT migrate_tiers.resume(); INSERT INTO item VALUES (2900, 'of the source')));
+	$pair->sync;
+	$pair->equal('the source goes on as if nothing had been');
+	$pair->source_sql('DELETE FROM item WHERE id = 2900');
+	return;
+}
+
+# is_refused: nothing that a copy is told to do changes the target.
+sub is_refused
+{
+	my ($node, $name, $why) = @_;
+	my $there = q(SELECT (SELECT count(*) FROM item), (SELECT string_agg(id::text, ' ') FROM total),
+		(SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'migrate_tiers%'), (SELECT string_agg(phase, ' ') FROM migrate_tiers.migration));
+	my $before = $pair->target_sql($there);
+
+	$node->safe_psql('shop', 'DELETE FROM total');
+	for my $sql ('SELECT migrate_tiers.drop_migration()', q(CALL migrate_tiers.revert('planned')), q(SELECT migrate_tiers.push_batch('total')))
+	{
+		MigrateTiers::sql_fails($node, $sql, 'MT008', $why, "$name: $sql");
+	}
+	is($node->safe_psql('shop', q(SELECT phase || coalesce(transition, '') FROM migrate_tiers.status)), 'syncing', '... and is in its phase');
+	is($pair->target_sql($there), $before, '... and the target is as it was');
+	return;
+}
+
 sub copy_is_started
 {
 	my $source = $pair->source;
@@ -245,10 +304,17 @@ sub copy_is_started
 	$copy->safe_psql('shop', q(INSERT INTO item VALUES (3004, 'of a copy'); SELECT migrate_tiers.wait_for_sync()));
 	is($pair->target_sql('SELECT string_agg(id::text, chr(32) ORDER BY id) FROM item WHERE id >= 3000'), '3001 3002 3004', '... and they do not take turns');
 
+	# Which of them is the source, a person has to say.
 	$copy->safe_psql('shop', 'SELECT migrate_tiers.pause()');
+	my (undef, $state, $error) = $pair->source_try(q(CALL migrate_tiers.revert('planned')));
+	is($state, 'MT008', 'the source leaves a target alone that it takes for that of another one');
+	my ($token) = $error =~ /take_target', '([-0-9a-f]{36})'/;
+	ok($token, '... and says how it is told otherwise') or diag($error);
+	$pair->set_option('take_target', $token);
 	$pair->revert('planned');
 	$pair->advance;
 	$pair->sync;
+	$pair->source_sql(q(SELECT migrate_tiers.push_batch('total')));
 	$pair->equal('with the copy paused, the source copies anew');
 	$copy->stop;
 	return;
