@@ -22,8 +22,10 @@ typedef struct MtUnsentSlot
 	List	   *keys;			/* MtUnsentKey */
 } MtUnsentSlot;
 
-static uint32 hash_key(const MtTable *table, const char *bytes, int length);
-static bool equal_keys(const MtTable *table, const MtUnsentKey *key, const char *bytes, int length);
+static uint32 hash_key(const MtUnsent *unsent, const char *bytes, int length);
+static bool equal_keys(const MtUnsent *unsent, const MtUnsentKey *key, const char *bytes, int length);
+static uint32 hash_values(const MtTable *table, const char *bytes, int length);
+static bool equal_values(const MtTable *table, const MtUnsentKey *key, const char *bytes, int length);
 static void make_room(MtWriters *writers, int more, MemoryContext context);
 static void tidy(MtWriters *writers);
 static int	compare_xids(const void *a, const void *b);
@@ -37,6 +39,8 @@ mt_unsent_create(MtTable *table, MemoryContext context)
 
 	unsent->table = table;
 	unsent->context = context;
+	if (!table->distinct_keys)
+		unsent->scratch = AllocSetContextCreate(context, "migrate_tiers unsent key", ALLOCSET_SMALL_SIZES);
 	unsent->keys = hash_create("migrate_tiers unsent keys", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	return unsent;
 }
@@ -53,7 +57,7 @@ mt_unsent_enter(MtUnsent *unsent, const char *bytes, int length)
 
 	if (key != NULL)
 		return key;
-	hash = hash_key(unsent->table, bytes, length);
+	hash = hash_key(unsent, bytes, length);
 	previous = MemoryContextSwitchTo(unsent->context);
 	key = palloc0(sizeof(MtUnsentKey));
 	key->bytes = memcpy(palloc(Max(length, 1)), bytes, length);
@@ -90,13 +94,13 @@ mt_unsent_add_truncate(MtUnsent *unsent, const char *condition, uint64 xid, Time
 MtUnsentKey *
 mt_unsent_find(const MtUnsent *unsent, const char *bytes, int length)
 {
-	uint32		hash = hash_key(unsent->table, bytes, length);
+	uint32		hash = hash_key(unsent, bytes, length);
 	MtUnsentSlot *slot = hash_search(unsent->keys, &hash, HASH_FIND, NULL);
 	ListCell   *cell;
 
 	if (slot != NULL)
 		foreach(cell, slot->keys)
-			if (equal_keys(unsent->table, (MtUnsentKey *) lfirst(cell), bytes, length))
+			if (equal_keys(unsent, (MtUnsentKey *) lfirst(cell), bytes, length))
 				return (MtUnsentKey *) lfirst(cell);
 	return NULL;
 }
@@ -204,14 +208,46 @@ mt_writers_parse(MtWriters *writers, const char *text, MemoryContext context)
 	}
 }
 
+/* hash_key hashes a key; what its type's functions leave behind goes at once, since a key may be looked for often. */
 static uint32
-hash_key(const MtTable *table, const char *bytes, int length)
+hash_key(const MtUnsent *unsent, const char *bytes, int length)
+{
+	MemoryContext previous;
+	uint32		hash;
+
+	if (unsent->table->distinct_keys)
+		return hash_bytes((const unsigned char *) bytes, length);
+	previous = MemoryContextSwitchTo(unsent->scratch);
+	hash = hash_values(unsent->table, bytes, length);
+	MemoryContextSwitchTo(previous);
+	MemoryContextReset(unsent->scratch);
+	return hash;
+}
+
+/* equal_keys compares keys, and leaves as little behind. */
+static bool
+equal_keys(const MtUnsent *unsent, const MtUnsentKey *key, const char *bytes, int length)
+{
+	MemoryContext previous;
+	bool		equal;
+
+	if (key->length == length && memcmp(key->bytes, bytes, length) == 0)
+		return true;
+	if (unsent->table->distinct_keys)
+		return false;
+	previous = MemoryContextSwitchTo(unsent->scratch);
+	equal = equal_values(unsent->table, key, bytes, length);
+	MemoryContextSwitchTo(previous);
+	MemoryContextReset(unsent->scratch);
+	return equal;
+}
+
+static uint32
+hash_values(const MtTable *table, const char *bytes, int length)
 {
 	Datum		values[INDEX_MAX_KEYS];
 	uint32		hash = 0;
 
-	if (table->distinct_keys)
-		return hash_bytes((const unsigned char *) bytes, length);
 	mt_key_decode(&table->key, bytes, length, values);
 	for (int i = 0; i < table->key.count; i++)
 	{
@@ -228,15 +264,11 @@ hash_key(const MtTable *table, const char *bytes, int length)
 }
 
 static bool
-equal_keys(const MtTable *table, const MtUnsentKey *key, const char *bytes, int length)
+equal_values(const MtTable *table, const MtUnsentKey *key, const char *bytes, int length)
 {
 	Datum		one[INDEX_MAX_KEYS];
 	Datum		other[INDEX_MAX_KEYS];
 
-	if (key->length == length && memcmp(key->bytes, bytes, length) == 0)
-		return true;
-	if (table->distinct_keys)
-		return false;
 	mt_key_decode(&table->key, key->bytes, key->length, one);
 	mt_key_decode(&table->key, bytes, length, other);
 	for (int i = 0; i < table->key.count; i++)

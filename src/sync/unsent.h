@@ -44,6 +44,7 @@ typedef struct MtUnsent
 {
 	MtTable    *table;
 	MemoryContext context;
+	MemoryContext scratch;		/* while a key is hashed or compared by its type; NULL: by its bytes */
 	HTAB	   *keys;
 	List	   *all;			/* MtUnsentKey */
 	MtWriters	truncates;		/* of the whole table, or of partitions */

@@ -5,6 +5,7 @@ use warnings;
 
 use MigrateTiers ();
 use MigrateTiers::Pair;
+use MigrateTiers::Phases;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
@@ -13,7 +14,7 @@ plan skip_all => 'reads /proc' unless -r "/proc/$$/status";
 
 my $pair = MigrateTiers::Pair->new('memory');
 my $keys = 250_000;
-$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v int, pad text)');
+$pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v int, pad text); CREATE TABLE long_key (id numeric PRIMARY KEY, v int)');
 $pair->source_sql("INSERT INTO item SELECT i, 0, 'x' FROM generate_series(1, $keys) i");
 $pair->declare;
 $pair->advance;
@@ -97,5 +98,20 @@ cmp_ok($peak, '>', 0, 'and it was seen');
 $pair->equal('equal');
 ticks(10);
 cmp_ok(memory() - $last, '<=', 16384, 'memory is given back: ' . memory() . ' kB');
+
+# While both sides are written, a key that is compared by its type costs no memory each time that it was written.
+$pair->source_sql(q(INSERT INTO long_key SELECT (i || repeat('7', 5000))::numeric, 0 FROM generate_series(1, 2) i));
+ready($pair, 'dual_write');
+$pair->advance('dual_write');
+$pair->source_sql('SELECT migrate_tiers.pause()');
+$pair->target_sql('UPDATE long_key SET v = 1 WHERE id = (SELECT max(id) FROM long_key)');
+$pair->source_sql('DO $$ DECLARE k numeric := min(id) FROM long_key; BEGIN FOR i IN 1 .. 8000 LOOP UPDATE long_key SET v = i WHERE id = k; COMMIT; END LOOP; END $$');
+$pair->source_sql('SELECT migrate_tiers.resume()');
+$pair->sync_back;
+# What it has at its highest, without what it shares with others.
+my %has = slurp_file('/proc/' . $pair->worker_pid . '/status') =~ /^(VmHWM|RssShmem|RssFile):\s+(\d+)/mg;
+my $both = $has{VmHWM} - $has{RssShmem} - $has{RssFile};
+cmp_ok($both, '<', 16 * 1024, "memory of the worker at its highest while both sides are written: $both kB");
+$pair->equal('both sides are equal');
 $pair->finish;
 done_testing();
