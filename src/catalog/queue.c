@@ -44,7 +44,7 @@ mt_queue_create(MtMigration *migration)
 		mt_spi_exec(SPI_OK_UTILITY,
 					psprintf("CREATE TABLE migrate_tiers.%s (xid xid8 NOT NULL, committed timestamptz NOT NULL,"
 							 " application text NOT NULL, entries bytea NOT NULL)"
-							 " WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off,"
+							 " USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off,"
 							 " vacuum_truncate = off, toast_tuple_target = 8160)",
 							 name),
 					MT_NO_ARGS);

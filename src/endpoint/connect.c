@@ -313,7 +313,7 @@ pin_session(MtRemote *remote, const MtMigration *migration)
 					" ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),"
 					" ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),"
 					" ('standard_conforming_strings', 'on'), ('xmloption', 'content'), ('array_nulls', 'on'),"
-					" ('transform_null_equals', 'off'),"
+					" ('transform_null_equals', 'off'), ('default_table_access_method', 'heap'),"
 					" ('quote_all_identifiers', 'off'), ('check_function_bodies', 'off'),"
 					" ('lc_monetary', 'C'), ('jit', 'off'), ('synchronous_commit', 'on'), ('session_replication_role', 'origin'),"
 					" ('lock_timeout', $1)) AS v(name, value)"

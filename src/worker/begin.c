@@ -33,6 +33,7 @@ static const char *const pinned_settings[][2] = {
 	{"default_transaction_deferrable", "off"},
 	{"synchronous_commit", "on"},
 	{"row_security", "off"},
+	{"default_table_access_method", "heap"}, /* of staging tables */
 	{"jit", "off"},
 	{"enable_seqscan", "off"}, /* rows are read by key; a small table may hold many dead versions */
 	{"max_parallel_workers_per_gather", "0"},

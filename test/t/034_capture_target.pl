@@ -29,11 +29,17 @@ CREATE TABLE "Ünï ""q"" 'a' %s" ("kéy ""1"" $f$ %I" varchar(3), "new" numeric
 SQL
 $pair->both_sql($tables);
 $pair->target_sql('CREATE ROLE clerk; GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO clerk');
+# What is ours is a heap all the same.
+$pair->both_sql('CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler; ALTER DATABASE shop SET default_table_access_method = other');
 $pair->declare;
 $pair->advance;
 $pair->sync;
 $pair->dual_write;
 $pair->source_sql('SELECT migrate_tiers.pause()');
+
+my $others = q{SELECT coalesce(string_agg(c.relname, ' '), '') FROM pg_class c JOIN pg_am a ON a.oid = c.relam WHERE c.relnamespace = 'migrate_tiers'::regnamespace AND c.relkind = 'r' AND a.amname <> 'heap'};
+is($pair->source_sql($others), '', 'the tables of the extension and its queue are heaps');
+is($pair->target_sql($others), '', 'and those on the target');
 
 my $ident = $pair->target_sql('SELECT left(ident::text, 8) FROM migrate_tiers.migration');
 my %id = map { split /\|/, $_, 2 } split /\n/, $pair->source_sql(q{SELECT target_name, id FROM migrate_tiers.relation});
