@@ -147,6 +147,7 @@ static void
 raise_timeout(const MtMigration *migration)
 {
 	bool		owned = mt_migration_is_owned(migration);
+	char	   *owner = GetUserNameFromId(migration->owner, true);
 	MtSpiScope	scope;
 	char	   *stopped;
 
@@ -164,6 +165,6 @@ raise_timeout(const MtMigration *migration)
 			 errmsg("the target of migration \"%s\" did not catch up in time", migration->name),
 			 stopped ? errdetail_internal("%s", stopped) : 0,
 			 owned ? errhint("SELECT * FROM migrate_tiers.status shows the lag, and whether a worker runs.") :
-			 errhint("Ask a member of role \"%s\", to whom migrate_tiers.status shows the lag and whether a worker runs.",
-					 GetUserNameFromId(migration->owner, false))));
+			 owner ? errhint("Ask a member of role \"%s\", to whom migrate_tiers.status shows the lag and whether a worker runs.", owner) :
+			 errhint("Ask a superuser: the owner of the migration was dropped.")));
 }

@@ -35,6 +35,7 @@ static const char *const option_types[] = {
 	[MT_OPTION_INTERVAL] = "interval",
 	[MT_OPTION_UUID] = "uuid",
 	[MT_OPTION_ENUM] = "enum",
+	[MT_OPTION_ROLE] = "role",
 };
 
 /* mt_create_migration is migrate_tiers.create_migration(migration, server). */
@@ -104,8 +105,12 @@ mt_set_option(PG_FUNCTION_ARGS)
 {
 	char	   *name = mt_arg_text(fcinfo, 0, "name");
 	char	   *value = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	MtMigration *migration = mt_declare_open(mt_arg_name_or_null(fcinfo, 2));
 
-	mt_option_set(mt_declare_open(mt_arg_name_or_null(fcinfo, 2))->id, name, value);
+	if (strcmp(name, MT_OPTION_OWNER) == 0)
+		mt_declare_set_owner(migration, value);
+	else
+		mt_option_set(migration->id, name, value);
 	PG_RETURN_VOID();
 }
 
@@ -119,9 +124,9 @@ mt_option_definitions(PG_FUNCTION_ARGS)
 		const MtOptionDef *option = &mt_option_defs[i];
 		Datum		values[5] = {
 			CStringGetTextDatum(option->name), CStringGetTextDatum(option_types[option->type]),
-			CStringGetTextDatum(option->fallback), CStringGetTextDatum(option->unit),
+			mt_text_or_null(option->fallback), CStringGetTextDatum(option->unit),
 			CStringGetTextDatum(option->meaning)};
-		bool		nulls[5] = {false};
+		bool		nulls[5] = {false, false, option->fallback == NULL, false, false};
 
 		mt_result_row(fcinfo, values, nulls);
 	}

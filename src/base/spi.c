@@ -123,6 +123,7 @@ mt_spi_table_role(Oid owner, Oid relid, bool writes)
 				 errhint("Take it out of the migration with migrate_tiers.untag, or make it a table again.")));
 	if (has_privs_of_role(owner, role))
 		return role;
+	mt_spi_require_role(owner);
 	if (writes)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -131,6 +132,17 @@ mt_spi_table_role(Oid owner, Oid relid, bool writes)
 				 errhint("Run GRANT %s TO %s.", quote_identifier(GetUserNameFromId(role, false)),
 						 quote_identifier(GetUserNameFromId(owner, false)))));
 	return owner;
+}
+
+/* mt_spi_require_role refuses a migration's owner that is no role any more, and says how to give it another. */
+void
+mt_spi_require_role(Oid owner)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the role that owns the migration, with OID %u, does not exist any more", owner),
+				 errhint("A superuser can give it to another: SELECT migrate_tiers.set_option('owner', '...').")));
 }
 
 /* mt_spi_table_context restricts what code of a role may do that has not the rights of the migration's owner anyway. */

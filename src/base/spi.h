@@ -54,6 +54,7 @@ extern void mt_spi_begin_table(MtSpiScope *scope, Oid owner, Oid relid, bool wri
 
 /* The role of such a scope; and the security context that goes with a role, for code that has no scope. */
 extern Oid	mt_spi_table_role(Oid owner, Oid relid, bool writes);
+extern void mt_spi_require_role(Oid owner);	/* that the migration's owner was not dropped */
 extern int	mt_spi_table_context(Oid role, Oid owner);
 
 extern void mt_spi_end(MtSpiScope *scope);

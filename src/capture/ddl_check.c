@@ -136,9 +136,9 @@ warn_row_security(const MtRelation *relation)
 
 	mt_spi_begin(&scope);
 	mt_spi_exec_latest(SPI_OK_SELECT,
-					   "SELECT c.relrowsecurity AND NOT o.rolbypassrls AND NOT o.rolsuper"
-					   " AND (c.relforcerowsecurity OR NOT pg_has_role(o.oid, c.relowner, 'USAGE'))"
-					   " FROM pg_class c, pg_roles o WHERE c.oid = $1 AND o.oid = $2",
+					   "SELECT count(*) > 0 FROM pg_class c, pg_roles o WHERE c.oid = $1 AND o.oid = $2"
+					   " AND c.relrowsecurity AND NOT o.rolbypassrls AND NOT o.rolsuper"
+					   " AND (c.relforcerowsecurity OR NOT pg_has_role(o.oid, c.relowner, 'USAGE'))",
 					   MT_ARGS(MT_OID(relation->relid), MT_OID(owner)));
 	hidden = mt_spi_bool(0, 1);
 	mt_spi_end(&scope);

@@ -57,6 +57,9 @@ static const char dropped_query[] =
 	"WITH d AS (SELECT * FROM pg_event_trigger_dropped_objects())"
 	" SELECT 1, m.id::oid, m.name::text, d.object_identity FROM migrate_tiers.migration m JOIN d ON d.objid = m.server"
 	"  WHERE d.classid = 'pg_foreign_server'::regclass"
+	" UNION ALL SELECT 4, m.id::oid, m.name::text, d.object_identity FROM migrate_tiers.migration m"
+	"  JOIN pg_roles o ON o.oid = m.owner JOIN pg_foreign_server s ON s.oid = m.server JOIN d ON d.object_type = 'user mapping' AND d.address_names[1] = o.rolname AND d.address_args[1] = s.srvname"
+	"  WHERE m.phase NOT IN ('planned', 'finished')"
 	" UNION ALL SELECT 2, r.relation, NULL, d.object_identity FROM migrate_tiers.relation r JOIN d ON d.objid = r.relation"
 	"  WHERE r.captured AND d.classid = 'pg_class'::regclass AND d.objsubid = 0"
 	" UNION ALL SELECT 3, r.id::oid, NULL, NULL FROM migrate_tiers.relation r WHERE r.captured AND EXISTS (SELECT FROM d"
@@ -70,7 +73,8 @@ typedef enum MtDroppedKind
 {
 	MT_DROPPED_SERVER = 1,
 	MT_DROPPED_TABLE = 2,
-	MT_DROPPED_PART = 3			/* of a table, or all of it */
+	MT_DROPPED_PART = 3,		/* of a table, or all of it */
+	MT_DROPPED_MAPPING = 4		/* of a migration's owner: without it he would be easily dropped himself */
 } MtDroppedKind;
 
 typedef struct MtDropped
@@ -276,6 +280,12 @@ judge_drop(EventTriggerData *event)
 							dropped->identity, dropped->migration),
 					 errhint("End the migration first: SELECT migrate_tiers.drop_migration(%s).",
 							 quote_literal_cstr(dropped->migration))));
+		else if (dropped->kind == MT_DROPPED_MAPPING)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cannot drop user mapping for %s because migration \"%s\" connects with it",
+							dropped->identity, dropped->migration),
+					 errhint("Use ALTER USER MAPPING, or first SELECT migrate_tiers.set_option('owner', '...').")));
 		else if (dropped->kind == MT_DROPPED_TABLE)
 			mt_ddl_forget(dropped->id, dropped->identity);
 		else if (mt_relation_by_id((int32) dropped->id, true) != NULL)

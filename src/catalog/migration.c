@@ -161,12 +161,15 @@ mt_migration_is_owned(const MtMigration *migration)
 void
 mt_migration_check_owner(const MtMigration *migration)
 {
+	char	   *owner = GetUserNameFromId(migration->owner, true);
+
 	if (!mt_migration_is_owned(migration))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for migration \"%s\"", migration->name),
-				 errhint("It is driven by members of role \"%s\" and by superusers.",
-						 GetUserNameFromId(migration->owner, false))));
+				 owner ? errhint("It is driven by members of role \"%s\" and by superusers.", owner) :
+				 errhint("It is driven by superusers only, since its owner was dropped, until one of them gives it another:"
+						 " SELECT migrate_tiers.set_option('owner', '...').")));
 }
 
 /* mt_migration_list_owned lists the migrations that the caller may drive. */

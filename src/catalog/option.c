@@ -57,6 +57,8 @@ const MtOptionDef mt_option_defs[] = {
 	 "keep a digest of each pushed snapshot for verify, which reads the sender's table once more", 0, 0},
 	{"verify_snapshot_limit", MT_OPTION_INTERVAL, "10 min", "interval",
 	 "longest time for which a verification holds one snapshot", USECS_PER_SEC, PG_INT64_MAX},
+	{MT_OPTION_OWNER, MT_OPTION_ROLE, NULL, "",
+	 "role whose members drive the migration, and as which it connects to the target", 0, 0},
 };
 
 const int	mt_option_count = lengthof(mt_option_defs);
@@ -203,6 +205,9 @@ check_value(const MtOptionDef *option, const char *value)
 				if (strcmp(option->values[i], value) == 0)
 					return;
 			report_enum(option, value);
+			break;
+		case MT_OPTION_ROLE:
+			elog(ERROR, "option %s is not stored here", option->name);
 	}
 }
 

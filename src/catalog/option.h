@@ -8,20 +8,23 @@
 
 #include "base/compat.h"
 
+#define MT_OPTION_OWNER "owner"
+
 typedef enum MtOptionType
 {
 	MT_OPTION_BOOL,
 	MT_OPTION_INTEGER,			/* int64, also sizes: '64MB' is accepted where the unit is bytes */
 	MT_OPTION_INTERVAL,			/* kept as given, read as microseconds */
 	MT_OPTION_UUID,				/* or empty */
-	MT_OPTION_ENUM
+	MT_OPTION_ENUM,
+	MT_OPTION_ROLE				/* not stored with the others: whoever sets options sees to it */
 } MtOptionType;
 
 typedef struct MtOptionDef
 {
 	const char *name;
 	MtOptionType type;
-	const char *fallback;		/* the default, as text */
+	const char *fallback;		/* the default, as text; of a role NULL */
 	const char *unit;
 	const char *meaning;
 	int64		min;

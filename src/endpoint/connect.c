@@ -21,6 +21,7 @@
 #include "utils/syscache.h"
 
 #include "base/settings.h"
+#include "base/spi.h"
 
 typedef struct MtConnectOptions
 {
@@ -193,6 +194,7 @@ collect_options(MtConnectOptions *options, Oid server, Oid role)
 static void
 check_mapping(const ForeignServer *server, Oid role)
 {
+	mt_spi_require_role(role);
 	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(role),
 							   ObjectIdGetDatum(server->serverid)) &&
 		!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),

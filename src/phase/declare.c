@@ -14,9 +14,11 @@
 #include "endpoint/endpoint.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/fmgrprotos.h"
 
 static ForeignServer *find_server(const char *name);
+static void check_usage(const ForeignServer *server, Oid role);
 static void check_wrapper(const ForeignServer *server);
 static void check_name_free(const char *name);
 
@@ -41,6 +43,37 @@ mt_declare_create(const char *name, const char *server_name)
 	mt_spi_exec(SPI_OK_INSERT,
 				"INSERT INTO migrate_tiers.migration (name, owner, server) VALUES ($1, $2, $3)",
 				MT_ARGS(MT_TEXT(name), MT_OID(owner), MT_OID(server->serverid)));
+	mt_spi_end(&scope);
+	mt_migration_invalidate();
+}
+
+/*
+ * mt_declare_set_owner gives a migration to another role, with the checks of its declaration.
+ *
+ * Its workers take up the change by themselves; a connection to the target that is there stays.
+ */
+void
+mt_declare_set_owner(const MtMigration *migration, const char *role)
+{
+	MtSpiScope	scope;
+	Oid			owner;
+
+	if (role == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a migration cannot be without an owner"),
+				 errhint("Name a role: SELECT migrate_tiers.set_option('owner', '...').")));
+	owner = get_role_oid(role, false);
+	if (!has_privs_of_role(GetUserId(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("you have not the rights of role \"%s\"", role),
+				 errhint("A superuser, or a role that has the rights of both owners, can do it.")));
+	check_usage(GetForeignServer(migration->server), owner);
+	mt_remote_check_options(migration->server, owner);
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET owner = $2 WHERE id = $1",
+					   MT_ARGS(MT_INT4(migration->id), MT_OID(owner)));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
 }
@@ -82,15 +115,20 @@ find_server(const char *name)
 				 errmsg("server \"%s\" does not exist", name),
 				 errhint("Run CREATE SERVER %s FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '...', port '...', dbname '...').",
 						 quote_identifier(name))));
-	if (!DatumGetBool(DirectFunctionCall3(has_server_privilege_id_id, ObjectIdGetDatum(GetUserId()),
-										  ObjectIdGetDatum(server->serverid),
-										  CStringGetTextDatum("USAGE"))))
+	check_usage(server, GetUserId());
+	return server;
+}
+
+static void
+check_usage(const ForeignServer *server, Oid role)
+{
+	if (!DatumGetBool(DirectFunctionCall3(has_server_privilege_id_id, ObjectIdGetDatum(role),
+										  ObjectIdGetDatum(server->serverid), CStringGetTextDatum("USAGE"))))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for foreign server \"%s\"", name),
-				 errhint("Its owner can run GRANT USAGE ON FOREIGN SERVER %s TO %s.", quote_identifier(name),
-						 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
-	return server;
+				 errmsg("permission denied for foreign server \"%s\"", server->servername),
+				 errhint("Its owner can run GRANT USAGE ON FOREIGN SERVER %s TO %s.",
+						 quote_identifier(server->servername), quote_identifier(GetUserNameFromId(role, false)))));
 }
 
 /* check_wrapper refuses servers whose options are not those of libpq. */

@@ -10,6 +10,9 @@
 /* Declares a migration to the target behind a foreign server; the caller owns it. */
 extern void mt_declare_create(const char *name, const char *server);
 
+/* Gives a migration of the caller's to another role whose rights he has, too. */
+extern void mt_declare_set_owner(const MtMigration *migration, const char *role);
+
 /*
  * Finds a migration that the caller may drive, locks it and reads it again.
  * The lock lasts until the end of the transaction.

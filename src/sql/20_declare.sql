@@ -29,7 +29,7 @@ COMMENT ON FUNCTION migrate_tiers.untag(regclass, name) IS
 CREATE FUNCTION migrate_tiers.set_option(name text, value text, migration name DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_set_option';
 COMMENT ON FUNCTION migrate_tiers.set_option(text, text, name) IS
-'sets an option of a migration, effective at once; null goes back to the default. The view options shows all. Errors: 42704 unknown option, 22023 or 22007 not a value of it';
+'sets an option of a migration, effective at once; null goes back to the default. The view options shows all. Errors: 42704 unknown option or role, 22023 or 22007 not a value of it, 42501 a new owner whose rights the caller has not, or who may not use the server';
 
 CREATE FUNCTION migrate_tiers.option_definitions()
     RETURNS TABLE (name text, type text, default_value text, unit text, meaning text)
@@ -37,7 +37,9 @@ CREATE FUNCTION migrate_tiers.option_definitions()
 COMMENT ON FUNCTION migrate_tiers.option_definitions() IS 'the options that a migration has, with their defaults';
 
 CREATE VIEW migrate_tiers.options WITH (security_barrier) AS
-    SELECT m.name AS migration, d.name, coalesce(v.value, d.default_value) AS value,
+    SELECT m.name AS migration, d.name,
+           CASE d.type WHEN 'role' THEN (SELECT r.rolname::text FROM pg_catalog.pg_roles AS r WHERE r.oid = m.owner)
+                ELSE coalesce(v.value, d.default_value) END AS value,
            d.default_value AS "default", d.type, d.unit, d.meaning
       FROM migrate_tiers.option_definitions() WITH ORDINALITY
                AS d (name, type, default_value, unit, meaning, position)
@@ -50,7 +52,7 @@ COMMENT ON COLUMN migrate_tiers.options.migration IS 'name of the migration';
 COMMENT ON COLUMN migrate_tiers.options.name IS 'name of the option, for set_option';
 COMMENT ON COLUMN migrate_tiers.options.value IS 'value in effect';
 COMMENT ON COLUMN migrate_tiers.options."default" IS 'value when it is not set';
-COMMENT ON COLUMN migrate_tiers.options.type IS 'boolean, integer, interval or enum';
+COMMENT ON COLUMN migrate_tiers.options.type IS 'boolean, integer, interval, enum or role';
 COMMENT ON COLUMN migrate_tiers.options.unit IS 'what an integer counts; sizes may be written with kB, MB, GB';
 COMMENT ON COLUMN migrate_tiers.options.meaning IS 'what it does';
 

@@ -15,7 +15,7 @@ COMMENT ON FUNCTION migrate_tiers.guard_command_start() IS
 COMMENT ON FUNCTION migrate_tiers.guard_command_end() IS
     'Refuses DDL that would break the migration of a captured table (SQLSTATE MT004), unless migrate_tiers.allow_ddl is on; covers new partitions.';
 COMMENT ON FUNCTION migrate_tiers.guard_drop() IS
-    'Refuses to drop a captured table, its partitions, columns or key (SQLSTATE MT004), unless migrate_tiers.allow_ddl is on; and the foreign server of a migration.';
+    'Refuses to drop a captured table, its partitions, columns or key (SQLSTATE MT004), unless migrate_tiers.allow_ddl is on; and the foreign server of a migration, and the user mapping of its owner between planned and finished.';
 COMMENT ON FUNCTION migrate_tiers.guard_rewrite() IS
     'Refuses to rewrite a captured table (SQLSTATE MT004); with migrate_tiers.allow_ddl it is copied again.';
 

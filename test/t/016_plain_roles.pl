@@ -72,8 +72,36 @@ $pair->target_sql("ALTER ROLE mover PASSWORD '$literal'");
 as_keeper(q{SELECT migrate_tiers.wait_for_sync(timeout => '90 s')});
 $pair->equal('it goes on with the right one');
 
-as_keeper(q{CALL migrate_tiers.revert('planned')});
-as_keeper(q{SELECT migrate_tiers.drop_migration('m')});
+subtest 'the owner leaves' => sub {
+	$pair->source_sql("CREATE ROLE heir LOGIN; CREATE ROLE stranger LOGIN; GRANT CREATE ON SCHEMA public TO heir; GRANT keeper TO stranger");
+	my ($done, $state, $error) = $pair->source_try('BEGIN; REASSIGN OWNED BY keeper TO heir; DROP OWNED BY keeper');
+	like($error, qr/2BP01.*user mapping for keeper.*set_option\('owner'/s, 'his user mapping cannot be dropped');
+	(undef, undef, $error) = $pair->source_try(q{SELECT migrate_tiers.set_option('owner', 'heir')});
+	like($error, qr/42501.*GRANT USAGE ON FOREIGN SERVER new_db TO heir/s, 'an heir needs the server');
+	$pair->source_sql('GRANT USAGE ON FOREIGN SERVER new_db TO heir');
+	(undef, undef, $error) = $pair->source_try(q{SELECT migrate_tiers.set_option('owner', 'heir')});
+	like($error, qr/42704.*CREATE USER MAPPING FOR heir/s, 'and a user mapping');
+	$pair->source_sql("CREATE USER MAPPING FOR heir SERVER new_db OPTIONS (user 'mover', password '$literal')");
+	(undef, undef, $error) = $pair->source_try(q{SET SESSION AUTHORIZATION stranger; SELECT migrate_tiers.set_option('owner', 'heir')});
+	like($error, qr/42501.*rights of role "heir"/s, 'nobody gives it to whom he is not');
+
+	# Gone nevertheless, as where the mapping is one of PUBLIC.
+	$pair->source_sql('ALTER EVENT TRIGGER migrate_tiers_guard_drop DISABLE; REASSIGN OWNED BY keeper TO heir; DROP OWNED BY keeper; DROP ROLE keeper; ALTER EVENT TRIGGER migrate_tiers_guard_drop ENABLE ALWAYS');
+	$pair->source_sql(q{INSERT INTO item (n) VALUES (88888)});
+	ok($pair->wait_until(source => q{SELECT coalesce(stopped ~ 'does not exist any more', false) FROM migrate_tiers.status}), 'status says that he is gone');
+	(undef, undef, $error) = $pair->source_try('SET SESSION AUTHORIZATION heir; SELECT migrate_tiers.pause()');
+	like($error, qr/42501.*its owner was dropped.*set_option\('owner'/s, 'and who may help');
+	$pair->source_sql(q{SELECT migrate_tiers.set_option('owner', 'heir')});
+	is($pair->source_sql(q{SET SESSION AUTHORIZATION heir; SELECT value FROM migrate_tiers.options WHERE name = 'owner'}), 'heir', 'the heir has it');
+	$pair->source_sql(q{SET SESSION AUTHORIZATION heir; SELECT migrate_tiers.wait_for_sync(timeout => '90 s')});
+	$pair->equal('it goes on');
+	is($pair->status('stopped'), '', 'nothing is stopped');
+};
+
+sub as_heir { my ($sql) = @_; return $pair->source_sql("SET SESSION AUTHORIZATION heir;\n$sql"); }
+
+as_heir(q{CALL migrate_tiers.revert('planned')});
+as_heir(q{SELECT migrate_tiers.drop_migration('m')});
 is($pair->target_sql('SELECT (SELECT count(*) FROM item) + (SELECT count(*) FROM line) + (SELECT count(*) FROM event)'), '0', 'reverted');
 is($pair->target_sql(q{SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers'}), '0', 'nothing is left there');
 $pair->finish;
