@@ -134,7 +134,8 @@ cover_truncate(MtRemote *remote, const MtMigration *migration, const MtRelation 
 		char	   *sql = psprintf("%s%s%s" COVERED,
 								   mt_target_truncate_trigger(migration, relation, rows->values[row][1]),
 								   mt_target_disarm_leaf_sql(migration, relation, rows->values[row][0]),
-								   mt_target_arm_sql(migration, relation), quote_literal_cstr(migration->ident), relation->id, rows->values[row][0]);
+								   mt_target_arm_sql(migration, relation), quote_literal_cstr(migration->ident),
+								   relation->id, rows->values[row][0]);
 
 		if (patient)
 			mt_target_block(remote,

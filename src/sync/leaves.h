@@ -21,8 +21,8 @@ extern bool mt_leaves_known(const MtSync *sync, const char *leaves);
 extern void mt_leaves_cover(MtSync *sync, const char *leaves);
 
 /*
- * Asks for the state, and notes what led to it where it is another one, or at any rate.  Returns the ids of tables whose
- * triggers somebody has touched ("3 7"), or NULL; of the tick's memory.
+ * Asks for the state, and notes what led to it where it is another one, or at any rate.  Returns the ids of tables
+ * whose triggers somebody has touched ("3 7"), or NULL; of the tick's memory.
  */
 extern char *mt_leaves_look(MtSync *sync, bool at_any_rate);
 
