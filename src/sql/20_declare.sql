@@ -52,7 +52,7 @@ COMMENT ON COLUMN migrate_tiers.options.migration IS 'name of the migration';
 COMMENT ON COLUMN migrate_tiers.options.name IS 'name of the option, for set_option';
 COMMENT ON COLUMN migrate_tiers.options.value IS 'value in effect';
 COMMENT ON COLUMN migrate_tiers.options."default" IS 'value when it is not set';
-COMMENT ON COLUMN migrate_tiers.options.type IS 'boolean, integer, interval, enum or role';
+COMMENT ON COLUMN migrate_tiers.options.type IS 'boolean, integer, interval, uuid, enum or role';
 COMMENT ON COLUMN migrate_tiers.options.unit IS 'what an integer counts; sizes may be written with kB, MB, GB';
 COMMENT ON COLUMN migrate_tiers.options.meaning IS 'what it does';
 
