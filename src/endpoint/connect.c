@@ -10,6 +10,7 @@
 #include "endpoint/remote.h"
 
 #include "commands/defrem.h"
+#include "common/hashfn.h"
 #include "foreign/foreign.h"
 #include "libpq/libpq-be-fe-helpers.h"
 #include "mb/pg_wchar.h"
@@ -48,6 +49,7 @@ static void add_options(MtConnectOptions *options, List *list);
 static void add_option(MtConnectOptions *options, const char *keyword, const char *value);
 static bool is_libpq_option(const char *keyword);
 static bool has_option(const MtConnectOptions *options, const char *keyword);
+static uint32 hash_options(const MtConnectOptions *options);
 static char *connect_to(MtRemote *remote, const MtConnectOptions *options);
 static int	connect_timeout(const MtConnectOptions *options);
 static void pin_session(MtRemote *remote, const MtMigration *migration);
@@ -75,6 +77,7 @@ mt_remote_open(const MtMigration *migration)
 	char	   *problem;
 
 	collect_options(&options, migration->server, migration->owner);
+	remote->address = hash_options(&options);
 	remote->context = CurrentMemoryContext;
 	callback->func = close_on_reset;
 	callback->arg = remote;
@@ -105,6 +108,16 @@ mt_remote_open(const MtMigration *migration)
 	check_not_pooled(remote);
 	pin_session(remote, migration);
 	return remote;
+}
+
+/* mt_remote_is_current says whether one that was opened now would lead to where this one does. */
+bool
+mt_remote_is_current(const MtRemote *remote, const MtMigration *migration)
+{
+	MtConnectOptions options = {0};
+
+	collect_options(&options, migration->server, migration->owner);
+	return hash_options(&options) == remote->address;
 }
 
 /* mt_remote_close ends the connection; the endpoint itself goes with its memory context. */
@@ -258,6 +271,21 @@ has_option(const MtConnectOptions *options, const char *keyword)
 		if (strcmp(options->keywords[i], keyword) == 0)
 			return true;
 	return false;
+}
+
+/* hash_options hashes what is not secret: a session that a password has opened does not end with it. */
+static uint32
+hash_options(const MtConnectOptions *options)
+{
+	uint32		hash = 0;
+
+	for (int i = 0; i < options->count; i++)
+		if (strcmp(options->keywords[i], "password") != 0 && strcmp(options->keywords[i], "sslpassword") != 0)
+		{
+			hash = hash_combine(hash, string_hash(options->keywords[i], SIZE_MAX));
+			hash = hash_combine(hash, string_hash(options->values[i], SIZE_MAX));
+		}
+	return hash;
 }
 
 /* connect_to makes the connection; NULL, or what went wrong. */

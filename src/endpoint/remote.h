@@ -17,6 +17,7 @@ struct MtRemote
 	char	   *copy_sql;		/* of the COPY that is under way */
 	char	   *copy_piece;		/* of one that comes, as libpq has it */
 	const char *sent_sql;		/* of the statement whose outcome is asked for later */
+	uint32		address;		/* what server and mapping said when it was opened, as a hash */
 	MemoryContext context;		/* the connection is closed when this goes */
 	PGresult   *first_error;	/* of a pipeline */
 	int64		answered;		/* statements of a pipeline before that error, or so far */

@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/syscache.h"
 
 #include "base/spi.h"
 #include "base/xact.h"
@@ -20,8 +21,10 @@
 static Oid	migration_table = InvalidOid;
 static HTAB *open_relids = NULL;
 static bool declaration_changed = false;
+static bool server_changed = false;
 
 static void on_invalidation(Datum arg, Oid relid);
+static void on_server_invalidation(Datum arg, int cache, uint32 hash);
 static void reload_migration(MtSync *sync, int32 id, bool was_reversing);
 static void take_reverse_mark(MtSync *sync);
 static void close_tables(MtSync *sync);
@@ -120,6 +123,8 @@ mt_sync_watch_catalog(void)
 {
 	migration_table = mt_extension_table("migration");
 	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, on_server_invalidation, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, on_server_invalidation, (Datum) 0);
 }
 
 /* mt_sync_declaration_changed says whether something changed since it was asked last. */
@@ -139,6 +144,33 @@ on_invalidation(Datum arg, Oid relid)
 	if (!OidIsValid(relid) || relid == migration_table ||
 		(open_relids != NULL && hash_search(open_relids, &relid, HASH_FIND, NULL) != NULL))
 		declaration_changed = true;
+}
+
+/*
+ * mt_sync_target_moved says whether server or mapping lead elsewhere now: pushes, gates and transitions go there already.
+ *
+ * What the catalog has is looked at before a round, not after it has ticked.
+ */
+bool
+mt_sync_target_moved(const MtSync *sync)
+{
+	bool		moved = false;
+
+	mt_xact_begin();
+	if (server_changed)
+	{
+		server_changed = false;
+		moved = !mt_remote_is_current(sync->remote, sync->migration);
+	}
+	mt_xact_commit();
+	return moved;
+}
+
+/* on_server_invalidation only marks, too; it comes also where nothing of ours was altered. */
+static void
+on_server_invalidation(Datum arg, int cache, uint32 hash)
+{
+	server_changed = true;
 }
 
 static void

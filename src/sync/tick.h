@@ -59,7 +59,6 @@ typedef struct MtSync
 	TimestampTz reverse_oldest;	/* commit time of the oldest change of the target that is not here, or 0 */
 	TimestampTz reverse_seen;	/* when the target was last asked */
 	bool		disarmed;		/* a table was found disarmed that is not marked for a new copy yet */
-
 	uint64		keys;			/* of the tick under way, or the last one */
 	int64		rows;
 	int64		bytes;
@@ -74,8 +73,9 @@ extern void mt_sync_close(MtSync *sync);
 /* Reads the tables again, over the same connection: they came, went or changed.  A failure leaves only some. */
 extern void mt_sync_reload(MtSync *sync);
 
-/* Whether the declaration of migrations, or a table that is open, changed since this was asked last. */
+/* Whether the declaration, or a table that is open, changed since this was asked last; or where the server leads to. */
 extern bool mt_sync_declaration_changed(void);
+extern bool mt_sync_target_moved(const MtSync *sync);
 extern void mt_sync_watch_catalog(void);
 
 /* Runs one tick.  Tables that are joining join with it.  Returns whether anything was sent. */

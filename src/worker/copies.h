@@ -27,6 +27,7 @@ extern void mt_worker_put_off_copy(MtWorker *worker, MtCopyRetry *retry, ErrorDa
 
 /* When all tables have joined: brings foreign keys back.  Returns whether it has waited for the target. */
 extern bool mt_worker_foreign_keys(MtWorker *worker);
+extern void mt_worker_foreign_end(MtWorker *worker);	/* what is under way is begun anew */
 extern bool mt_worker_foreign_holds(const MtWorker *worker);	/* no tick can go beside what is under way */
 
 #endif							/* MT_COPIES_H */

@@ -20,6 +20,7 @@
 #include "endpoint/twin.h"
 
 static void work(int32 migration_id, int slot);
+static bool leads_there(const MtMigration *migration, const MtRemote *remote);
 static void note_error(int32 migration_id, const char *error);
 
 /* mt_copy_worker_main is the entry of a copy worker. */
@@ -79,7 +80,7 @@ work(int32 migration_id, int slot)
 	for (;;)
 	{
 		MemoryContextSwitchTo(task_context);
-		if (!mt_copy_run_next(migration, remote))
+		if (!leads_there(migration, remote) || !mt_copy_run_next(migration, remote))
 			break;
 		MemoryContextReset(task_context);
 		if (first)
@@ -92,6 +93,18 @@ work(int32 migration_id, int slot)
 		}
 	}
 	mt_remote_close(remote);
+}
+
+/* leads_there says whether the target is still the one that the sync worker knows, or will at its next round. */
+static bool
+leads_there(const MtMigration *migration, const MtRemote *remote)
+{
+	bool		there;
+
+	mt_xact_begin();
+	there = mt_remote_is_current(remote, migration);
+	mt_xact_commit();
+	return there;
 }
 
 /* note_error keeps the error for status, or clears what a worker before left there. */

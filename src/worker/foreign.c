@@ -43,7 +43,6 @@ static void bring_back(void *arg);
 static MtChecker *begin(MtWorker *worker);
 static void connect_checker(MtWorker *worker, MtChecker *checker);
 static bool await_answer(MtChecker *checker, TimestampTz deadline);
-static void end(MtWorker *worker);
 static void handle_failure(MtWorker *worker, ErrorData *error);
 static void show_planned(MtWorker *worker, const List *checks);
 static void show(const MtForeignCheck *check, const char *state);
@@ -61,7 +60,7 @@ mt_worker_foreign_keys(MtWorker *worker)
 	if (worker->unjoined)
 	{
 		/* At once: it has locks that the copy needs. */
-		end(worker);
+		mt_worker_foreign_end(worker);
 		if (retry.failures > 0)
 			mt_worker_tell(worker, MT_TOLD_COPY, NULL);
 		retry = (MtCopyRetry) {0};
@@ -69,7 +68,7 @@ mt_worker_foreign_keys(MtWorker *worker)
 	}
 	if (!begins && worker->checker->timeline != worker->sync->target_timeline)
 	{
-		end(worker);
+		mt_worker_foreign_end(worker);
 		return false;
 	}
 	if (begins && retry.retry > mt_clock_now())
@@ -123,7 +122,7 @@ bring_back(void *arg)
 		mt_worker_tell(worker, MT_TOLD_COPY, NULL);
 		retry = (MtCopyRetry) {0};
 	}
-	end(worker);
+	mt_worker_foreign_end(worker);
 }
 
 /* begin adds the foreign keys and finds out which of them are to be checked. */
@@ -176,9 +175,9 @@ await_answer(MtChecker *checker, TimestampTz deadline)
 	return true;
 }
 
-/* end closes the session; what it was doing is undone. */
-static void
-end(MtWorker *worker)
+/* mt_worker_foreign_end closes the session; what it was doing is undone. */
+void
+mt_worker_foreign_end(MtWorker *worker)
 {
 	MtChecker  *checker = worker->checker;
 
@@ -197,7 +196,7 @@ handle_failure(MtWorker *worker, ErrorData *error)
 	/* A connection in an unknown state is the affair of the whole round. */
 	if (checker == NULL || !mt_remote_usable(worker->sync->remote) || error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
-		end(worker);
+		mt_worker_foreign_end(worker);
 		ThrowErrorData(error);
 	}
 	if (checker->checks != NIL)
@@ -209,7 +208,7 @@ handle_failure(MtWorker *worker, ErrorData *error)
 		checker->checks = list_delete_first(checker->checks);
 	}
 	else
-		end(worker);
+		mt_worker_foreign_end(worker);
 	retry.failures++;
 	mt_worker_put_off_copy(worker, &retry, error, "bringing back", name);
 	FreeErrorData(error);

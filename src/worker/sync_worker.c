@@ -24,6 +24,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/worker.h"
+#include "worker/copies.h"
 #include "worker/failure.h"
 #include "worker/left.h"
 #include "worker/reverse.h"
@@ -47,6 +48,7 @@ static void register_worker(MtWorker *worker, int64 handle);
 static void note_worker(void *arg);
 static void acknowledge(MtWorker *worker);
 static bool reload_migration(MtWorker *worker);
+static void follow_target(MtWorker *worker);
 static long try_step(MtWorker *worker);
 static long handle_error(MtWorker *worker, ErrorData *error);
 
@@ -176,6 +178,20 @@ reload_migration(MtWorker *worker)
 	return worker->migration != NULL && worker->migration->syncing && !worker->migration->paused;
 }
 
+/* follow_target lets go of a target that the server does not lead to any more; the round connects to the other. */
+static void
+follow_target(MtWorker *worker)
+{
+	if (worker->sync == NULL || !mt_sync_target_moved(worker->sync))
+		return;
+	ereport(LOG, (errmsg("migration \"%s\": its foreign server was altered and is connected to anew",
+						 worker->migration ? worker->migration->name : "")));
+	mt_worker_foreign_end(worker);
+	mt_worker_disconnect(worker);
+	worker->unjoined = true;
+	worker->retry = worker->reverse_retry = 0;
+}
+
 /* try_step runs one round, both ways; what goes wrong in it is told, and answered with a longer wait. */
 static long
 try_step(MtWorker *worker)
@@ -189,6 +205,7 @@ try_step(MtWorker *worker)
 	MemoryContextSwitchTo(worker->round_context);
 	PG_TRY();
 	{
+		follow_target(worker);
 		/* Until that has come to its end: who waits for the acknowledgement does not say it twice. */
 		reload_due |= mt_sync_declaration_changed();
 		if (reload_due)

@@ -93,5 +93,29 @@ subtest 'a copy that begins anew' => sub {
 	like(slurp_file($source->logfile, $log), qr/table public\.kept will be copied to the target again/, 'the log says so');
 };
 
+# Whoever asks meanwhile, a gate or a push, asks the new one.
+subtest 'the server is pointed to another one while the old one runs on' => sub {
+	my $old = $pair->target;
+	my $standby = standby_of($old, 'back_planned');
+	my $pid = q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1297370963};
+	$old->wait_for_catchup($standby);
+	my $session = $pair->target_sql($pid);
+	$pair->source_sql(q{ALTER SERVER new_db OPTIONS (ADD fetch_size '50'); ALTER USER MAPPING FOR CURRENT_USER SERVER new_db OPTIONS (SET password 'another')});
+	$pair->source_sql(q{INSERT INTO big VALUES (20001, 'before')});
+	$pair->sync;
+	$pair->source_sql(sprintf q{ALTER USER MAPPING FOR CURRENT_USER SERVER new_db OPTIONS (SET password '%s')}, MigrateTiers::secret());
+	is($pair->target_sql($pid), $session, 'what does not lead elsewhere ends no session');
+	$old->wait_for_catchup($standby);
+	$standby->promote;
+	$pair->source_sql("ALTER SERVER new_db OPTIONS (SET port '" . $standby->port . "')");
+	$pair->source_sql(q{INSERT INTO big VALUES (20002, 'after')});
+	$pair->sync;
+	is($old->safe_psql('shop', 'SELECT count(*) FROM big WHERE id = 20002'), '0', 'the old one gets nothing any more');
+	is($old->safe_psql('shop', $pid), '', '... and has no session of the worker');
+	$pair->{target} = $standby;
+	$pair->equal('the new one gets all');
+	$old->stop;
+};
+
 $pair->finish;
 done_testing();
