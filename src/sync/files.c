@@ -20,11 +20,11 @@
 #include "base/spi.h"
 #include "endpoint/pipeline.h"
 
-/* The parameter is an array of names or OIDs. */
-#define IS_CHANGED \
-	"SELECT 1 WHERE EXISTS (SELECT FROM pg_catalog.unnest($1::pg_catalog.text[]::pg_catalog.regclass[]) AS r" \
+/* The parameter is an array of OIDs, or of names: regclass. */
+#define IS_CHANGED(type) \
+	"SELECT 1 WHERE EXISTS (SELECT FROM pg_catalog.unnest($1::pg_catalog.text[]::pg_catalog." type "[]) AS r" \
 	" CROSS JOIN LATERAL (SELECT r::pg_catalog.oid UNION ALL" \
-	" SELECT relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(r)) AS t (oid)" \
+	" SELECT relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(r::pg_catalog.regclass)) AS t (oid)" \
 	" JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.oid" \
 	" WHERE c.relfilenode OPERATOR(pg_catalog.<>) pg_catalog.pg_relation_filenode(c.oid))"
 
@@ -79,7 +79,7 @@ mt_files_changed(MtSync *sync)
 		return false;
 	tables = read_tables(sync);
 	mt_spi_begin(&scope);
-	changed = mt_spi_exec(SPI_OK_SELECT, IS_CHANGED, MT_ARGS(MT_TEXT(names_of(tables, false)))) > 0;
+	changed = mt_spi_exec(SPI_OK_SELECT, IS_CHANGED("oid"), MT_ARGS(MT_TEXT(names_of(tables, false)))) > 0;
 	mt_spi_end(&scope);
 	if (!changed)
 		return false;
@@ -118,7 +118,7 @@ void
 mt_files_prepare(MtSync *sync)
 {
 	if (!mt_remote_prepared(sync->remote, "mt_files"))
-		mt_remote_prepare(sync->remote, "mt_files", IS_CHANGED);
+		mt_remote_prepare(sync->remote, "mt_files", IS_CHANGED("regclass"));
 }
 
 /* mt_files_ask asks in a pipeline, behind whatever reads rows of these tables. */

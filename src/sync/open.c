@@ -10,21 +10,13 @@
 
 #include "utils/memutils.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
-#include "utils/syscache.h"
 
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/reverse.h"
 #include "endpoint/target_reverse.h"
+#include "sync/watch.h"
 
-static Oid	migration_table = InvalidOid;
-static HTAB *open_relids = NULL;
-static bool declaration_changed = false;
-static bool server_changed = false;
-
-static void on_invalidation(Datum arg, Oid relid);
-static void on_server_invalidation(Datum arg, int cache, uint32 hash);
 static void reload_migration(MtSync *sync, int32 id, bool was_reversing);
 static void take_reverse_mark(MtSync *sync);
 static void close_tables(MtSync *sync);
@@ -117,35 +109,6 @@ mt_sync_close(MtSync *sync)
 	MemoryContextDelete(sync->context);
 }
 
-/* mt_sync_watch_catalog begins to watch for changes; called once a process. */
-void
-mt_sync_watch_catalog(void)
-{
-	migration_table = mt_extension_table("migration");
-	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);
-	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, on_server_invalidation, (Datum) 0);
-	CacheRegisterSyscacheCallback(USERMAPPINGOID, on_server_invalidation, (Datum) 0);
-}
-
-/* mt_sync_declaration_changed says whether something changed since it was asked last. */
-bool
-mt_sync_declaration_changed(void)
-{
-	bool		changed = declaration_changed;
-
-	declaration_changed = false;
-	return changed;
-}
-
-/* on_invalidation only marks; it may come at any time. */
-static void
-on_invalidation(Datum arg, Oid relid)
-{
-	if (!OidIsValid(relid) || relid == migration_table ||
-		(open_relids != NULL && hash_search(open_relids, &relid, HASH_FIND, NULL) != NULL))
-		declaration_changed = true;
-}
-
 /*
  * mt_sync_target_moved says whether server or mapping lead elsewhere now: pushes, gates and transitions go there already.
  *
@@ -157,20 +120,10 @@ mt_sync_target_moved(const MtSync *sync)
 	bool		moved = false;
 
 	mt_xact_begin();
-	if (server_changed)
-	{
-		server_changed = false;
+	if (mt_watch_servers_changed())
 		moved = !mt_remote_is_current(sync->remote, sync->migration);
-	}
 	mt_xact_commit();
 	return moved;
-}
-
-/* on_server_invalidation only marks, too; it comes also where nothing of ours was altered. */
-static void
-on_server_invalidation(Datum arg, int cache, uint32 hash)
-{
-	server_changed = true;
 }
 
 static void
@@ -179,7 +132,7 @@ close_tables(MtSync *sync)
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
 
-	open_relids = NULL;
+	mt_watch_no_tables();
 	sync->whole = false;
 	if (sync->tables == NULL)
 		return;
@@ -194,31 +147,35 @@ static void
 open_tables(MtSync *sync)
 {
 	HASHCTL		control = {.keysize = sizeof(int32), .entrysize = sizeof(MtTable), .hcxt = sync->tables_context};
-	HASHCTL		relid_control = {.keysize = sizeof(Oid), .entrysize = sizeof(Oid), .hcxt = sync->tables_context};
 	List	   *relations;
-	HTAB	   *relids;
+	List	   *captured = NIL;
+	List	   *relids = NIL;
 	ListCell   *cell;
 
 	MemoryContextSwitchTo(sync->tables_context);
 	relations = mt_relation_list(sync->migration->id, "realtime");
-	relids = hash_create("migrate_tiers open tables", 64, &relid_control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	sync->tables = hash_create("migrate_tiers tables", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	foreach(cell, relations)
 	{
 		MtRelation *relation = (MtRelation *) lfirst(cell);
-		MtTable    *table;
 
 		if (!relation->captured || relation->captured_from == NULL)
 			continue;
-		table = hash_search(sync->tables, &relation->id, HASH_ENTER, NULL);
+		captured = lappend(captured, relation);
+		relids = lappend_oid(relids, relation->relid);
+	}
+	mt_watch_tables(relids);
+	foreach(cell, captured)
+	{
+		MtRelation *relation = (MtRelation *) lfirst(cell);
+		MtTable    *table = hash_search(sync->tables, &relation->id, HASH_ENTER, NULL);
+
 		memset(table, 0, sizeof(*table));
 		table->id = relation->id;
 		mt_table_open(table, relation);
-		(void) hash_search(relids, &relation->relid, HASH_ENTER, NULL);
 	}
 	read_joined(sync);
 	read_partitioned(sync);
-	open_relids = relids;
 	sync->whole = true;
 }
 

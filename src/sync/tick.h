@@ -73,10 +73,7 @@ extern void mt_sync_close(MtSync *sync);
 /* Reads the tables again, over the same connection: they came, went or changed.  A failure leaves only some. */
 extern void mt_sync_reload(MtSync *sync);
 
-/* Whether the declaration, or a table that is open, changed since this was asked last; or where the server leads to. */
-extern bool mt_sync_declaration_changed(void);
-extern bool mt_sync_target_moved(const MtSync *sync);
-extern void mt_sync_watch_catalog(void);
+extern bool mt_sync_target_moved(const MtSync *sync);	/* since it was opened */
 
 /* Runs one tick.  Tables that are joining join with it.  Returns whether anything was sent. */
 extern bool mt_tick_run(MtSync *sync);

@@ -24,6 +24,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/worker.h"
+#include "sync/watch.h"
 #include "worker/copies.h"
 #include "worker/failure.h"
 #include "worker/left.h"
@@ -102,7 +103,7 @@ begin_work(int32 migration_id)
 		return NULL;
 	if (mt_migration_by_id(migration_id, true) == NULL)
 		return NULL;
-	mt_sync_watch_catalog();
+	mt_watch_begin();
 	worker->shared = mt_shared_create(&handle);
 	mt_xact_commit();
 	register_worker(worker, handle);
@@ -207,7 +208,7 @@ try_step(MtWorker *worker)
 	{
 		follow_target(worker);
 		/* Until that has come to its end: who waits for the acknowledgement does not say it twice. */
-		reload_due |= mt_sync_declaration_changed();
+		reload_due |= mt_watch_changed();
 		if (reload_due)
 		{
 			if (!reload_migration(worker))

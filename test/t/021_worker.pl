@@ -274,6 +274,32 @@ subtest 'restart of the server' => sub {
 	$source->restart;
 };
 
+# A relation cache entry goes with each VACUUM and ANALYZE; what sync knows of the table does not.
+subtest 'statistics of a table' => sub {
+	my $log = $pair->target->logfile;
+	my $reads = sub {
+		my ($change) = @_;
+		my $from = -s $log;
+		$pair->source_sql($change);
+		write_row();
+		$pair->sync;
+		return scalar(() = substr(slurp_file($log), $from) =~ /relkind = 'p'/g);
+	};
+	write_row();
+	$pair->sync;
+	$pair->target_sql("ALTER SYSTEM SET log_statement = 'all'");
+	$pair->target->reload;
+	ok($pair->wait_until(target => q{SELECT setting = 'all' FROM pg_settings WHERE name = 'log_statement'}), 'the target logs what it is asked');
+	my $insert = 'INSERT INTO item SELECT i FROM generate_series(1100000, 1100100) i ON CONFLICT (id) DO UPDATE SET v = item.v;';
+	is($reads->("$insert\nANALYZE item"), 0, 'ANALYZE has no table read again');
+	is($reads->("$insert\nVACUUM item"), 0, 'nor has VACUUM');
+	cmp_ok($reads->('ALTER TABLE item ALTER v SET STATISTICS 50'), '>', 0, 'what changes the table has');
+	cmp_ok($reads->('CREATE INDEX CONCURRENTLY ON item (v)'), '>', 0, 'and an index');
+	$pair->target_sql('ALTER SYSTEM RESET log_statement');
+	$pair->target->reload;
+	$pair->equal('equal');
+};
+
 subtest 'a change that cannot be applied' => sub {
 	write_row();
 	$pair->sync;
