@@ -281,10 +281,8 @@ hash_options(const MtConnectOptions *options)
 
 	for (int i = 0; i < options->count; i++)
 		if (strcmp(options->keywords[i], "password") != 0 && strcmp(options->keywords[i], "sslpassword") != 0)
-		{
-			hash = hash_combine(hash, string_hash(options->keywords[i], SIZE_MAX));
-			hash = hash_combine(hash, string_hash(options->values[i], SIZE_MAX));
-		}
+			hash = hash_combine(hash_combine(hash, string_hash(options->keywords[i], SIZE_MAX)),
+								string_hash(options->values[i], SIZE_MAX));
 	return hash;
 }
 

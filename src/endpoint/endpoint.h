@@ -40,7 +40,7 @@ extern void mt_remote_check_options(Oid server, Oid role);
 /* Whether a statement can be sent: false after an exchange was left in the middle. */
 extern bool mt_remote_usable(const MtRemote *remote);
 
-extern bool mt_remote_is_current(const MtRemote *remote, const MtMigration *migration);	/* the server still leads there */
+extern bool mt_remote_is_current(const MtRemote *remote, const MtMigration *migration);	/* server leads there yet */
 extern int	mt_remote_version(const MtRemote *remote);	/* server_version_num */
 extern int	mt_remote_socket(const MtRemote *remote);	/* for a wait that watches it */
 

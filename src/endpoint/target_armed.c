@@ -60,7 +60,7 @@ mt_target_disturbed_sql(const MtMigration *migration, const MtRelation *relation
 					quote_literal_cstr(migration->ident), relation->id);
 }
 
-/* mt_target_uncover_sql returns what has TRUNCATE triggers of leaf partitions made again that are not what they were. */
+/* mt_target_uncover_sql returns what has TRUNCATE triggers of leaves made again that are not what they were. */
 char *
 mt_target_uncover_sql(const MtMigration *migration, const MtRelation *relation)
 {

@@ -173,7 +173,7 @@ mt_source_turns(int32 migration)
 /* mt_source_sequences_prepare collects what gives the sequences of a table their settings again. */
 MtSourceRestore *
 mt_source_sequences_prepare(MtSourceRestore *so_far, const MtMigration *migration, const MtRelation *relation,
-							MtRemote *remote, bool in_turn)
+							MtRemote   *remote, bool in_turn)
 {
 	MtSourceRestore *restore = so_far ? so_far : palloc0(sizeof(MtSourceRestore));
 	List	   *turns = NIL;

@@ -110,7 +110,7 @@ mt_sync_close(MtSync *sync)
 }
 
 /*
- * mt_sync_target_moved says whether server or mapping lead elsewhere now: pushes, gates and transitions go there already.
+ * mt_sync_target_moved says whether server or mapping lead elsewhere now: pushes, gates and transitions go there.
  *
  * What the catalog has is looked at before a round, not after it has ticked.
  */

@@ -20,6 +20,6 @@ extern void mt_watch_no_tables(void);
 
 /* Whether something changed since this was asked last; called outside of a transaction. */
 extern bool mt_watch_changed(void);
-extern bool mt_watch_servers_changed(void); /* foreign servers and user mappings; in a transaction, which hears of it */
+extern bool mt_watch_servers_changed(void);	/* foreign servers and user mappings; in a transaction, which hears of it */
 
 #endif							/* MT_WATCH_H */
