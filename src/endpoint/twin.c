@@ -26,14 +26,14 @@
 #include "endpoint/target.h"
 
 /* How long the session of a worker of ours that has ended may stay there. */
-#define LINGER_MS	   2000
+#define LINGER_MS	   10000
 #define LINGER_LOOK_MS 50
 
 static uint32 parse_timeline(const char *text);
 static void check_session(const MtMigration *migration, const MtFound *found, uint32 timeline);
 static void check_set_back(const MtMigration *migration, const MtFound *found, uint32 timeline);
 static void check_taken(const MtMigration *migration, const MtFound *found);
-static void check_alone(MtRemote *remote, const MtMigration *migration);
+static void check_alone(MtRemote *remote, const MtMigration *migration, const char *session);
 static char *who_is_it(const MtMigration *migration, const char *session);
 
 /* mt_twin_open connects to change something on the target. */
@@ -49,8 +49,8 @@ mt_twin_open(const MtMigration *migration)
 	{
 		mt_twin_check(migration, &found, GetWALInsertionTimeLine());
 		check_taken(migration, &found);
+		check_alone(remote, migration, found.session);
 	}
-	check_alone(remote, migration);
 	return remote;
 }
 
@@ -144,7 +144,7 @@ check_taken(const MtMigration *migration, const MtFound *found)
  * The session of one that has just ended goes within a moment.
  */
 static void
-check_alone(MtRemote *remote, const MtMigration *migration)
+check_alone(MtRemote *remote, const MtMigration *migration, const char *session)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LINGER_MS);
 	MtRows	   *rows;
@@ -172,7 +172,10 @@ check_alone(MtRemote *remote, const MtMigration *migration)
 					   rows->values[0][0], rows->values[0][1]),
 			 errhint("If this server is a copy of the source, the target is left to the source by SELECT"
 					 " migrate_tiers.set_option('forget_target', 'on'), then migrate_tiers.drop_migration()."
-					 " If it is the source, call migrate_tiers.pause() on the copy, and try again.")));
+					 " If it is the source, call migrate_tiers.pause() on the copy, and try again."
+					 " If it is a session of this server that a broken network has left there, end that process, or SELECT"
+					 " migrate_tiers.set_option('take_target', '%s').",
+					 session ? session : "")));
 }
 
 /* who_is_it says what to do on either server, since only a person knows which is which. */

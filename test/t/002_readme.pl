@@ -65,7 +65,7 @@ says('options', sub { qr/^\| .*`\Q$_[0]\E`/m },
 	split /\n/, sql($source, 'SELECT name FROM migrate_tiers.options'));
 foreach my $option (split /\n/, sql($source, 'SELECT name, "default" FROM migrate_tiers.options'))
 {
-	my ($name, $default) = split /\|/, $option;
+	my ($name, $default) = split /\|/, $option, 2;
 	my ($said) = $readme =~ /^\| `\Q$name\E` \| (.*?) \|/m or next;
 	is($said, $default, "the default of $name is said");
 }
