@@ -73,4 +73,11 @@
 #define mt_qualified_name_list(name) stringToQualifiedNameList(name)
 #endif
 
+/* 16 made becoming a role a right of its own. */
+#if PG_VERSION_NUM >= 160000
+#define mt_may_become_role(role) member_can_set_role(GetUserId(), role)
+#else
+#define mt_may_become_role(role) is_member_of_role(GetUserId(), role)
+#endif
+
 #endif							/* MT_COMPAT_H */

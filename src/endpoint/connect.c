@@ -326,7 +326,7 @@ connect_timeout(const MtConnectOptions *options)
 	return Max(timeout, 0);
 }
 
-/* pin_session makes the session the same whatever the role or database have set. */
+/* pin_session makes the session the same whatever role or database have set; a broken network ends it, too. */
 static void
 pin_session(MtRemote *remote, const MtMigration *migration)
 {
@@ -337,8 +337,8 @@ pin_session(MtRemote *remote, const MtMigration *migration)
 					" FROM (VALUES ('search_path', 'pg_catalog, pg_temp'), ('DateStyle', 'ISO, YMD'),"
 					" ('TimeZone', 'UTC'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '3'),"
 					" ('bytea_output', 'hex'), ('row_security', 'off'), ('statement_timeout', '0'),"
-					" ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),"
-					" ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),"
+					" ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('tcp_user_timeout', '30000'),"
+					" ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'), ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),"
 					" ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),"
 					" ('standard_conforming_strings', 'on'), ('xmloption', 'content'), ('array_nulls', 'on'),"
 					" ('transform_null_equals', 'off'), ('default_table_access_method', 'heap'),"

@@ -173,7 +173,7 @@ check_alone(MtRemote *remote, const MtMigration *migration, const char *session)
 			 errhint("If this server is a copy of the source, the target is left to the source by SELECT"
 					 " migrate_tiers.set_option('forget_target', 'on'), then migrate_tiers.drop_migration()."
 					 " If it is the source, call migrate_tiers.pause() on the copy, and try again."
-					 " If it is a session of this server that a broken network has left there, end that process, or SELECT"
+					 " If it is a session of this server that was cut off, it ends by itself within a minute; or SELECT"
 					 " migrate_tiers.set_option('take_target', '%s').",
 					 session ? session : "")));
 }

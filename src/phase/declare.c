@@ -64,7 +64,8 @@ mt_declare_set_owner(const MtMigration *migration, const char *role)
 				 errmsg("a migration cannot be without an owner"),
 				 errhint("Name a role: SELECT migrate_tiers.set_option('owner', '...').")));
 	owner = get_role_oid(role, false);
-	if (!has_privs_of_role(GetUserId(), owner))
+	/* The workers become the role, as far as the target is concerned. */
+	if (!has_privs_of_role(GetUserId(), owner) || !mt_may_become_role(owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("you have not the rights of role \"%s\"", role),

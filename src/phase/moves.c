@@ -13,6 +13,7 @@
 #include "catalog/reverse.h"
 #include "endpoint/target.h"
 #include "endpoint/twin.h"
+#include "phase/transition.h"
 #include "phase/wait.h"
 
 typedef struct MtPublication
@@ -84,7 +85,7 @@ mt_transition_meet_target(MtTransition *transition)
 {
 	ErrorData  *error;
 
-	if (transition->to < transition->from && transition->to >= MT_DUAL_WRITE)
+	if (!mt_transition_is_forward(transition->migration, transition->to) && transition->to >= MT_DUAL_WRITE)
 		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	error = mt_xact_try(open_remote, transition);

@@ -16,21 +16,19 @@
 #include "base/spi.h"
 #include "base/xact.h"
 
-#define DIGEST_LENGTH 32
-
 /* Which rows of the catalogs describe the table; a table that is gone has none. */
 #define DIGESTS \
-	"SELECT r.oid, md5(concat_ws(',', (SELECT c.xmin FROM pg_class c WHERE c.oid = r.oid)," \
+	"SELECT r.oid, hashtextextended(concat_ws(',', (SELECT c.xmin FROM pg_class c WHERE c.oid = r.oid)," \
 	" (SELECT string_agg(concat(a.attnum, ':', a.xmin), ' ' ORDER BY a.attnum) FROM pg_attribute a" \
 	"  WHERE a.attrelid = r.oid AND a.attnum > 0)," \
 	" (SELECT string_agg(concat(i.indexrelid, ':', i.xmin), ' ' ORDER BY i.indexrelid) FROM pg_index i" \
-	"  WHERE i.indrelid = r.oid))) FROM unnest($1) AS r (oid)"
+	"  WHERE i.indrelid = r.oid)), 0) FROM unnest($1) AS r (oid)"
 
 typedef struct MtWatched
 {
 	Oid			relid;			/* hash key */
 	bool		suspect;		/* something about it changed */
-	char		digest[DIGEST_LENGTH + 1];
+	int64		digest;
 } MtWatched;
 
 static Oid	migration_table = InvalidOid;
@@ -69,7 +67,7 @@ mt_watch_tables(List *tables)
 		MtWatched  *entry = hash_search(table, &lfirst_oid(cell), HASH_ENTER, NULL);
 
 		entry->suspect = false;
-		entry->digest[0] = '\0';
+		entry->digest = 0;
 	}
 	/* What changes from here on is noticed, so it may or may not be in the digest. */
 	watched = table;
@@ -172,10 +170,10 @@ read_digests(List *tables)
 		bool		isnull;
 		Oid			relid = DatumGetObjectId(mt_spi_datum(row, 1, &isnull));
 		MtWatched  *entry = hash_search(watched, &relid, HASH_FIND, NULL);
-		char	   *digest = mt_spi_text(&scope, row, 2);
+		int64		digest = mt_spi_int8(row, 2);
 
-		differs = differs || strcmp(entry->digest, digest) != 0;
-		strlcpy(entry->digest, digest, sizeof(entry->digest));
+		differs = differs || entry->digest != digest;
+		entry->digest = digest;
 	}
 	mt_spi_end(&scope);
 	return differs;

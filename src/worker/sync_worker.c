@@ -32,6 +32,7 @@
 
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS	 60000
+#define LOOK_MS			 1000
 
 /* Failures to get the lock of a row that an application is writing that are no news yet. */
 #define LOCK_FAILURES 50
@@ -79,6 +80,9 @@ mt_sync_worker_main(Datum arg)
 		wait = try_step(worker);
 		if (wait < 0)
 			break;
+		/* Nothing wakes it when somebody points the server to a target that can be reached. */
+		if (worker->sync == NULL)
+			wait = Min(wait, LOOK_MS);
 		if (wait > 0)
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait, PG_WAIT_EXTENSION);
 	}
@@ -183,7 +187,17 @@ reload_migration(MtWorker *worker)
 static void
 follow_target(MtWorker *worker)
 {
-	if (worker->sync == NULL || !mt_sync_target_moved(worker->sync))
+	bool		moved;
+
+	if (worker->sync != NULL)
+		moved = mt_sync_target_moved(worker->sync);
+	else
+	{
+		mt_xact_begin();
+		moved = mt_watch_servers_changed();
+		mt_xact_commit();
+	}
+	if (!moved)
 		return;
 	ereport(LOG, (errmsg("migration \"%s\": its foreign server was altered and is connected to anew",
 						 worker->migration ? worker->migration->name : "")));

@@ -85,6 +85,14 @@ subtest 'the owner leaves' => sub {
 	(undef, undef, $error) = $pair->source_try(q{SET SESSION AUTHORIZATION stranger; SELECT migrate_tiers.set_option('owner', 'heir')});
 	like($error, qr/42501.*rights of role "heir"/s, 'nobody gives it to whom he is not');
 
+	if ($pair->source_sql('SHOW server_version_num') >= 160000)
+	{
+		$pair->source_sql('GRANT heir TO keeper WITH INHERIT TRUE, SET FALSE');
+		(undef, undef, $error) = $pair->source_try(q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.set_option('owner', 'heir')});
+		like($error, qr/42501.*rights of role "heir"/s, 'nor to whom he may not become');
+		$pair->source_sql('REVOKE heir FROM keeper');
+	}
+
 	# Gone nevertheless, as where the mapping is one of PUBLIC.
 	$pair->source_sql('ALTER EVENT TRIGGER migrate_tiers_guard_drop DISABLE; REASSIGN OWNED BY keeper TO heir; DROP OWNED BY keeper; DROP ROLE keeper; ALTER EVENT TRIGGER migrate_tiers_guard_drop ENABLE ALWAYS');
 	$pair->source_sql(q{INSERT INTO item (n) VALUES (88888)});

@@ -274,6 +274,20 @@ subtest 'restart of the server' => sub {
 	$source->restart;
 };
 
+subtest 'a server that is pointed to the target again' => sub {
+	$pair->sync;
+	my $port = $pair->source_sql(q{SELECT substr(o, 6) FROM pg_foreign_server, unnest(srvoptions) o WHERE srvname = 'new_db' AND o ~ '^port='});
+	my $from = length log_of();
+	$pair->source_sql(q{ALTER SERVER new_db OPTIONS (SET port '1')});
+	write_row();
+	my $deadline = time + 60;
+	sleep 0.05 while substr(log_of(), $from) !~ /next attempt in 8\.0 s/ && time < $deadline;
+	$pair->source_sql("ALTER SERVER new_db OPTIONS (SET port '$port')");
+	my ($came) = $pair->source_try(q{SELECT migrate_tiers.wait_for_sync(timeout => '5 s')});
+	ok($came, 'it is not waited for the next attempt');
+	$pair->equal('equal');
+};
+
 # A relation cache entry goes with each VACUUM and ANALYZE; what sync knows of the table does not.
 subtest 'statistics of a table' => sub {
 	my $log = $pair->target->logfile;
