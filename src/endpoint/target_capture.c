@@ -34,6 +34,7 @@ typedef struct MtCaptureTable
 	bool		by_row;			/* in a hierarchy */
 	bool		queue;			/* its queue is there */
 	bool		disturbed;		/* its triggers are not what they were made */
+	bool		armed;			/* of each of its triggers it is known what it was made */
 	char	   *triggers;		/* what its triggers are for, those that are enabled always */
 } MtCaptureTable;
 
@@ -64,6 +65,8 @@ mt_target_reverse_attach(MtRemote *remote, const MtMigration *migration, const M
 		create_queue(remote, migration, relation);
 	if (table->disturbed || strcmp(table->triggers, table->by_row ? ROW_TRIGGERS : STATEMENT_TRIGGERS) != 0)
 		create_triggers(remote, migration, relation, table);
+	else if (!table->armed)
+		mt_remote_run(remote, mt_target_arm_sql(migration, relation));
 	if (table->partitioned && !mt_target_cover_partitions(remote, migration, relation, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -85,7 +88,9 @@ look_at_table(MtRemote *remote, const MtMigration *migration, const MtRelation *
 						   "  ORDER BY g.tgname COLLATE \"C\") FROM pg_catalog.pg_trigger g"
 						   "  WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2) AND g.tgenabled = 'A'), ''),"
 						   " EXISTS (SELECT FROM migrate_tiers.armed a LEFT JOIN pg_catalog.pg_trigger g ON g.oid = a.trigger_oid"
-						   "  WHERE a.migration = $4 AND a.relation = $5 AND a.trigger_oid <> 0 AND (" MT_TARGET_DISTURBED "))"
+						   "  WHERE a.migration = $4 AND a.relation = $5 AND a.trigger_oid <> 0 AND (" MT_TARGET_DISTURBED ")),"
+						   " NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2)"
+						   "  AND NOT EXISTS (SELECT FROM migrate_tiers.armed a WHERE a.migration = $4 AND a.relation = $5 AND a.trigger_oid = g.oid))"
 						   " FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
 						   MT_PARAMS(mt_relation_target_name(relation),
 									 mt_target_reverse_trigger(migration, relation, ""),
@@ -102,6 +107,7 @@ look_at_table(MtRemote *remote, const MtMigration *migration, const MtRelation *
 	table->queue = strcmp(rows->values[0][4], "t") == 0;
 	table->triggers = rows->values[0][5];
 	table->disturbed = strcmp(rows->values[0][6], "t") == 0;
+	table->armed = strcmp(rows->values[0][7], "t") == 0;
 	return table;
 }
 

@@ -54,13 +54,14 @@ static const char *const drop_body =
 	"  WHERE c.relnamespace = pg_catalog.to_regnamespace('migrate_tiers')::oid AND c.relkind = 'r' AND c.relname ~ '^queue_%1$s$' LOOP\n"
 	"  EXECUTE statement;\n"
 	"END LOOP;\n"
+	"DELETE FROM migrate_tiers.armed WHERE migration = %2$s%3$s;\n"
 	"DELETE FROM migrate_tiers.leaf WHERE migration = %2$s%3$s;\n";
 
 static const char *const drop_writer_body =
 	"DROP TABLE IF EXISTS migrate_tiers.writer_%1$.8s;\n"
 	"DROP FUNCTION IF EXISTS migrate_tiers.commit_%1$.8s();\n";
 
-static void drop_triggers(MtRemote *remote, const char *pattern);
+static void drop_triggers(MtRemote *remote, const MtMigration *migration, const char *pattern);
 
 /* mt_target_reverse_install makes the table of writing transactions. */
 void
@@ -119,9 +120,7 @@ mt_target_reverse_detach(MtRemote *remote, const MtMigration *migration, const M
 {
 	if (!mt_target_installed(remote))
 		return;
-	/* First: what is taken away is not taken for disturbed. */
-	mt_remote_run(remote, mt_target_disarm_sql(migration, relation));
-	drop_triggers(remote, psprintf("^%s", mt_target_reverse_trigger(migration, relation, "")));
+	drop_triggers(remote, migration, psprintf("^%s", mt_target_reverse_trigger(migration, relation, "")));
 	mt_target_block(remote,
 					psprintf("DECLARE statement text;\nBEGIN\n%sEND",
 							 psprintf(drop_body, psprintf("%.8s_%d", migration->ident, relation->id),
@@ -136,8 +135,7 @@ mt_target_reverse_uninstall(MtRemote *remote, const MtMigration *migration)
 {
 	if (!mt_target_installed(remote))
 		return;
-	mt_remote_run(remote, psprintf("DELETE FROM migrate_tiers.armed WHERE migration = %s", quote_literal_cstr(migration->ident)));
-	drop_triggers(remote, psprintf("^migrate_tiers_reverse_%.8s_", migration->ident));
+	drop_triggers(remote, migration, psprintf("^migrate_tiers_reverse_%.8s_", migration->ident));
 	mt_target_block(remote,
 					psprintf("DECLARE statement text;\nBEGIN\n%sEND", mt_target_reverse_drop_sql(migration)),
 					mt_lock_timeout_text());
@@ -153,17 +151,26 @@ mt_target_reverse_drop_sql(const MtMigration *migration)
 					psprintf(drop_writer_body, migration->ident));
 }
 
-/* drop_triggers drops triggers by name, one table a transaction; clones go with their parent's. */
+/*
+ * drop_triggers drops triggers by name, one table a transaction; clones go with their parent's.
+ *
+ * In the same one it is forgotten that they were there: those that stay, since a lock is not to be had, are guarded
+ * on, and what was taken away is not taken for disturbed.
+ */
 static void
-drop_triggers(MtRemote *remote, const char *pattern)
+drop_triggers(MtRemote *remote, const MtMigration *migration, const char *pattern)
 {
 	MtRows	   *rows;
 
 	rows = mt_remote_query(remote,
-						   "SELECT pg_catalog.string_agg(pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %s', g.tgname, "
-						   "g.tgrelid::pg_catalog.regclass), '; ') FROM pg_catalog.pg_trigger g "
-						   "WHERE g.tgname ~ $1 AND g.tgparentid = 0 GROUP BY g.tgrelid ORDER BY g.tgrelid",
-						   MT_PARAMS(pattern));
+						   "SELECT pg_catalog.string_agg(pg_catalog.format('DROP TRIGGER IF EXISTS %I ON %s;', g.tgname,"
+						   " g.tgrelid::pg_catalog.regclass), ' ')"
+						   " || pg_catalog.format(' DELETE FROM migrate_tiers.armed WHERE migration = %1$L AND trigger_oid = ANY (%2$L);"
+						   " UPDATE migrate_tiers.leaf l SET covered = false, file = c.relfilenode FROM pg_catalog.pg_class c"
+						   " WHERE l.migration = %1$L AND l.leaf = %3$s AND c.oid = l.leaf;', $2::text, pg_catalog.array_agg(g.oid), g.tgrelid)"
+						   " FROM pg_catalog.pg_trigger g"
+						   " WHERE g.tgname ~ $1 AND g.tgparentid = 0 GROUP BY g.tgrelid ORDER BY g.tgrelid",
+						   MT_PARAMS(pattern, migration->ident));
 	for (int row = 0; row < rows->count; row++)
 		mt_target_locking(remote, rows->values[row][0], mt_lock_timeout_text());
 }

@@ -259,5 +259,24 @@ subtest 'disabled triggers' => sub {
 	is($pair->source_sql('SELECT count(*) FROM ONLY mother WHERE id = 900'), '1', 'the row is here');
 	is($pair->source_sql(q{SELECT string_agg(target_name, ' ' ORDER BY target_name) FROM migrate_tiers.relation WHERE uncaptured IS NOT NULL}), 'event item mother', 'nothing else was taken for disturbed');
 };
+# stopped(table): waits until status says that changes of it may be missing.
+sub stopped { my ($table) = @_; return $pair->wait_until(source => "SELECT coalesce(stopped ~ '$table on the target', false) FROM migrate_tiers.status"); }
+
+$pair->dual_write;
+
+subtest 'after a way back that failed' => sub {
+	my $reader = MigrateTiers::session($pair->target);
+	$reader->query_safe('BEGIN; SELECT FROM item');
+	$pair->set_option('attach_timeout', '500 ms');
+	my ($back, $state) = $pair->source_try(q{CALL migrate_tiers.revert('syncing')});
+	is($state, '55P03', 'triggers that cannot be taken away');
+	$reader->quit;
+	$pair->set_option('attach_timeout', '10 min');
+	is($pair->status('phase'), 'dual_write', 'and so everything is as before');
+	unseen('item', q{(910, 'unseen')});
+	ok(stopped('item'), 'the table is guarded as before');
+	is(mended('item'), 'different, equal', 'mended');
+};
+
 $pair->finish;
 done_testing();
