@@ -5,6 +5,7 @@ use warnings;
 
 use MigrateTiers ();
 use MigrateTiers::Pair;
+use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
 
 
@@ -275,6 +276,29 @@ subtest 'after a way back that failed' => sub {
 	is($pair->status('phase'), 'dual_write', 'and so everything is as before');
 	unseen('item', q{(910, 'unseen')});
 	ok(stopped('item'), 'the table is guarded as before');
+	is(mended('item'), 'different, equal', 'mended');
+};
+
+subtest 'a lock that is not to be had' => sub {
+	my $source_log = -s $pair->source->logfile;
+	my $target_log = -s $pair->target->logfile;
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	unseen('item', q{(920, 'unseen')});
+	my $writer = MigrateTiers::session($pair->target);
+	$writer->query_safe('BEGIN; LOCK TABLE item IN ROW EXCLUSIVE MODE');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	my @at;
+	ok(MigrateTiers::wait_for(sub {
+		@at = map { $_ % 86400 } map { my @time = split /:/; $time[0] * 3600 + $time[1] * 60 + $time[2] } substr(slurp_file($pair->target->logfile), $target_log) =~ /^\S+ (\S+) .*due to lock timeout/mg;
+		return @at >= 2;
+	}, 30), 'is asked for again');
+	cmp_ok(($at[1] - $at[0]) % 86400, '>=', 2, 'later than a look');
+	ok(stopped('item'), 'and status says what is amiss meanwhile');
+	$writer->quit;
+	ok($pair->wait_until(target => 'SELECT bool_and(trigger_oid <> 0) FROM migrate_tiers.armed'), 'noted');
+	ok($pair->wait_until(target => $disturbed, expected => 0), 'the triggers are enabled when it is there');
+	my @said = substr(slurp_file($pair->source->logfile), $source_log) =~ /LOG:.*(changes of table public.item of the target (?:may be missing|are noted again))/g;
+	is(join('; ', @said), 'changes of table public.item of the target may be missing; changes of table public.item of the target are noted again', 'both is said once');
 	is(mended('item'), 'different, equal', 'mended');
 };
 
