@@ -38,6 +38,7 @@ static void begin_reverse(MtTransition *transition, MtRelation *relation);
 static void end_reverse(MtTransition *transition, MtRelation *relation);
 static char *describe_reverse(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void drain_reverse(MtTransition *transition, MtRelation *relation);
+static void require_captured(MtTransition *transition);
 static char *describe_drain(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void open_target(MtTransition *transition, MtRelation *relation);
 static void close_target(MtTransition *transition, MtRelation *relation);
@@ -177,8 +178,44 @@ describe_await(const MtMigration *migration, const MtRelation *relation, bool in
 static void
 drain_reverse(MtTransition *transition, MtRelation *relation)
 {
-	if (mt_migration_by_id(transition->migration->id, false)->reversing)
-		mt_wait_drained_reverse(transition->migration, mt_transition_remote(transition));
+	if (!mt_migration_by_id(transition->migration->id, false)->reversing)
+		return;
+	mt_wait_drained_reverse(transition->migration, mt_transition_remote(transition));
+	require_captured(transition);
+}
+
+/*
+ * require_captured refuses a way back while the source may lack what was written on the target unseen.
+ *
+ * The fence does not wait for who disabled its triggers in a transaction that goes on; but that holds
+ * a lock on the table to its end.  The target is asked first: what it has forgotten since, the source knows.
+ */
+static void
+require_captured(MtTransition *transition)
+{
+	MtRemote   *remote = mt_transition_remote(transition);
+	MtSpiScope	scope;
+	char	   *tables;
+	ListCell   *cell;
+
+	foreach(cell, transition->relations)
+		mt_target_await_writers(remote, (MtRelation *) lfirst(cell));
+	mt_target_require_undisturbed(remote, transition->migration, transition->relations);
+	/* What was known before is no reason to leave a way on half undone. */
+	if (transition->to >= transition->from)
+		return;
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT, "SELECT string_agg(name, ', ' ORDER BY name) FROM migrate_tiers.uncaptured WHERE migration = $1",
+					   MT_ARGS(MT_INT4(transition->migration->id)));
+	tables = mt_spi_text(&scope, 0, 1);
+	if (tables != NULL)
+		ereport(ERROR,
+				(errcode(MT_ERRCODE_GATE_FAILED),
+				 errmsg("what was written on the target may be missing in tables: %s", tables),
+				 errdetail("The triggers that note changes on the target were disabled for a time."),
+				 errhint("SELECT * FROM migrate_tiers.verify(); then migrate_tiers.repair(relation, side => 'target')"
+						 " for tables that differ, and call it again.")));
+	mt_spi_end(&scope);
 }
 
 static char *

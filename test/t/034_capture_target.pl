@@ -263,6 +263,22 @@ subtest 'disabled triggers' => sub {
 # stopped(table): waits until status says that changes of it may be missing.
 sub stopped { my ($table) = @_; return $pair->wait_until(source => "SELECT coalesce(stopped ~ '$table on the target', false) FROM migrate_tiers.status"); }
 
+# The call of a way back in a session of its own, and its SQLSTATE when it has ended.
+sub revert_begin
+{
+	my $caller = $pair->source->background_psql('shop', on_error_stop => 0);
+	$caller->query_until(qr/begun/, "\\echo begun\nCALL migrate_tiers.revert('syncing');\n\\echo over :SQLSTATE\n");
+	return $caller;
+}
+
+sub revert_end
+{
+	my ($caller) = @_;
+	my ($state) = $caller->query_until(qr/over \w+/, "\n") =~ /over (\w+)/;
+	$caller->quit;
+	return $state;
+}
+
 $pair->dual_write;
 
 subtest 'after a way back that failed' => sub {
@@ -302,5 +318,30 @@ subtest 'a lock that is not to be had' => sub {
 	is(mended('item'), 'different, equal', 'mended');
 };
 
+subtest 'while the way back is under way' => sub {
+	my $hidden = MigrateTiers::session($pair->target);
+	$hidden->query_safe(q{BEGIN; ALTER TABLE child DISABLE TRIGGER ALL; INSERT INTO child VALUES (930, 'unseen')});
+	my $caller = revert_begin();
+	ok($pair->wait_until(target => q{SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'child'::regclass AND NOT granted)}), 'who writes unseen is waited for');
+	$hidden->query_safe('ALTER TABLE child ENABLE TRIGGER ALL; COMMIT');
+	$hidden->quit;
+	is(revert_end($caller), 'MT001', 'and bars the way');
+	ok(stopped('child'), 'the worker hears of it');
+	is(mended('child'), 'different, equal', 'mended');
+
+	my $writer = MigrateTiers::session($pair->target);
+	$writer->query_safe('BEGIN; INSERT INTO item VALUES (940)');
+	$caller = revert_begin();
+	ok($pair->wait_until(target => "SELECT last_value FROM migrate_tiers.fence_$ident", expected => 1), 'the gates are passed');
+	unseen('mother', q{(940, 'unseen')});
+	ok($pair->wait_until(source => q{SELECT EXISTS (SELECT FROM migrate_tiers.uncaptured WHERE name = 'mother')}), 'then the worker notes something');
+	ok($pair->wait_until(target => 'SELECT bool_and(trigger_oid <> 0) FROM migrate_tiers.armed'), 'and the target forgets it');
+	$writer->query_safe('COMMIT');
+	$writer->quit;
+	is(revert_end($caller), 'MT001', 'it bars the way all the same');
+	is(mended('mother'), 'different, equal', 'mended');
+	$pair->revert('syncing');
+	$pair->equal('equal in the end');
+};
 $pair->finish;
 done_testing();
