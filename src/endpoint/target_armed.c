@@ -5,8 +5,10 @@
  *
  * So it is kept which triggers there are, and in which version of their row in
  * pg_trigger: whatever is done to one makes another version of it, also where it looks as before
- * afterwards.  Those of a partition may go with it; what goes with its rows is another
- * matter (target_partition.c).
+ * afterwards.  A table that was given the name of another one has none, while the other keeps its own: so
+ * the name is kept, too.  Those of a partition may go with it, and are not ours any more
+ * then; what goes with its rows is another matter (target_partition.c).  But its TRUNCATE trigger
+ * can be dropped by itself.
  *
  * A table that was disturbed has a row for trigger 0, made with the triggers that replace
  * the old ones: there is no such trigger, so it counts as disturbed until the source has noted it.
@@ -19,14 +21,30 @@
 #include "endpoint/target_block.h"
 #include "endpoint/target_reverse.h"
 
+/* Leaf l is still that partition: its row trigger goes with the table that it was a part of. */
+#define STILL_LEAF \
+	"EXISTS (SELECT FROM pg_catalog.pg_trigger r WHERE r.oid = l.trigger_oid AND r.tgrelid = l.leaf)"
+
+/* That trigger g, as it is noted in a, is not any more what it was. */
+#define TOUCHED \
+	"CASE WHEN a.name IS NULL THEN (g.tgenabled <> 'A' OR g.xmin <> a.version) AND EXISTS (SELECT FROM migrate_tiers.leaf l" \
+	"  WHERE l.migration = a.migration AND l.relation = a.relation AND l.leaf = g.tgrelid AND " STILL_LEAF ")" \
+	" ELSE g.oid IS NULL OR g.tgenabled <> 'A' OR g.xmin <> a.version" \
+	"  OR g.tgrelid IS DISTINCT FROM pg_catalog.to_regclass(a.name) END"
+
+/* That leaf l lacks the TRUNCATE trigger that it had. */
+#define BARE \
+	"l.covered AND " STILL_LEAF " AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = l.leaf" \
+	" AND g.tgname = pg_catalog.format('migrate_tiers_reverse_%%s_%%s_truncate', pg_catalog.left(l.migration::text, 8), l.relation))"
+
 static char *rows_of(const MtMigration *migration, const MtRelation *relation);
 
 /* mt_target_arm_sql returns what notes the triggers of a table and of its known leaf partitions that are not yet. */
 char *
 mt_target_arm_sql(const MtMigration *migration, const MtRelation *relation)
 {
-	return psprintf("INSERT INTO migrate_tiers.armed (migration, relation, trigger_oid, version, own)"
-					" SELECT %1$s, %2$d, g.oid, g.xmin, g.tgrelid = pg_catalog.to_regclass(%3$s) FROM pg_catalog.pg_trigger g"
+	return psprintf("INSERT INTO migrate_tiers.armed (migration, relation, trigger_oid, version, name)"
+					" SELECT %1$s, %2$d, g.oid, g.xmin, CASE WHEN g.tgrelid = pg_catalog.to_regclass(%3$s) THEN %3$s END FROM pg_catalog.pg_trigger g"
 					" WHERE (g.tgrelid = pg_catalog.to_regclass(%3$s) OR g.tgrelid IN (SELECT l.leaf FROM migrate_tiers.leaf l"
 					"  WHERE l.migration = %1$s AND l.relation = %2$d)) AND pg_catalog.starts_with(g.tgname, %4$s)"
 					" ON CONFLICT DO NOTHING;",
@@ -55,20 +73,20 @@ mt_target_disarm_leaf_sql(const MtMigration *migration, const MtRelation *relati
 char *
 mt_target_disturbed_sql(const MtMigration *migration, const MtRelation *relation)
 {
-	return psprintf("INSERT INTO migrate_tiers.armed (migration, relation, trigger_oid, version, own)"
-					" VALUES (%s, %d, 0, '0', true);",
-					quote_literal_cstr(migration->ident), relation->id);
+	return psprintf("INSERT INTO migrate_tiers.armed (migration, relation, trigger_oid, version, name)"
+					" VALUES (%s, %d, 0, '0', %s);",
+					quote_literal_cstr(migration->ident), relation->id, mt_target_table_literal(relation));
 }
 
 /* mt_target_uncover_sql returns what has TRUNCATE triggers of leaves made again that are not what they were. */
 char *
 mt_target_uncover_sql(const MtMigration *migration, const MtRelation *relation)
 {
-	return psprintf("UPDATE migrate_tiers.leaf l SET covered = false, file = c.relfilenode FROM migrate_tiers.armed a"
-					" JOIN pg_catalog.pg_trigger g ON g.oid = a.trigger_oid JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid"
-					" WHERE %s AND l.migration = a.migration AND l.relation = a.relation AND l.leaf = g.tgrelid"
-					" AND (" MT_TARGET_DISTURBED ");",
-					rows_of(migration, relation));
+	return psprintf("UPDATE migrate_tiers.leaf l SET covered = false, file = c.relfilenode FROM pg_catalog.pg_class c"
+					" WHERE l.migration = %2$s AND l.relation = %3$d AND c.oid = l.leaf AND (" BARE
+					"  OR l.leaf IN (SELECT g.tgrelid FROM migrate_tiers.armed a JOIN pg_catalog.pg_trigger g ON g.oid = a.trigger_oid"
+					"  WHERE %1$s AND (" TOUCHED ")));",
+					rows_of(migration, relation), quote_literal_cstr(migration->ident), relation->id);
 }
 
 static char *
@@ -77,14 +95,21 @@ rows_of(const MtMigration *migration, const MtRelation *relation)
 	return psprintf("a.migration = %s AND a.relation = %d", quote_literal_cstr(migration->ident), relation->id);
 }
 
+/* mt_target_touched_sql returns the query of what was touched of all tables. */
+char *
+mt_target_touched_sql(const MtMigration *migration)
+{
+	return psprintf("SELECT a.relation, a.trigger_oid FROM migrate_tiers.armed a"
+					" LEFT JOIN pg_catalog.pg_trigger g ON g.oid = a.trigger_oid WHERE a.migration = %1$s AND (" TOUCHED ")"
+					" UNION ALL SELECT l.relation, l.trigger_oid FROM migrate_tiers.leaf l WHERE l.migration = %1$s AND " BARE,
+					quote_literal_cstr(migration->ident));
+}
+
 /* mt_target_disturbed_query returns the query of the ids of the tables that were disturbed ("3 7"); NULL for none. */
 char *
 mt_target_disturbed_query(const MtMigration *migration)
 {
-	return psprintf("SELECT pg_catalog.string_agg(DISTINCT a.relation::text, ' ') FROM migrate_tiers.armed a"
-					" LEFT JOIN pg_catalog.pg_trigger g ON g.oid = a.trigger_oid"
-					" WHERE a.migration = %s AND (" MT_TARGET_DISTURBED ")",
-					quote_literal_cstr(migration->ident));
+	return psprintf("SELECT pg_catalog.string_agg(DISTINCT t.relation::text, ' ') FROM (%s) t", mt_target_touched_sql(migration));
 }
 
 /* mt_target_disturbed_noted forgets that a table was disturbed, once the source has noted it. */

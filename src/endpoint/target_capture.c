@@ -81,17 +81,17 @@ look_at_table(MtRemote *remote, const MtMigration *migration, const MtRelation *
 	MtRows	   *rows;
 
 	rows = mt_remote_query(remote,
-						   "SELECT c.oid, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)), c.relkind = 'p',"
-						   " c.relkind = 'p' OR EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),"
-						   " pg_catalog.to_regclass($3) IS NOT NULL,"
-						   " COALESCE((SELECT pg_catalog.string_agg(pg_catalog.substr(g.tgname, pg_catalog.length($2) + 1), ' '"
-						   "  ORDER BY g.tgname COLLATE \"C\") FROM pg_catalog.pg_trigger g"
-						   "  WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2) AND g.tgenabled = 'A'), ''),"
-						   " EXISTS (SELECT FROM migrate_tiers.armed a LEFT JOIN pg_catalog.pg_trigger g ON g.oid = a.trigger_oid"
-						   "  WHERE a.migration = $4 AND a.relation = $5 AND a.trigger_oid <> 0 AND (" MT_TARGET_DISTURBED ")),"
-						   " NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2)"
-						   "  AND NOT EXISTS (SELECT FROM migrate_tiers.armed a WHERE a.migration = $4 AND a.relation = $5 AND a.trigger_oid = g.oid))"
-						   " FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
+						   psprintf("SELECT c.oid, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)), c.relkind = 'p',"
+									" c.relkind = 'p' OR EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),"
+									" pg_catalog.to_regclass($3) IS NOT NULL,"
+									" COALESCE((SELECT pg_catalog.string_agg(pg_catalog.substr(g.tgname, pg_catalog.length($2) + 1), ' '"
+									"  ORDER BY g.tgname COLLATE \"C\") FROM pg_catalog.pg_trigger g"
+									"  WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2) AND g.tgenabled = 'A'), ''),"
+									" EXISTS (SELECT FROM (%s) t WHERE t.relation = $5 AND t.trigger_oid <> 0),"
+									" NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND pg_catalog.starts_with(g.tgname, $2)"
+									"  AND NOT EXISTS (SELECT FROM migrate_tiers.armed a WHERE a.migration = $4 AND a.relation = $5 AND a.trigger_oid = g.oid))"
+									" FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
+									mt_target_touched_sql(migration)),
 						   MT_PARAMS(mt_relation_target_name(relation),
 									 mt_target_reverse_trigger(migration, relation, ""),
 									 psprintf("migrate_tiers.queue_%.8s_%d", migration->ident, relation->id),

@@ -36,9 +36,8 @@ extern char *mt_target_disarm_leaf_sql(const MtMigration *migration, const MtRel
 extern char *mt_target_disturbed_sql(const MtMigration *migration, const MtRelation *relation);
 extern char *mt_target_uncover_sql(const MtMigration *migration, const MtRelation *relation);
 
-/* That trigger g, as it is noted in a, is not any more what it was. */
-#define MT_TARGET_DISTURBED \
-	"CASE WHEN g.oid IS NULL THEN a.own ELSE g.tgenabled <> 'A' OR g.xmin <> a.version END"
+/* The query of what is not any more what it was: relation, and trigger_oid, 0 where the source has to note it only. */
+extern char *mt_target_touched_sql(const MtMigration *migration);
 
 /* Notes the leaf partitions of a table that is captured from now on. */
 extern char *mt_target_leaves_sql(const MtMigration *migration, const MtRelation *relation);

@@ -74,8 +74,9 @@ static const char *const cover_body =
 									   "IF noted THEN\n"
 									   "  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (pg_current_xact_id(), clock_timestamp(), current_setting('application_name'));\n"
 									   "END IF;\n"
-									   "DELETE FROM migrate_tiers.armed a WHERE a.migration = %3$s AND a.relation = %2$d AND NOT a.own\n"
-									   "  AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.oid = a.trigger_oid);\n"
+									   "DELETE FROM migrate_tiers.armed a WHERE a.migration = %3$s AND a.relation = %2$d AND a.name IS NULL\n"
+									   "  AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g JOIN migrate_tiers.leaf l ON l.leaf = g.tgrelid\n"
+									   "    WHERE g.oid = a.trigger_oid AND l.migration = a.migration AND l.relation = a.relation);\n"
 									   "%7$s\n"
 									   "END";
 

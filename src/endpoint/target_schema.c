@@ -73,10 +73,10 @@ static const char *const install_body =
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
 	"  relation integer NOT NULL, leaf oid NOT NULL, trigger_oid oid NOT NULL, file oid NOT NULL, bound text,\n"
 	"  covered boolean NOT NULL DEFAULT false, PRIMARY KEY (migration, relation, leaf));\n"
-	/* Capture triggers, and which version of each: target_armed.c. */
+	/* Capture triggers, which version of each, and of a table's own its name: target_armed.c. */
 	"CREATE TABLE migrate_tiers.armed (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"
-	"  relation integer NOT NULL, trigger_oid oid NOT NULL, version xid NOT NULL, own boolean NOT NULL,\n"
+	"  relation integer NOT NULL, trigger_oid oid NOT NULL, version xid NOT NULL, name text,\n"
 	"  PRIMARY KEY (migration, relation, trigger_oid));\n"
 	"CREATE TABLE migrate_tiers.instance_report (\n"
 	"  migration uuid NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,\n"

@@ -318,6 +318,16 @@ subtest 'a lock that is not to be had' => sub {
 	is(mended('item'), 'different, equal', 'mended');
 };
 
+subtest 'another table by its name' => sub {
+	$pair->target_sql(q{CREATE TABLE coded_new (LIKE coded INCLUDING ALL); INSERT INTO coded_new VALUES ('new'); BEGIN; ALTER TABLE coded RENAME TO coded_old; ALTER TABLE coded_new RENAME TO coded; COMMIT; DELETE FROM coded_old});
+	ok(stopped('coded'), 'status says so');
+	is(mended('coded'), 'different, equal', 'mended');
+	$pair->target_sql(q{INSERT INTO coded VALUES ('later'); DROP TABLE coded_old});
+	$pair->sync_back;
+	is($pair->source_sql(q{SELECT string_agg(k, ' ' ORDER BY k) FROM coded}), 'later new', 'it is captured from then on');
+	is($pair->status('stopped'), '', 'nothing is stopped');
+};
+
 subtest 'while the way back is under way' => sub {
 	my $hidden = MigrateTiers::session($pair->target);
 	$hidden->query_safe(q{BEGIN; ALTER TABLE child DISABLE TRIGGER ALL; INSERT INTO child VALUES (930, 'unseen')});

@@ -138,6 +138,32 @@ subtest 'a storm' => sub {
 	ok($pair->wait_until(source => $sum, expected => $pair->target_sql($sum)), 'equal after it');
 };
 
+# The TRUNCATE trigger is each partition's own.
+subtest 'its triggers' => sub {
+	my $covered = q{SELECT coalesce(bool_and(covered), true) || ' ' || count(*) FROM migrate_tiers.leaf WHERE leaf = 'event_2'::regclass};
+	ok($pair->wait_until(target => $covered, expected => 'true 1'), 'a partition has its own');
+	$pair->target_sql('ALTER TABLE event DETACH PARTITION event_2');
+	ok($pair->wait_until(target => $covered, expected => 'true 0'), 'it is not ours any more');
+	$pair->target_sql('ALTER TABLE event_2 DISABLE TRIGGER ALL');
+	$pair->target_sql(q{ALTER TABLE note DISABLE TRIGGER ALL; INSERT INTO note VALUES (100, 'unseen'); ALTER TABLE note ENABLE TRIGGER ALL});
+	my $uncaptured = q{SELECT string_agg(name, ' ' ORDER BY name) FROM migrate_tiers.uncaptured};
+	ok($pair->wait_until(source => qq{SELECT ($uncaptured) ~ 'note'}), 'what is done to triggers is seen');
+	is($pair->source_sql($uncaptured), 'note', 'but not what is done to those of a table that is not ours');
+	$pair->target_sql('DROP TABLE event_2; CREATE TABLE event_2 PARTITION OF event FOR VALUES FROM (20) TO (30); INSERT INTO event VALUES (20, 20)');
+	ok($pair->wait_until(target => $covered, expected => 'true 1'), 'another partition');
+	my ($name) = split /\n/, $pair->target_sql(q{SELECT tgname FROM pg_trigger WHERE tgrelid = 'event_2'::regclass AND tgname ~ '^migrate_tiers_reverse.*truncate$'});
+	$pair->target_sql("BEGIN; DROP TRIGGER $name ON event_2; TRUNCATE event_2; COMMIT");
+	ok($pair->wait_until(source => $uncaptured, expected => 'event note'), 'its trigger dropped');
+	ok($pair->wait_until(target => "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'event_2'::regclass AND tgname = '$name' AND tgenabled = 'A'", expected => 1), 'is made again');
+	for ('event', 'note')
+	{
+		is($pair->source_sql("SELECT verdict FROM migrate_tiers.verify('$_')"), 'different', "$_ is different");
+		$pair->source_sql("SELECT migrate_tiers.repair('$_', side => 'target')");
+		$pair->sync_back;
+		is($pair->source_sql("SELECT verdict FROM migrate_tiers.verify('$_')"), 'equal', 'and mended');
+	}
+};
+
 $pair->target_sql(q{CREATE TABLE event_9 (LIKE event INCLUDING ALL); INSERT INTO event_9 SELECT i, i, 'last' FROM generate_series(400, 409) i; ALTER TABLE event ATTACH PARTITION event_9 FOR VALUES FROM (400) TO (410)});
 $pair->revert('syncing');
 is($pair->source_sql(q{SELECT count(*) FROM event WHERE v = 'last'}), '10', 'rows attached just before the way back');
