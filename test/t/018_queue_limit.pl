@@ -41,14 +41,15 @@ sub started { my ($table) = @_; return $pair->source_sql("SELECT copy_started FR
 sub state_of { my ($table) = @_; return $pair->source_sql("SELECT state FROM migrate_tiers.tables WHERE relation = '$table'::regclass"); }
 sub all_in_sync { return $pair->wait_until(source => q{SELECT bool_and(state = 'syncing') FROM migrate_tiers.tables}, timeout => 90); }
 
-# fill writes until a table is disarmed.
+# fill writes until a table is disarmed; more and more, since one that is disarmed may leave much room to the other.
 sub fill
 {
 	my ($table) = @_;
 	for my $round (1 .. 100)
 	{
 		$pair->source_sql("UPDATE busy SET v = 'fill $round'");
-		$pair->source_sql("UPDATE $table SET v = 'fill $round' WHERE id < 10");
+		my $rows = 10 + 50 * ($round - 1);
+		$pair->source_sql("UPDATE $table SET v = 'fill $round' WHERE id < $rows");
 		return 1 if state_of($table) eq 'recopy' && state_of('busy') eq 'recopy';
 	}
 	return 0;
