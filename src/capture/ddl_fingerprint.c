@@ -86,21 +86,6 @@
 	"  FROM r, unnest(r.partitions) p(oid) LEFT JOIN pg_class c ON c.oid = p.oid WHERE p.oid NOT IN (SELECT oid FROM leaf)" \
 	" ORDER BY 1, 2"
 
-/* mt_ddl_fingerprint returns the structure of a table of ours as text. */
-char *
-mt_ddl_fingerprint(int32 relation_id)
-{
-	char	   *fingerprint = NULL;
-	MtSpiScope	scope;
-
-	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_SELECT, FACETS " SELECT jsonb_object_agg(name, value)::text FROM facet",
-					   MT_ARGS(MT_INT4(relation_id)));
-	fingerprint = mt_spi_text(&scope, 0, 1);
-	mt_spi_end(&scope);
-	return fingerprint;
-}
-
 /* mt_ddl_record stores the structure of a table as it is now. */
 void
 mt_ddl_record(int32 relation_id)

@@ -19,9 +19,6 @@ typedef struct MtDdlChange
 /* SQL: the columns of the key of table r as it is now, as the facet "key" has them. */
 #define MT_DDL_KEY "(SELECT x.indkey::text FROM pg_index x WHERE x.indexrelid = migrate_tiers.key_index(r.relation))"
 
-/* The table's structure now, as text. */
-extern char *mt_ddl_fingerprint(int32 relation_id);
-
 /* Takes the structure as it is now for the one in order. */
 extern void mt_ddl_record(int32 relation_id);
 

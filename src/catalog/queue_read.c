@@ -79,19 +79,6 @@ mt_queue_reader_create(const MtMigration *migration)
 	return reader;
 }
 
-/* mt_queue_reader_reset forgets what is settled. */
-void
-mt_queue_reader_reset(MtQueueReader *reader)
-{
-	for (int i = 0; i < MT_QUEUE_SEGMENTS; i++)
-	{
-		MtSegment  *segment = &reader->segments[i];
-
-		segment->settled.low = segment->settled.frozen = 0;
-		segment->count = 0;
-	}
-}
-
 /* mt_queue_read gives every row that the snapshot sees and the mark does not. */
 void
 mt_queue_read(MtQueueReader *reader, Snapshot snapshot, const MtMark *mark, bool everything,

@@ -67,9 +67,6 @@ extern void mt_queue_read_done(MtQueueReader *reader);
 /* Whether what is known of the segment's pages is still true of them; the segment is locked. */
 extern bool mt_queue_still_settled(const MtSettled *settled, Relation relation);
 
-/* Forgets what is settled: the next read begins at the first page. */
-extern void mt_queue_reader_reset(MtQueueReader *reader);
-
 /*
  * Truncate a segment that is wholly sent and older than the retention; or all that are wholly sent.
  * Neither waits.  "stored" is the mark that the target has, as text, or NULL.

@@ -55,13 +55,6 @@ mt_keys_create(MemoryContext parent)
 	return keys;
 }
 
-/* mt_keys_free frees a set with all its keys. */
-void
-mt_keys_free(MtKeySet *keys)
-{
-	MemoryContextDelete(keys->context);
-}
-
 /* mt_keys_count counts the keys. */
 uint64
 mt_keys_count(const MtKeySet *keys)

@@ -21,7 +21,6 @@ typedef struct MtKeyCursor
 } MtKeyCursor;
 
 extern MtKeySet *mt_keys_create(MemoryContext parent);
-extern void mt_keys_free(MtKeySet *keys);
 
 /* Adds a key; false when it is there already. */
 extern bool mt_keys_add(MtKeySet *keys, const char *bytes, int length);
