@@ -63,6 +63,21 @@ SELECT migrate_tiers.batch_policy('declare.not_valid', mode => 'diff');
 SELECT migrate_tiers.untag('declare.not_valid');
 DROP TABLE declare.not_valid;
 
+-- A table as TimescaleDB has them: a trigger keeps rows out of it, which are in its chunks.
+CREATE TABLE declare.hyper (id int PRIMARY KEY);
+CREATE SCHEMA _timescaledb_internal;
+CREATE TABLE _timescaledb_internal.chunk () INHERITS (declare.hyper);
+SELECT migrate_tiers.tag('declare.hyper', 'realtime');
+DROP SCHEMA _timescaledb_internal CASCADE;
+SELECT migrate_tiers.tag('declare.hyper', 'realtime');
+CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON declare.hyper FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+SELECT migrate_tiers.tag('declare.hyper', 'batch');
+SELECT migrate_tiers.untag('declare.hyper');
+SELECT note FROM migrate_tiers.tag_schema('declare', 'realtime') WHERE relation = 'declare.hyper'::regclass;
+SELECT migrate_tiers.tag('declare.hyper', 'ignored');
+SELECT migrate_tiers.untag('declare.hyper');
+DROP TABLE declare.hyper;
+
 -- A second migration is declared beside it; now the name has to be said.
 SELECT migrate_tiers.create_migration('Übersiedlung 2', 'target');
 SELECT migrate_tiers.tag('declare.cache', 'ignored', migration => 'Übersiedlung 2');

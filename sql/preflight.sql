@@ -49,6 +49,19 @@ SELECT * FROM findings() WHERE check_name = 'foreign_keys';
 SELECT migrate_tiers.tag('preflight.parent', 'realtime');
 DROP TABLE preflight.untagged;
 DROP MATERIALIZED VIEW preflight.derived;
+-- Children by inheritance are tables of their own, in other schemas, too; not those of what is ignored.
+CREATE SCHEMA preflight_elsewhere;
+CREATE TABLE preflight_elsewhere.child (PRIMARY KEY (id)) INHERITS (preflight.parent);
+CREATE TABLE preflight_elsewhere.grandchild () INHERITS (preflight_elsewhere.child);
+SELECT * FROM findings();
+SELECT migrate_tiers.tag('preflight_elsewhere.child', 'ignored');
+SELECT object, detail FROM findings();
+SELECT migrate_tiers.untag('preflight_elsewhere.child'), migrate_tiers.tag('preflight.parent', 'ignored');
+SELECT object, detail FROM findings() WHERE check_name = 'tables_tagged';
+SELECT migrate_tiers.tag('preflight.parent', 'realtime');
+SET client_min_messages = warning;
+DROP SCHEMA preflight_elsewhere CASCADE;
+RESET client_min_messages;
 
 -- Keys and storage that changed after the table was tagged.
 ALTER TABLE preflight.event DROP CONSTRAINT event_pkey;

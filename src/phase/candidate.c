@@ -14,6 +14,7 @@
 
 static MtObstacle *obstacle_of_kind(const MtCandidate *candidate, const char *tier);
 static MtObstacle *obstacle_of_place(const MtCandidate *candidate);
+static MtObstacle *obstacle_of_chunks(const MtCandidate *candidate);
 static MtObstacle *obstacle_of_realtime(const MtCandidate *candidate, MtIdentity **key);
 static bool is_system(const MtCandidate *candidate);
 static MtObstacle *make_obstacle(int sqlstate, char *message, char *hint);
@@ -32,7 +33,10 @@ mt_candidate_read(Oid relid)
 						" (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid"
 						"  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0"
 						"  AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' LIMIT 1),"
-						" CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::text END"
+						" CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::text END,"
+						" EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'ts_insert_blocker')"
+						" OR EXISTS (SELECT FROM pg_inherits i JOIN pg_class k ON k.oid = i.inhrelid"
+						"  WHERE i.inhparent = c.oid AND k.relnamespace = to_regnamespace('_timescaledb_internal'))"
 						" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
 						MT_ARGS(MT_OID(relid)));
 	if (found > 0)
@@ -46,6 +50,7 @@ mt_candidate_read(Oid relid)
 		candidate->owner = (Oid) mt_spi_int8(0, 6);
 		candidate->extension = mt_spi_text(&scope, 0, 7);
 		candidate->root = mt_spi_text(&scope, 0, 8);
+		candidate->hypertable = mt_spi_bool(0, 9);
 	}
 	mt_spi_end(&scope);
 	if (found == 0)
@@ -72,6 +77,8 @@ mt_candidate_obstacle(const MtCandidate *candidate, const char *tier, MtIdentity
 	*key = NULL;
 	if (obstacle == NULL)
 		obstacle = obstacle_of_place(candidate);
+	if (obstacle == NULL && strcmp(tier, "ignored") != 0)
+		obstacle = obstacle_of_chunks(candidate);
 	if (obstacle == NULL && strcmp(tier, "realtime") == 0)
 		obstacle = obstacle_of_realtime(candidate, key);
 	return obstacle;
@@ -127,6 +134,19 @@ obstacle_of_place(const MtCandidate *candidate)
 							 psprintf("Let a member of role %s, or a superuser, own the migration.",
 									  quote_identifier(GetUserNameFromId(candidate->owner, false))));
 	return NULL;
+}
+
+/* obstacle_of_chunks refuses a table whose rows are in others, which copy its triggers and come by no CREATE TABLE. */
+static MtObstacle *
+obstacle_of_chunks(const MtCandidate *candidate)
+{
+	char	   *name = mt_candidate_name(candidate);
+
+	if (!candidate->hypertable)
+		return NULL;
+	return make_obstacle(ERRCODE_FEATURE_NOT_SUPPORTED, psprintf("%s is a hypertable of TimescaleDB", name),
+						 psprintf("Its rows are in chunks, which can be neither captured nor pushed. Tag it ignored, and move it by other means: SELECT migrate_tiers.tag(%s, 'ignored').",
+								  quote_literal_cstr(name)));
 }
 
 static MtObstacle *

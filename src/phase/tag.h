@@ -20,6 +20,7 @@ typedef struct MtCandidate
 	Oid			owner;
 	char	   *extension;		/* that it is a member of, or NULL */
 	char	   *root;			/* of a partition: its topmost parent, quoted, or NULL */
+	bool		hypertable;		/* TimescaleDB keeps its rows in chunks */
 } MtCandidate;
 
 /* Why a relation cannot have a tier. */

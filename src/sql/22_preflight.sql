@@ -8,10 +8,21 @@
 CREATE FUNCTION migrate_tiers.preflight_tables_tagged(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    -- Children by inheritance are tables of their own, wherever they are: their rows are seen in a table that moves.
+    WITH RECURSIVE heir (oid, root) AS (
+        SELECT i.inhrelid, r.relation FROM migrate_tiers.relation r JOIN pg_inherits i ON i.inhparent = r.relation
+         WHERE r.migration = m AND r.tier IN ('realtime', 'batch')
+        UNION
+        SELECT i.inhrelid, h.root FROM heir h JOIN pg_inherits i ON i.inhparent = h.oid),
+    moving (schema_oid) AS (
+        SELECT k.relnamespace FROM migrate_tiers.relation r JOIN pg_class k ON k.oid = r.relation WHERE r.migration = m)
     SELECT c.oid::regclass::text,
            CASE c.relkind WHEN 'm' THEN 'warning' ELSE 'failure' END,
-           format('this %s of schema %I has no tier',
-                  CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'table' END, n.nspname),
+           CASE WHEN c.relnamespace IN (SELECT s.schema_oid FROM moving s)
+                THEN format('this %s of schema %I has no tier',
+                            CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'table' END, n.nspname)
+                ELSE format('this table inherits from %s and has no tier',
+                            (SELECT min(h.root::regclass::text) FROM heir h WHERE h.oid = c.oid)) END,
            format('Run SELECT migrate_tiers.tag(%L, %L), or choose another tier.', c.oid::regclass,
                   CASE WHEN c.relpersistence = 'p' AND EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary
                                                          AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> ''
@@ -19,8 +30,7 @@ CREATE FUNCTION migrate_tiers.preflight_tables_tagged(m integer, source jsonb, t
                        THEN 'realtime' ELSE 'batch' END)
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't'
-       AND c.relnamespace IN (SELECT k.relnamespace FROM migrate_tiers.relation r
-                                JOIN pg_class k ON k.oid = r.relation WHERE r.migration = m)
+       AND (c.relnamespace IN (SELECT s.schema_oid FROM moving s) OR c.oid IN (SELECT h.oid FROM heir h))
        AND NOT EXISTS (SELECT FROM migrate_tiers.relation r WHERE r.relation = c.oid)
        AND NOT EXISTS (SELECT FROM pg_depend d
                         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
