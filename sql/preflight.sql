@@ -221,6 +221,17 @@ DROP PUBLICATION "All", ours, one_of_ours, others, nothing;
 DROP PUBLICATION there;
 \c mt_regress
 
+-- A subscription that writes a table of the source, as it looks.
+SET client_min_messages = error;
+CREATE SUBSCRIPTION fed CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, enabled = false, create_slot = false, slot_name = NONE);
+SET allow_system_table_mods = on;
+INSERT INTO pg_subscription_rel SELECT s.oid, t.oid, 'r', NULL FROM pg_subscription s, (VALUES ('preflight.event_1'::regclass), ('preflight.totals')) t(oid)
+ WHERE s.subname = 'fed';
+RESET allow_system_table_mods;
+RESET client_min_messages;
+SELECT * FROM findings();
+DROP SUBSCRIPTION fed;
+
 -- Large objects behind a realtime table.
 SELECT lo_create(4242);
 CREATE TABLE preflight.picture (id int PRIMARY KEY, data oid, relation oid);

@@ -66,6 +66,7 @@ static const MtGateDef gate_defs[] = {
 	{MT_READ_TARGET, MT_TARGET_ONLY, "instances", mt_gate_instances},
 	{MT_READ_TARGET, MT_TARGET_ONLY, "running", mt_gate_running},
 	{MT_READ_TARGET, MT_TARGET_ONLY, "source_quiet", mt_gate_source_quiet},
+	{MT_READ_TARGET, MT_TARGET_ONLY, "source_subscriptions", mt_gate_source_subscriptions},
 
 	{MT_TARGET_ONLY, MT_FINISHED, "running", mt_gate_running},
 	{MT_TARGET_ONLY, MT_FINISHED, "forward_drained", mt_gate_forward_drained},

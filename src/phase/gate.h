@@ -67,6 +67,7 @@ extern void mt_gate_reverse_capture(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_clocks(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_instances(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_source_quiet(MtGateScope *scope, MtGate *gate);
+extern void mt_gate_source_subscriptions(MtGateScope *scope, MtGate *gate);
 extern void mt_gate_target_quiet(MtGateScope *scope, MtGate *gate);
 
 #endif							/* MT_GATE_H */

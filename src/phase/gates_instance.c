@@ -87,6 +87,28 @@ mt_gate_source_quiet(MtGateScope *scope, MtGate *gate)
 				   "Let them write the target only, and wait for quiet_period; or set_option('quiet_period', ...).");
 }
 
+/* mt_gate_source_subscriptions wants nothing to be applied that the fence would refuse, again and again. */
+void
+mt_gate_source_subscriptions(MtGateScope *scope, MtGate *gate)
+{
+	MtSpiScope	spi;
+	char	   *writers;
+
+	mt_spi_begin(&spi);
+	mt_spi_exec(SPI_OK_SELECT,
+				"SELECT string_agg(DISTINCT format('subscription %I writes table %s', s.subname, l.srrelid::regclass), '; ')"
+				" FROM migrate_tiers.relation AS r"
+				" CROSS JOIN LATERAL (SELECT r.relation AS oid UNION SELECT p.relid FROM pg_partition_tree(r.relation) AS p"
+				"  UNION SELECT a.relid FROM pg_partition_ancestors(r.relation) AS a) AS t"
+				" JOIN pg_subscription_rel AS l ON l.srrelid = t.oid JOIN pg_subscription AS s ON s.oid = l.srsubid"
+				" WHERE r.migration = $1 AND r.tier = 'realtime' AND s.subenabled",
+				MT_ARGS(MT_INT4(scope->migration->id)));
+	writers = mt_spi_text(&spi, 0, 1);
+	mt_spi_end(&spi);
+	mt_gate_decide(gate, writers, "no subscription writes the source",
+				   "Let what it brings come to the target by other means, and run ALTER SUBSCRIPTION ... DISABLE.");
+}
+
 /* mt_gate_target_quiet wants no application to have written the target for quiet_period. */
 void
 mt_gate_target_quiet(MtGateScope *scope, MtGate *gate)

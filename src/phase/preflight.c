@@ -36,6 +36,7 @@ static const MtCheck checks[] = {
 	{"foreign_keys", false, "realtime tables refer to realtime tables only"},
 	{"large_objects", false, "realtime tables hold no large objects"},
 	{"publications", false, "no publication sends tables of the extension"},
+	{"source_subscriptions", false, "no subscription writes a realtime table of the source"},
 	{"worker_slots", false, "enough worker processes are free"},
 	{"target_server", true, "the target is another database and takes writes"},
 	{"encoding", true, "encodings and default collations are equal"},

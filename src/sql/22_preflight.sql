@@ -181,6 +181,18 @@ CREATE FUNCTION migrate_tiers.preflight_publications(m integer, source jsonb, ta
      ORDER BY v.side, p.name
 $$;
 
+CREATE FUNCTION migrate_tiers.preflight_source_subscriptions(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.relation::regclass::text, 'warning',
+           format('subscription %I writes table %s, and could not go on in target_only', g.name, g."table"),
+           format('Until then what it brings is captured. Before target_only, ALTER SUBSCRIPTION %I DISABLE, and let it come to the target by other means.',
+                  g.name)
+      FROM jsonb_to_recordset(source->'subscriptions') AS g(id integer, "table" text, name text)
+      JOIN migrate_tiers.relation r ON r.id = g.id AND r.tier = 'realtime'
+     ORDER BY 1, 3
+$$;
+
 CREATE FUNCTION migrate_tiers.preflight_worker_slots(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -136,6 +136,18 @@ like($quiet, qr/web3 wrote the source 00:00:\d\d ago/, 'source_quiet: who wrote 
 unlike($quiet, qr/web1/, 'source_quiet: not who has only written the target');
 sql_fails($source, q(CALL migrate_tiers.advance('target_only')), 'MT001', qr/Gate source_quiet: .*web3/, 'advance names it');
 
+# A subscription as it looks that writes a table; nobody is there to connect to.
+is(gate('target_only', 'source_subscriptions'), 't', 'source_subscriptions: none');
+sql($source, q(SET client_min_messages = error; SET allow_system_table_mods = on;
+	CREATE SUBSCRIPTION feed CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, enabled = false, create_slot = false);
+	INSERT INTO pg_subscription_rel SELECT oid, 'item'::regclass, 'r', NULL FROM pg_subscription));
+is(gate('target_only', 'source_subscriptions'), 't', 'source_subscriptions: one that is disabled writes nothing');
+sql($source, 'ALTER SUBSCRIPTION feed ENABLE');
+is(gate('target_only', 'source_subscriptions'), 'f: subscription feed writes table public.item', 'source_subscriptions: one that is enabled');
+sql_fails($source, q(CALL migrate_tiers.advance('target_only')), 'MT001', qr/Gate source_subscriptions: .*DISABLE/s, 'the fence would refuse it');
+sql($source, 'ALTER SUBSCRIPTION feed DISABLE; ALTER SUBSCRIPTION feed SET (slot_name = NONE)');
+sql($source, 'DROP SUBSCRIPTION feed');
+
 # What a gate cannot find out it has not passed.
 $target->stop('fast');
 like(gate('target_only', 'instances'), qr/^f: 08/, 'a target that is away: a gate that asks it does not pass');
