@@ -70,7 +70,8 @@ mt_ddl_check(int32 relation_id, bool creating)
 
 		partitions |= strcmp(change->facet, "attached") == 0 || strcmp(change->facet, "unwatched") == 0 ||
 			strcmp(change->facet, "detached") == 0;
-		key |= strcmp(change->facet, "column") == 0 || strcmp(change->facet, "key") == 0;
+		key |= strcmp(change->facet, "column") == 0 || strcmp(change->facet, "key") == 0 ||
+			strcmp(change->facet, "equality") == 0;
 		capture |= strcmp(change->facet, "capture") == 0;
 		if (is_let_pass(change, creating))
 			continue;

@@ -10,7 +10,7 @@
 
 typedef struct MtDdlChange
 {
-	char	   *facet;			/* name, parent, column, key, type, persistence, capture, security,
+	char	   *facet;			/* name, parent, column, key, equality, type, persistence, capture, security,
 								 * attached, unwatched, detached (of a partition) */
 	char	   *what;			/* a clause: column "a" was dropped */
 	bool		moved;			/* rows may have changed or moved where capture does not see it */

@@ -8,8 +8,7 @@
  * name.  Only what commits half-way before the event, the CONCURRENTLY forms,
  * is judged beforehand.
  *
- * They run in every session's DDL, as the extension's owner inside.  A database
- * without tagged tables is told apart by a flag in memory.
+ * They run in every session's DDL, as the extension's owner inside.  Whether there are tagged tables is known in memory.
  */
 #include "capture/ddl_guard.h"
 
@@ -39,15 +38,15 @@ static const char touched_query[] =
 	"  WHERE d.classid IN ('pg_class'::regclass, 'pg_trigger'::regclass)"
 	" UNION SELECT i.inhrelid FROM family f JOIN pg_inherits i ON i.inhparent = f.oid) " FAMILY;
 
-/* Tables whose structure holds a type or a schema that the command at hand has changed. */
+/* Tables whose structure holds a type, a schema or operators that the command at hand may have changed. */
 static const char holding_query[] =
 	"WITH c AS (SELECT classid, objid FROM pg_event_trigger_ddl_commands()),"
 	" changed(oid) AS (SELECT objid FROM c WHERE classid = 'pg_type'::regclass"
 	"  UNION SELECT t.oid FROM c JOIN pg_type t ON t.typrelid = c.objid WHERE c.classid = 'pg_class'::regclass)"
 	" SELECT r.id FROM migrate_tiers.relation r JOIN pg_class p ON p.oid = r.relation WHERE r.captured"
 	" AND (EXISTS (SELECT FROM changed WHERE oid = p.reloftype OR strpos(r.fingerprint, format('\"type %s\"', oid)) > 0)"
-	" OR EXISTS (SELECT FROM c WHERE c.classid = 'pg_namespace'::regclass"
-	"  AND (c.objid = p.relnamespace OR strpos(r.fingerprint, '\"type ') > 0))) ORDER BY r.id";
+	" OR EXISTS (SELECT FROM c WHERE c.classid IN ('pg_namespace'::regclass, 'pg_extension'::regclass, 'pg_operator'::regclass)"
+	"  AND (c.objid = p.relnamespace OR strpos(r.fingerprint, '\"type ') > 0 OR EXISTS (SELECT FROM unnest(r.key_operators) o WHERE NOT starts_with(o, 'OPERATOR(pg_catalog.'))))) ORDER BY r.id";
 
 /*
  * What a command that drops means to us: the way to a target, a captured table, or a part of one.  Of an index that
@@ -241,8 +240,9 @@ judge_end(EventTriggerData *event)
 		return;
 	mt_ddl_check_sequences(event->parsetree);
 	ids = query_ids(&touched, touched_query, MT_NO_ARGS);
-	/* Types and schemas are in the structure of tables that the command does not name. */
-	if (event->tag == CMDTAG_ALTER_TYPE || event->tag == CMDTAG_ALTER_DOMAIN || event->tag == CMDTAG_ALTER_SCHEMA)
+	/* Types, schemas and operators are in the structure of tables that the command does not name. */
+	if (event->tag == CMDTAG_ALTER_TYPE || event->tag == CMDTAG_ALTER_DOMAIN || event->tag == CMDTAG_ALTER_SCHEMA ||
+		event->tag == CMDTAG_ALTER_EXTENSION || event->tag == CMDTAG_ALTER_OPERATOR)
 		ids = list_concat_unique_int(ids, query_ids(&holding, holding_query, MT_NO_ARGS));
 	foreach(cell, ids)
 		mt_ddl_check(lfirst_int(cell), creating);

@@ -25,10 +25,10 @@ REVOKE ALL ON FUNCTION migrate_tiers.guard_command_start(), migrate_tiers.guard_
 CREATE EVENT TRIGGER migrate_tiers_guard_command_start ON ddl_command_start
     WHEN TAG IN ('ALTER TABLE', 'DROP INDEX', 'DROP EXTENSION', 'DROP OWNED')
     EXECUTE FUNCTION migrate_tiers.guard_command_start();
--- ALTER VIEW and its like, and ALTER TYPE, rename columns of tables, too.
+-- ALTER VIEW and its like, and ALTER TYPE, rename columns of tables, too; ALTER EXTENSION moves types and operators.
 CREATE EVENT TRIGGER migrate_tiers_guard_command_end ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER INDEX', 'ALTER TRIGGER',
-                 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER SCHEMA', 'ALTER SEQUENCE',
+                 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER SCHEMA', 'ALTER EXTENSION', 'ALTER OPERATOR', 'ALTER SEQUENCE',
                  'CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA', 'CREATE TRIGGER')
     EXECUTE FUNCTION migrate_tiers.guard_command_end();
 CREATE EVENT TRIGGER migrate_tiers_guard_drop ON sql_drop

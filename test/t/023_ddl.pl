@@ -16,6 +16,11 @@ CREATE TABLE item (id int PRIMARY KEY, code int NOT NULL, v text, mood mood);
 CREATE TABLE log (id int, at int, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
 CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM (0) TO (100);
 CREATE TABLE log_2 PARTITION OF log FOR VALUES FROM (100) TO (200);
+CREATE SCHEMA extensions;
+CREATE EXTENSION citext;
+CREATE DOMAIN term AS citext;
+CREATE TABLE word (word citext PRIMARY KEY, n int);
+CREATE TABLE glossary (term term PRIMARY KEY, n int);
 CREATE TABLE place (name text PRIMARY KEY) PARTITION BY LIST (name);
 CREATE TABLE place_1 PARTITION OF place FOR VALUES IN ('a\b');
 CREATE TABLE place_2 PARTITION OF place DEFAULT;
@@ -71,6 +76,20 @@ subtest 'types' => sub {
 	$pair->target_sql(q{ALTER TYPE mood ADD VALUE 'middle'});
 	$pair->source_sql("$allow ALTER TYPE mood ADD VALUE 'middle'");
 	follows('a new label', q{UPDATE item SET mood = 'middle' WHERE id % 2 = 0});
+};
+
+subtest 'extensions' => sub {
+	my $move = 'ALTER EXTENSION citext SET SCHEMA extensions';
+	$pair->source_sql(q{INSERT INTO word VALUES ('One', 1), ('Two', 2); INSERT INTO glossary VALUES ('One', 1), ('Two', 2)});
+	like(($pair->source_try($move))[2], qr/cannot change table public\.(word|glossary).*type public\.citext was changed.*allow_ddl/s, 'one whose type a table has is not moved');
+	$pair->source_sql('CREATE EXTENSION pg_trgm; ALTER EXTENSION pg_trgm SET SCHEMA extensions; ALTER EXTENSION migrate_tiers UPDATE; ALTER EXTENSION citext UPDATE');
+	pass('others are, and what changes nothing passes');
+	follows('moved', "$move; SET search_path = public, extensions; UPDATE word SET n = 7 WHERE word = 'one'; DELETE FROM word WHERE word = 'TWO';"
+		  . q{UPDATE glossary SET n = 7 WHERE term = 'one'; DELETE FROM glossary WHERE term = 'TWO'}, $move);
+	is($pair->source_sql(q{SELECT string_agg(DISTINCT key_operators::text, ' ') FROM migrate_tiers.relation WHERE relation IN ('word'::regclass, 'glossary'::regclass)}),
+		'{OPERATOR(extensions.=)}', 'rows are told by operators that are elsewhere now');
+	$pair->source_sql('ALTER TABLE word ADD CHECK (n > 0)');
+	pass('and the tables may be altered as before');
 };
 
 subtest 'partitions' => sub {
@@ -139,7 +158,7 @@ subtest 'a table dropped' => sub {
 	$pair->source_sql('INSERT INTO item VALUES (5000, 5000)');
 	$pair->sync;
 	$pair->equal('the others go on');
-	is($pair->source_sql(q{SELECT string_agg(relation::text, ',') FROM migrate_tiers.tables WHERE tier = 'realtime'}), 'item,place', 'it is not part of the migration');
+	is($pair->source_sql(q{SELECT string_agg(relation::text, ',') FROM migrate_tiers.tables WHERE tier = 'realtime'}), 'glossary,item,place,word', 'it is not part of the migration');
 };
 
 $pair->revert;
