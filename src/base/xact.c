@@ -5,6 +5,8 @@
 #include "base/xact.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "executor/spi.h"
 #include "pgstat.h"
 #include "tcop/pquery.h"
@@ -55,10 +57,15 @@ mt_xact_abort(MemoryContext context)
 	return error;
 }
 
-/* mt_xact_next sets the level before the transaction's first snapshot. */
+/*
+ * mt_xact_next sets the level before the transaction's first snapshot.
+ *
+ * What the target has done by then stays done: a crash of this server is not to take back what goes with it.
+ */
 void
 mt_xact_next(void)
 {
+	ForceSyncCommit();
 	SPI_commit();
 	XactIsoLevel = XACT_READ_COMMITTED;
 }
@@ -71,6 +78,19 @@ mt_xact_first(void)
 		return;
 	mt_xact_next();
 	EnsurePortalSnapshotExists();
+}
+
+/*
+ * mt_xact_flush writes the log up to a place, which was the end of the log when a snapshot had been taken.
+ *
+ * A place right behind a page's header is the end of the page before, which is all that can be flushed.
+ */
+void
+mt_xact_flush(XLogRecPtr lsn)
+{
+	if (lsn % XLOG_BLCKSZ == SizeOfXLogShortPHD || XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
+		lsn -= lsn % XLOG_BLCKSZ;
+	XLogFlush(lsn);
 }
 
 /* mt_xact_try runs an action in a subtransaction; the subtransaction ends with what it locked if that fails. */

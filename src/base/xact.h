@@ -8,6 +8,8 @@
 
 #include "base/compat.h"
 
+#include "access/xlogdefs.h"
+
 extern void mt_xact_begin(void);
 extern void mt_xact_commit(void);
 
@@ -22,6 +24,12 @@ extern void mt_xact_next(void);
 
 /* The same before its first step, where the transaction that it was called in is of another kind. */
 extern void mt_xact_first(void);
+
+/*
+ * Before another server commits what was read here: a transaction with synchronous_commit off is seen before it is
+ * on disk, and a crash would take it from here only.  Given is the end of the log after the snapshot was taken.
+ */
+extern void mt_xact_flush(XLogRecPtr lsn);
 
 /*
  * Runs an action in a subtransaction and returns its error, or NULL.  What it

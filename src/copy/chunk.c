@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
+#include "access/xlog.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -120,6 +121,7 @@ stream_rows(Relation table, MtChunk *chunk)
 	/* Trailing empty pages may have been given back since the chunks were cut; past its own end a scan begins anew. */
 	int64		last = Min(chunk->task->last_block, (int64) ((HeapScanDesc) scan)->rs_nblocks);
 
+	chunk->task->visible_lsn = GetXLogInsertRecPtr();
 	chunk->first = (TransactionId) chunk->captured_from->xmin;
 	/* Read after the snapshot: no row that it sees was written by a later one. */
 	chunk->next = ReadNextTransactionId();

@@ -19,6 +19,7 @@
 #ifndef MT_COPY_H
 #define MT_COPY_H
 
+#include "base/xact.h"
 #include "catalog/relation.h"
 #include "endpoint/endpoint.h"
 
@@ -34,6 +35,7 @@ typedef struct MtCopyTask
 	char	   *object;			/* of an index: its name on the target */
 	TransactionId noted;		/* rows of ids given out since S0 and before this one are noted; or 0 */
 	int64		doubts;			/* rows that were noted now: the chunk has to be read again */
+	XLogRecPtr	visible_lsn;	/* the log up to here holds all that was seen of the chunk */
 } MtCopyTask;
 
 /* Task of the row in the target's table of chunks that says for which copy a table was emptied. */

@@ -177,6 +177,8 @@ copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *by
 					" VALUES ($1, $2, $3, $4, $5, $6)",
 					MT_PARAMS(migration->ident, relation_id, incarnation, task_id, psprintf(INT64_FORMAT, rows),
 							  psprintf(INT64_FORMAT, *bytes)));
+	/* An old row that was not seen any more is not sent; nor is its change, if a crash takes that. */
+	mt_xact_flush(task->visible_lsn);
 	mt_remote_run(remote, "COMMIT");
 	mt_copy_finish(task, rows, *bytes);
 	return true;

@@ -5,6 +5,7 @@
 #include "endpoint/side.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_inherits.h"
 #include "utils/snapmgr.h"
 
@@ -47,6 +48,8 @@ mt_side_begin_reading(MtSide *side, Oid relid, const char *table)
 	mt_lock_tables(list_make1_oid(relid), AccessShareLock);
 	mt_lock_tables(find_all_inheritors(relid, NoLock, NULL), AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
+	/* The other side is to be told nothing that a crash could take from here. */
+	mt_xact_flush(GetXLogInsertRecPtr());
 }
 
 /* mt_side_commit commits the transaction of either kind. */

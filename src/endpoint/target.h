@@ -4,9 +4,8 @@
  *	  migrate_tiers, shared by all migrations that lead there, and the fence.
  *
  * Tables there: migration (ident, name, token, mark, ...), chunk (pieces of the
- * copy that are in), joined (tables that have had their first tick), set_aside
- * (indexes, keys and foreign keys to be built again).  Each function is
- * idempotent, so that a step that was cut off can be run again.
+ * copy that are in), joined (tables that have had their first tick), set_aside (indexes, keys and foreign keys to be
+ * built again).  Each function is idempotent, so that a step that was cut off can be run again.
  */
 #ifndef MT_TARGET_H
 #define MT_TARGET_H
@@ -36,6 +35,7 @@ extern bool mt_target_has_fence(MtRemote *remote, const MtMigration *migration, 
  * waits until the transactions that were let through have ended, while new ones are refused.  Raises
  * ERRCODE_LOCK_NOT_AVAILABLE when they do not end in attach_timeout: the fence is closed then, and may be opened.
  */
+extern bool mt_target_fence_is_open(MtRemote *remote, const MtMigration *migration);
 extern void mt_target_fence_open(MtRemote *remote, const MtMigration *migration);
 extern void mt_target_fence_close(MtRemote *remote, const MtMigration *migration);
 

@@ -233,6 +233,18 @@ drop_triggers(MtRemote *remote, const char *pattern)
 		mt_target_locking(remote, rows->values[row][0], mt_lock_timeout_text());
 }
 
+/* mt_target_fence_is_open tells whether applications are let through. */
+bool
+mt_target_fence_is_open(MtRemote *remote, const MtMigration *migration)
+{
+	MtRows	   *rows = mt_remote_query(remote,
+									   psprintf("SELECT pg_catalog.pg_sequence_last_value('migrate_tiers.fence_%.8s') = " OPEN,
+												migration->ident),
+									   MT_NO_PARAMS);
+
+	return rows->values[0][0][0] == 't';
+}
+
 /* mt_target_fence_open lets applications write the target, from this instant. */
 void
 mt_target_fence_open(MtRemote *remote, const MtMigration *migration)

@@ -81,6 +81,8 @@ mt_drop_run(MtMigration *migration)
 		return;
 	}
 	refuse_in_block(migration);
+	/* The target stays as it is cleaned, whatever the caller's synchronous_commit is. */
+	ForceSyncCommit();
 	drop.relations = mt_relation_list(migration->id, "realtime");
 	drop.deadline = GetCurrentTimestamp() + mt_option_microseconds(migration->id, "attach_timeout");
 	mt_worker_bar(migration->id);

@@ -121,22 +121,26 @@ describe_attach(const MtMigration *migration, const MtRelation *relation, bool i
 /*
  * begin_reverse begins to send back what is written on the target from here on.
  *
- * Nobody writes there yet but us: so the first mark is any snapshot of this moment.  From here on no table is
- * copied again, and so nothing of the queue may be dropped (catalog/queue.c); what was dropped before bars the way.
+ * Nobody writes there yet but us: so the first mark is any snapshot of this moment.  Where the target is open
+ * already, this server has lost that it has come here before, in a failover: what was written there since is noted, and
+ * the first mark sees nothing.  From here on no table is copied again, and so nothing of the queue may be dropped
+ * (catalog/queue.c); what was dropped before bars the way.
  */
 static void
 begin_reverse(MtTransition *transition, MtRelation *relation)
 {
 	MtMigration *now = mt_migration_by_id(transition->migration->id, false);
 	MtRows	   *rows;
+	bool		open;
 
 	require_in_sync(now, mt_transition_remote(transition));
 	if (now->reversing)
 		return;
+	open = mt_target_fence_is_open(mt_transition_remote(transition), now);
 	rows = mt_remote_query(mt_transition_remote(transition), "SELECT pg_catalog.pg_current_snapshot(), " MT_TARGET_TIMELINE,
 						   MT_NO_PARAMS);
 	mt_reverse_mark_forget(now->id);
-	mt_reverse_mark_store(now->id, rows->values[0][0], GetCurrentTimestamp(),
+	mt_reverse_mark_store(now->id, open ? "1:1:" : rows->values[0][0], GetCurrentTimestamp(),
 						  mt_target_parse_timeline(rows->values[0][1]));
 	set_reversing(now->id, true);
 }

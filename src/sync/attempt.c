@@ -11,11 +11,10 @@
 #include "sync/apply.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "access/xlog_internal.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "base/xact.h"
 #include "endpoint/give_way.h"
 #include "sync/link.h"
 
@@ -74,13 +73,7 @@ mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapsh
 void
 mt_apply_flush(MtSync *sync)
 {
-	XLogRecPtr	lsn = sync->visible_lsn;
-	uint32		at = lsn % XLOG_BLCKSZ;
-
-	/* A place right behind a page's header is the end of the page before, which is all that can be flushed. */
-	if (at == SizeOfXLogShortPHD || XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
-		lsn -= at;
-	XLogFlush(lsn);
+	mt_xact_flush(sync->visible_lsn);
 }
 
 /* attempt applies once, and returns the error if there was one. */
