@@ -19,6 +19,7 @@ typedef struct MtColumn
 	bool		binary;			/* travels in the binary form of its type */
 	bool		plain;			/* values that "=" takes for equal (texts under C) are the same bytes */
 	bool		identity_always;
+	bool		fixed;			/* of the key, and equal only to the same bytes: an update of a row cannot change it */
 	FmgrInfo	send;			/* where binary */
 	FmgrInfo	output;
 	FmgrInfo	receive;		/* where binary */

@@ -7,8 +7,10 @@
  * the other columns as a row (*<>), which costs more: it is formed anew, with all
  * that is stored out of line.  The casts to record are needed: without them the
  * parser compares two ROW()s column by column.  Keys are compared by the equality
- * of the key's own index, and are set, too: a value can change its form and stay
- * equal (citext, numeric).
+ * of the key's own index, and are set, too, where a value can change its form and
+ * stay equal (citext, numeric).  Other keys are not named: ON CONFLICT and BEFORE
+ * triggers lock a row by the columns that are named, and for one of a unique index
+ * as if it were deleted, which the checks of foreign keys wait for.
  */
 #include "endpoint/statements.h"
 
@@ -240,9 +242,11 @@ mt_sql_differs(const MtRelation *relation, const MtColumns *columns, const char 
 		const char *name = quote_identifier(column->name);
 		const char *collate = column->type == TEXTOID || column->type == VARCHAROID ? " COLLATE pg_catalog.\"C\"" : "";
 
+		if (relation != NULL && column->fixed)
+			continue;
 		if (!column->plain)
 			others.columns[others.count++] = *column;
-		else if (relation == NULL || !is_key(relation, column->name) || collate[0] != '\0')
+		else
 			appendStringInfo(&text, "%s%s%s%s IS DISTINCT FROM %s%s%s", text.len ? " OR " : "",
 							 left, name, collate, right, name, collate);
 	}
@@ -296,7 +300,7 @@ insert_rows(const MtRelation *relation, const MtColumns *columns, int rows)
 					mt_columns_list(columns, ""), param_list(columns, rows));
 }
 
-/* mt_sql_set_list assigns every column but those that must not be assigned. */
+/* mt_sql_set_list assigns every column but those that must not be assigned, or cannot change. */
 char *
 mt_sql_set_list(const MtColumns *columns, const char *from)
 {
@@ -307,7 +311,7 @@ mt_sql_set_list(const MtColumns *columns, const char *from)
 	{
 		const char *column = quote_identifier(columns->columns[i].name);
 
-		if (!columns->columns[i].identity_always)
+		if (!columns->columns[i].identity_always && !columns->columns[i].fixed)
 			appendStringInfo(&text, "%s%s = %s%s", text.len ? ", " : "", column, from, column);
 	}
 	return text.data;

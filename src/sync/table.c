@@ -10,6 +10,7 @@
 #include "access/transam.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_type_d.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
@@ -24,6 +25,7 @@
 /* How many bytes of a value of a key an error shows. */
 #define KEY_VALUE_SHOWN 200
 
+static void note_fixed(MtTable *table);
 static bool has_distinct_keys(Oid index);
 static bool has_other_unique(Relation table, Oid key_index);
 static void prepare_read(MtTable *table);
@@ -42,6 +44,7 @@ mt_table_open(MtTable *table, MtRelation *relation)
 	table->captured_from = relation->captured_from ? mt_mark_parse(relation->captured_from) : NULL;
 	table->can_update = mt_sql_can_update(relation, table->columns);
 	table->distinct_keys = has_distinct_keys(key_index);
+	note_fixed(table);
 	table->other_unique = has_other_unique(opened, key_index);
 	for (int batch = 0; batch < 2; batch++)
 	{
@@ -198,6 +201,20 @@ mt_table_key_text(MtTable *table, const Datum *key)
 		appendStringInfo(&values, "%s%.*s%s", i ? ", " : "", shown, value, shown < length ? "..." : "");
 	}
 	return psprintf("(%s)=(%s)", names.data, values.data);
+}
+
+/* note_fixed marks the columns of the key that are equal only where their bytes are; character without a length is not. */
+static void
+note_fixed(MtTable *table)
+{
+	for (int i = 0; i < table->key.count; i++)
+	{
+		MtColumn   *column = mt_table_key_column(table, i);
+		Oid			collation = table->key.columns[i].collation;
+
+		column->fixed = (table->distinct_keys && getBaseType(column->type) != BPCHAROID) ||
+			(column->plain && (!OidIsValid(collation) || get_collation_isdeterministic(collation)));
+	}
 }
 
 /* has_distinct_keys says whether the index's equality is that of the bytes. */
