@@ -103,12 +103,14 @@ set_reverse(const MtMigration *migration, Datum *values, bool *nulls)
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	if (shared->reverse_seen != 0)
 	{
-		nulls[0] = nulls[1] = false;
+		nulls[0] = false;
 		values[1] = Int64GetDatum(shared->reverse_pending);
 		if (shared->reverse_oldest != 0)
 			since = shared->reverse_oldest;
 		else if (TimestampDifferenceExceeds(shared->reverse_seen, now, UNSEEN_MS))
 			since = shared->reverse_seen;
+		/* That nothing waits is not known while the target does not answer. */
+		nulls[1] = shared->reverse_pending == 0 && since != now;
 	}
 	LWLockRelease(&shared->lock);
 	values[0] = DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now), TimestampTzGetDatum(Min(since, now)));

@@ -171,11 +171,15 @@ get_captured(Relation relation, Trigger *trigger)
 		MtKeyDesc	key = {0};
 		bool		found;
 		bool		idle = !mt_relation_find_key(relid, &tagged);
+		bool		past;
 
 		if (idle)
 			check_idle(relation, trigger);
 		else
 			mt_key_describe(&key, RelationGetDescr(relation), tagged.nkeys, tagged.key_columns);
+		/* By a table above it, or by a subscription. */
+		past = has_superclass(tagged.relid) || IsLogicalWorker();
+		/* From here on nothing can fail: an entry that is half filled would be taken for whole. */
 		captured = hash_search(captured_tables, &relid, HASH_ENTER, &found);
 		captured->trigger = trigger->tgoid;
 		captured->idle = idle;
@@ -183,8 +187,7 @@ get_captured(Relation relation, Trigger *trigger)
 		captured->relation = tagged.id;
 		captured->whole = tagged.relid == relid;
 		captured->all = tagged.relid;
-		/* By a table above it, or by a subscription. */
-		captured->past = has_superclass(tagged.relid) || IsLogicalWorker();
+		captured->past = past;
 		if (!found)
 			captured->emptied = InvalidFullTransactionId;
 		captured->key = key;

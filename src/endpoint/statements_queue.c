@@ -82,13 +82,14 @@ mt_sql_queues_unsent(const MtMigration *migration, const List *relations)
 		const MtRelation *relation = (const MtRelation *) lfirst(cell);
 
 		partitioned = partitioned || relation->target_partitioned;
-		appendStringInfo(&tables, "%scoalesce((SELECT '%d:' || nullif(pg_catalog.count(*), 0) || ' '"
-								  " FROM (SELECT FROM %s AS q WHERE " UNSENT " LIMIT $2::pg_catalog.int8) AS l), '')",
-						 tables.len ? " || " : "", relation->id, mt_sql_queue_name(migration, relation));
+		appendStringInfo(&tables, "%s(SELECT '%d:' || nullif(pg_catalog.count(*), 0) || ' '"
+								  " FROM (SELECT FROM %s AS q WHERE " UNSENT " LIMIT $2::pg_catalog.int8) AS l)",
+						 tables.len ? ", " : "", relation->id, mt_sql_queue_name(migration, relation));
 	}
 	return psprintf("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.clock_timestamp()::pg_catalog.text,"
-					" (SELECT pg_catalog.min(q.committed)::pg_catalog.text FROM %s AS q WHERE " UNSENT "), %s, " LOG_END "::pg_catalog.text, (%s)",
-					mt_sql_writer_name(migration), tables.len ? tables.data : "''",
+					" (SELECT pg_catalog.min(q.committed)::pg_catalog.text FROM %s AS q WHERE " UNSENT "),"
+					" pg_catalog.array_to_string(ARRAY[%s]::pg_catalog.text[], ''), " LOG_END "::pg_catalog.text, (%s)",
+					mt_sql_writer_name(migration), tables.data,
 					partitioned ? mt_sql_leaves_state(migration) : "SELECT ''");
 }
 

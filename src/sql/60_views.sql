@@ -64,7 +64,7 @@ COMMENT ON COLUMN migrate_tiers.status.workers_running IS 'whether the sync work
 COMMENT ON COLUMN migrate_tiers.status.forward_lag IS 'age of the oldest committed change that the target does not have; 0 when it has all, null when there is no sync';
 COMMENT ON COLUMN migrate_tiers.status.reverse_lag IS 'the same from target to source, as the worker saw it last; null where there is no reverse sync';
 COMMENT ON COLUMN migrate_tiers.status.forward_pending IS 'changed keys in the queue that the target does not have, those of tables being copied included';
-COMMENT ON COLUMN migrate_tiers.status.reverse_pending IS 'keys that the target has changed and the source could not take yet, as the worker saw it last; null where there is no reverse sync';
+COMMENT ON COLUMN migrate_tiers.status.reverse_pending IS 'keys that the target has changed and the source could not take yet, as the worker saw it last; null where there is no reverse sync, and where the target does not tell whether there are any';
 COMMENT ON COLUMN migrate_tiers.status.queue_bytes IS 'size of the queue on disk in bytes, sent changes within queue_retention included';
 COMMENT ON COLUMN migrate_tiers.status.stopped IS 'null, or why sending, copying or capture stopped: SQLSTATE, message, detail; it is tried again by itself';
 COMMENT ON COLUMN migrate_tiers.status.stopped_at IS 'since when it is stopped, or the first of several';

@@ -72,6 +72,7 @@ mt_reverse_run(MtSync *sync)
 {
 	MemoryContext previous;
 	MtBegun		begun = {.sync = sync};
+	TimestampTz asked = GetCurrentTimestamp();
 	bool		done;
 
 	if (!sync->whole)
@@ -81,12 +82,12 @@ mt_reverse_run(MtSync *sync)
 	reset_tables(sync);
 	sync->keys = 0;
 	sync->reverse_rows = 0;
-	sync->reverse_oldest = 0;
 	sync->early = NULL;
-	sync->reverse_seen = GetCurrentTimestamp();
 	repair_mark(sync);
 	if (!sync->target_unsent && !sync->target_active && !mt_look_target_unsent(sync))
 	{
+		sync->reverse_oldest = 0;
+		sync->reverse_seen = asked;
 		MemoryContextSwitchTo(previous);
 		return false;
 	}
@@ -97,6 +98,8 @@ mt_reverse_run(MtSync *sync)
 		mt_leaves_cover(sync, begun.leaves);
 		begin_target(sync, &begun);
 	}
+	/* What it has not answered is not known: until then, what it said last grows old. */
+	sync->reverse_seen = asked;
 	if (begun.touched[0] == '\0' && sync->reverse_oldest == 0)
 	{
 		sync->target_unsent = false;
@@ -197,8 +200,7 @@ take_begun(void *arg, const MtField *fields, int count)
 
 	begun->mark = pstrdup(fields[0].data);
 	begun->time = parse_time(fields[1].data);
-	if (fields[2].data != NULL)
-		begun->sync->reverse_oldest = parse_time(fields[2].data);
+	begun->sync->reverse_oldest = fields[2].data == NULL ? 0 : parse_time(fields[2].data);
 	begun->touched = pstrdup(fields[3].data);
 	begun->sync->target_lsn = pstrdup(fields[4].data);
 	begun->leaves = pstrdup(fields[5].data);

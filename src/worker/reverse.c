@@ -158,9 +158,13 @@ publish(MtWorker *worker, bool failed)
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->reverse_ticks += !failed && sync->reverse_rows > 0;
 	shared->reverse_rows += failed ? 0 : sync->reverse_rows;
-	shared->reverse_pending = failed ? (int64) sync->keys : 0;
-	shared->reverse_oldest = sync->reverse_oldest;
-	shared->reverse_seen = sync->reverse_seen;
+	if (!failed || sync->keys > 0)
+		shared->reverse_pending = failed ? (int64) sync->keys : 0;
+	if (sync->reverse_seen != 0)
+	{
+		shared->reverse_oldest = sync->reverse_oldest;
+		shared->reverse_seen = sync->reverse_seen;
+	}
 	LWLockRelease(&shared->lock);
 	ConditionVariableBroadcast(&shared->progressed);
 }

@@ -7,9 +7,9 @@ use MigrateTiers;
 use Test::More;
 
 my ($source, $target) = pair();
-sql($_, q(CREATE TABLE item (id int PRIMARY KEY, name text); CREATE ROLE app LOGIN; GRANT ALL ON item TO app;
+sql($_, q(CREATE TABLE item (id int PRIMARY KEY, name text); CREATE TABLE other (id int PRIMARY KEY); CREATE ROLE app LOGIN; GRANT ALL ON item, other TO app;
 	CREATE TABLE daily (day date PRIMARY KEY, n int))) for $source, $target;
-migration($source, 'item');
+migration($source, 'item', 'other');
 sql($source, q(SELECT migrate_tiers.tag('daily', 'batch')));
 sql($source, q(INSERT INTO item SELECT i, 'item ' || i FROM generate_series(1, 20) i));
 
@@ -30,7 +30,7 @@ sub gate_becomes
 # To dual_write.
 advance($source, 'syncing');
 wait_synced($source);
-like(gate('dual_write', 'verified'), qr/^f: public.item was never verified$/, 'verified: never');
+like(gate('dual_write', 'verified'), qr/^f: public.item was never verified; public.other was never verified$/, 'verified: never');
 sql($source, 'SELECT * FROM migrate_tiers.verify()');
 is(gate('dual_write', 'verified'), 't', 'verified: just now');
 sql($source, q(SELECT migrate_tiers.set_option('max_age', '1 ms')));
@@ -117,6 +117,23 @@ wait_synced($source);
 sql($source, 'SELECT * FROM migrate_tiers.verify()');
 gate_becomes('read_target', 'reverse_lag', qr/^t$/, 'reverse_lag');
 advance($source, 'read_target');
+
+# A target that does not tell what it has: what it said last grows old, and nobody goes back on the strength of it.
+my $holder = MigrateTiers::session($target);
+my $queue = query($source, q(SELECT id FROM migrate_tiers.relation WHERE relation = 'item'::regclass));
+$queue = query($target, "SELECT oid::regclass FROM pg_class WHERE relkind = 'r' AND relname ~ '^queue_.*_$queue\$'");
+sql($source, q(SELECT migrate_tiers.set_option('max_lag', '1 s')));
+gate_becomes('dual_write', 'reverse_lag', qr/^t$/, 'reverse_lag: none');
+$holder->query_safe("BEGIN; LOCK TABLE $queue IN ACCESS EXCLUSIVE MODE");
+sql($target, 'INSERT INTO other VALUES (1)', as => 'app');
+gate_becomes('dual_write', 'reverse_lag', qr/^f: the source is .* behind, max_lag is 1 s$/, 'reverse_lag: not known any more');
+ok(wait_until($source, 'SELECT reverse_pending IS NULL FROM migrate_tiers.status'), 'and that nothing waits is not said');
+sql_fails($source, q(CALL migrate_tiers.revert('dual_write')), 'MT001', qr/Gate reverse_lag:/, 'revert names it');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+gate_becomes('dual_write', 'reverse_lag', qr/^t$/, 'reverse_lag: it tells again');
+is(query($source, 'SELECT count(*) FROM other'), '1', 'and the source has it');
+sql($source, q(SELECT migrate_tiers.set_option('max_lag', NULL)));
 
 # To target_only.
 sql($source, q(SELECT migrate_tiers.report_instance(n, 'read_target') FROM unnest('{web1,web3}'::text[]) n));
