@@ -149,16 +149,16 @@ raise_timeout(const MtMigration *migration)
 	bool		owned = mt_migration_is_owned(migration);
 	char	   *owner = GetUserNameFromId(migration->owner, true);
 	MtSpiScope	scope;
-	char	   *stopped;
+	char	   *stopped = NULL;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_SELECT,
-					   "SELECT CASE WHEN paused THEN 'sending is paused'"
-					   " WHEN $2 OR coalesce(stopped, copy_error) IS NULL THEN coalesce(stopped, copy_error)"
-					   " WHEN stopped IS NULL THEN 'the copy is stopped' ELSE 'sending is stopped' END"
-					   " FROM migrate_tiers.migration WHERE id = $1",
-					   MT_ARGS(MT_INT4(migration->id), MT_BOOL(owned)));
-	stopped = mt_spi_text(&scope, 0, 1);
+	if (mt_spi_exec_latest(SPI_OK_SELECT,
+						   "SELECT CASE WHEN paused THEN 'sending is paused'"
+						   " WHEN $2 OR coalesce(stopped, copy_error) IS NULL THEN coalesce(stopped, copy_error)"
+						   " WHEN stopped IS NULL THEN 'the copy is stopped' ELSE 'sending is stopped' END"
+						   " FROM migrate_tiers.migration WHERE id = $1",
+						   MT_ARGS(MT_INT4(migration->id), MT_BOOL(owned))) > 0)
+		stopped = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
 	ereport(ERROR,
 			(errcode(MT_ERRCODE_SYNC_TIMEOUT),

@@ -31,6 +31,7 @@ static void begin(MtSpiScope *scope, Oid role, int context);
 static MtSpiParams make_params(int nargs, const MtArg *args);
 static SPIPlanPtr prepare(const char *sql, int nargs, Oid *types);
 static uint64 check_outcome(int outcome, int expected, const char *sql);
+static void check_row(uint64 row);
 
 /* mt_extension_owner looks up the role that owns the extension. */
 Oid
@@ -145,7 +146,11 @@ mt_spi_require_role(Oid owner)
 				 errhint("A superuser can give it to another: SELECT migrate_tiers.set_option('owner', '...').")));
 }
 
-/* mt_spi_table_context restricts what code of a role may do that has not the rights of the migration's owner anyway. */
+/*
+ * mt_spi_table_context restricts what code of a role may do.  What it leaves for the commit (a deferred trigger, a
+ * cursor WITH HOLD) runs there with the rights of who opens the scope, in a worker those of a superuser: it is
+ * refused where the role has not these anyway.
+ */
 int
 mt_spi_table_context(Oid role, Oid owner)
 {
@@ -154,7 +159,7 @@ mt_spi_table_context(Oid role, Oid owner)
 	/* Row security is looked at before: it must not hide rows from the table's owner alone. */
 	if (role != owner)
 		context |= SECURITY_NOFORCE_RLS;
-	if (!has_privs_of_role(role, owner))
+	if (!has_privs_of_role(role, GetUserId()))
 		context |= SECURITY_RESTRICTED_OPERATION;
 	return context;
 }
@@ -264,11 +269,20 @@ check_outcome(int outcome, int expected, const char *sql)
 	return SPI_processed;
 }
 
+/* check_row makes an error of a row that the last result does not have: whoever it was of may be gone. */
+static void
+check_row(uint64 row)
+{
+	if (row >= SPI_processed)
+		elog(ERROR, "the last result has %llu rows, row %llu is asked for",
+			 (unsigned long long) SPI_processed, (unsigned long long) row);
+}
+
 /* mt_spi_datum returns a value of the last result as it is. */
 Datum
 mt_spi_datum(uint64 row, int column, bool *isnull)
 {
-	Assert(row < SPI_processed);
+	check_row(row);
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
 }
 
@@ -278,7 +292,7 @@ mt_spi_text(MtSpiScope *scope, uint64 row, int column)
 {
 	char	   *text;
 
-	Assert(row < SPI_processed);
+	check_row(row);
 	text = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
 	return text ? MemoryContextStrdup(scope->caller, text) : NULL;
 }

@@ -10,6 +10,7 @@
 #include "access/table.h"
 #include "catalog/pg_class_d.h"
 #include "catalog/pg_inherits.h"
+#include "commands/trigger.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -204,12 +205,9 @@ qualified_name(Oid relid)
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 }
 
-/* has_trigger says whether a table has one of our triggers. */
+/* has_trigger says whether a table has one of our triggers, whatever the transaction's snapshot is. */
 static bool
 has_trigger(Oid relid, const char *name)
 {
-	mt_spi_exec(SPI_OK_SELECT,
-				"SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgname = $2)",
-				MT_ARGS(MT_OID(relid), MT_TEXT(name)));
-	return mt_spi_bool(0, 1);
+	return OidIsValid(get_trigger_oid(relid, name, true));
 }

@@ -155,6 +155,7 @@ refresh_queue(MtBuffer *buffer)
 	/* After a restart of the server its number may be that of another process, which would be woken instead. */
 	queue.worker_pid = mt_worker_lives(buffer->migration) ? queue.worker_pid : 0;
 	buffer->queue = queue;
+	buffer->queue.valid = false;
 	mt_limit_refresh(&buffer->limit, &queue);
 	/* What came meanwhile may be about what was read first. */
 	buffer->queue.valid = before == invalidations;

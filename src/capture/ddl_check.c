@@ -244,6 +244,9 @@ mt_ddl_forget(Oid relid, const char *name)
 	MtRelation *relation = mt_relation_by_relid(relid);
 	MtSpiScope	scope;
 
+	/* Untagged a moment ago. */
+	if (relation == NULL)
+		return;
 	if (!mt_ddl_allowed(relation, false))
 		mt_ddl_refuse(relation, name, "the table was dropped", false);
 	mt_spi_begin(&scope);

@@ -9,6 +9,7 @@
  */
 #include "capture/fence.h"
 
+#include "commands/trigger.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -102,10 +103,7 @@ create_trigger(Oid relid, const MtRelation *relation)
 static bool
 has_trigger(Oid relid)
 {
-	mt_spi_exec(SPI_OK_SELECT,
-				"SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgname = '" FENCE_TRIGGER "')",
-				MT_ARGS(MT_OID(relid)));
-	return mt_spi_bool(0, 1);
+	return OidIsValid(get_trigger_oid(relid, FENCE_TRIGGER, true));
 }
 
 static char *

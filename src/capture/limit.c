@@ -27,11 +27,12 @@ void
 mt_limit_refresh(MtLimit *limit, const MtQueue *queue)
 {
 	List	   *disarmed = mt_disarmed_list(queue->migration, NULL);
+	List	   *before = limit->disarmed;
 	MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
 
-	list_free(limit->disarmed);
 	limit->disarmed = list_copy(disarmed);
 	MemoryContextSwitchTo(previous);
+	list_free(before);
 	list_free(disarmed);
 	limit->full = is_full(queue);
 }

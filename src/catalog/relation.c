@@ -246,6 +246,7 @@ mt_relation_target_name(const MtRelation *relation)
 	return quote_qualified_identifier(relation->target_schema, relation->target_name);
 }
 
+/* get_one reads a row as it is now: a transaction may keep a snapshot from before the table was tagged. */
 static MtRelation *
 get_one(const char *sql, int nargs, const MtArg *args)
 {
@@ -253,7 +254,7 @@ get_one(const char *sql, int nargs, const MtArg *args)
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	if (mt_spi_exec(SPI_OK_SELECT, sql, nargs, args) > 0)
+	if (mt_spi_exec_latest(SPI_OK_SELECT, sql, nargs, args) > 0)
 		relation = read_row(&scope, 0);
 	mt_spi_end(&scope);
 	return relation;

@@ -72,6 +72,35 @@ $pair->target_sql("ALTER ROLE mover PASSWORD '$literal'");
 as_keeper(q{SELECT migrate_tiers.wait_for_sync(timeout => '90 s')});
 $pair->equal('it goes on with the right one');
 
+# Code of the owner that waits for the commit of our worker, which is a superuser's.
+subtest 'nobody rises at a commit of the worker' => sub {
+	as_keeper(q{SELECT count(*) FROM migrate_tiers.verify(); SELECT migrate_tiers.set_option('quiet_period', '0 s')});
+	as_keeper(q{CALL migrate_tiers.advance('dual_write')});
+	as_keeper(<<'SQL');
+CREATE FUNCTION rise() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'ALTER ROLE keeper SUPERUSER'; RETURN NULL; END $$;
+CREATE FUNCTION risen() RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'ALTER ROLE keeper SUPERUSER'; RETURN 1; END $$;
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'DECLARE risen CURSOR WITH HOLD FOR SELECT public.risen()'; RETURN NULL; END $$;
+SQL
+	my $n = 90000;
+	for my $trigger ('CREATE CONSTRAINT TRIGGER late AFTER INSERT ON item DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rise()',
+		'CREATE TRIGGER late AFTER INSERT ON item FOR EACH ROW EXECUTE FUNCTION hold()')
+	{
+		as_keeper("$trigger; ALTER TABLE item ENABLE ALWAYS TRIGGER late");
+		for my $rows (1, 3000)
+		{
+			$n += 5000;
+			$pair->target_sql("SET ROLE mover; INSERT INTO item (n) SELECT $n + i FROM generate_series(1, $rows) i");
+			ok($pair->wait_until(source => q{SELECT coalesce(stopped ~ 'security-restricted operation', false) FROM migrate_tiers.status}), "it stops, with $rows rows");
+			is($pair->source_sql(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'keeper'}), 'f', 'and nobody rose');
+		}
+		as_keeper('DROP TRIGGER late ON item');
+		ok($pair->wait_until(source => "SELECT count(*) = 1 FROM item WHERE n = $n + 1"), 'without the trigger it goes on');
+	}
+	as_keeper(q{DROP FUNCTION rise, hold, risen; CALL migrate_tiers.revert('syncing')});
+	as_keeper(q{SELECT migrate_tiers.set_option('quiet_period', NULL); SELECT migrate_tiers.wait_for_sync(timeout => '90 s')});
+	$pair->equal('back');
+};
+
 subtest 'the owner leaves' => sub {
 	$pair->source_sql("CREATE ROLE heir LOGIN; CREATE ROLE stranger LOGIN; GRANT CREATE ON SCHEMA public TO heir; GRANT keeper TO stranger");
 	my ($done, $state, $error) = $pair->source_try('BEGIN; REASSIGN OWNED BY keeper TO heir; DROP OWNED BY keeper');

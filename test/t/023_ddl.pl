@@ -152,6 +152,31 @@ subtest 'a parent' => sub {
 	follows('lost by a partitioned table', 'ALTER TABLE above.log DETACH PARTITION log; DROP SCHEMA above CASCADE');
 };
 
+# A transaction whose snapshot is from before the table was tagged.
+subtest 'an old snapshot' => sub {
+	$pair->both_sql('CREATE TABLE young (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE young_1 PARTITION OF young FOR VALUES FROM (0) TO (10)');
+	$pair->target_sql('CREATE TABLE young_2 PARTITION OF young FOR VALUES FROM (10) TO (20)');
+	my $old = MigrateTiers::session($pair->source);
+	$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM young');
+	$pair->source_sql(q{SELECT migrate_tiers.tag('young', 'realtime')});
+	ok($pair->wait_until(source => q{SELECT state = 'syncing' FROM migrate_tiers.tables WHERE relation = 'young'::regclass}), 'the table joins');
+	$old->query_safe('CREATE TABLE young_2 PARTITION OF young FOR VALUES FROM (10) TO (20); INSERT INTO young_2 VALUES (11)');
+	$old->query_safe('SAVEPOINT s');
+	for my $dropped ('young_1', 'young')
+	{
+		my $said = $old->query(qq{DO \$\$ BEGIN DROP TABLE $dropped; EXCEPTION WHEN SQLSTATE 'MT004' THEN NULL; END \$\$; SELECT '$dropped is ' || coalesce(to_regclass('$dropped')::text, 'gone')});
+		like($said, qr/^$dropped is $dropped$/m, "$dropped is not dropped");
+	}
+	$old->query_safe('COMMIT');
+	$old->quit;
+	$pair->forget_tables;
+	$pair->sync;
+	$pair->equal('its new partition is sent');
+	$pair->source_sql("$allow DROP TABLE young");
+	$pair->target_sql('DROP TABLE young');
+	$pair->forget_tables;
+};
+
 subtest 'a table dropped' => sub {
 	$pair->source_sql("$allow DROP TABLE log");
 	$pair->forget_tables;
