@@ -137,6 +137,11 @@ CREATE RULE rewriting AS ON UPDATE TO preflight.parent DO ALSO NOTHING;
 CREATE TRIGGER counting BEFORE INSERT ON preflight.totals FOR EACH ROW EXECUTE FUNCTION preflight.act();
 ALTER TABLE preflight.totals ENABLE REPLICA TRIGGER counting;
 CREATE RULE also AS ON UPDATE TO preflight.totals DO ALSO NOTHING;
+CREATE RULE disabled AS ON UPDATE TO preflight."Kind ""ö""" DO ALSO NOTHING;
+ALTER TABLE preflight."Kind ""ö""" DISABLE RULE disabled;
+CREATE RULE not_asked AS ON UPDATE TO preflight.event_rest DO ALSO NOTHING;
+CREATE RULE disabled AS ON UPDATE TO preflight.totals DO ALSO NOTHING;
+ALTER TABLE preflight.totals DISABLE RULE disabled;
 -- As a subscription looks that has begun with a table; nobody is there to connect to.
 SET client_min_messages = error;
 CREATE SUBSCRIPTION feeding CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, enabled = false, create_slot = false, slot_name = NONE);
@@ -147,11 +152,21 @@ RESET client_min_messages;
 CREATE TABLE preflight.other (id int PRIMARY KEY);
 ALTER TABLE preflight.event ADD FOREIGN KEY (id) REFERENCES preflight.other;
 \c mt_regress
+CREATE RULE disabled AS ON UPDATE TO preflight.parent DO ALSO NOTHING;
+ALTER TABLE preflight.parent DISABLE RULE disabled;
+CREATE RULE acting AS ON DELETE TO preflight.parent DO ALSO NOTHING;
+ALTER TABLE preflight.parent ENABLE REPLICA RULE acting;
+CREATE RULE own AS ON INSERT TO preflight.parent DO ALSO NOTHING;
 SELECT * FROM findings();
+DROP RULE disabled ON preflight.parent;
+DROP RULE acting ON preflight.parent;
+DROP RULE own ON preflight.parent;
 \c mt_target
 DROP TRIGGER acting ON preflight.event_rest;
 DROP TRIGGER counting ON preflight.totals;
 DROP RULE also ON preflight.totals;
+DROP RULE disabled ON preflight.totals;
+DROP RULE not_asked ON preflight.event_rest;
 DROP SUBSCRIPTION feeding;
 DROP TABLE preflight.parent, preflight."Kind ""ö""";
 DROP TABLE preflight.other CASCADE;

@@ -97,17 +97,20 @@
 	" 'definition', pg_get_constraintdef(k.oid))) AS value" \
 	" FROM wanted w JOIN pg_constraint k ON k.conrelid = w.oid AND k.contype = 'c'),"
 
-/* What would act in a session whose role is replica, or refuse the upsert; and what writes past statement triggers. */
+/*
+ * What would act in a session whose role is replica, or refuse the upsert (an UPDATE rule does so even when it is
+ * disabled); and what writes past statement triggers.  Of a partition that is written through its parent no rule is asked.
+ */
 #define TRIGGERS \
 	" triggers AS (SELECT jsonb_agg(jsonb_build_object('id', m.id, 'table', m.oid::regclass::text, 'name', g.tgname)" \
 	"  ORDER BY m.oid::regclass::text, g.tgname) AS value" \
 	" FROM member m JOIN pg_trigger g ON g.tgrelid = m.oid AND g.tgenabled IN ('A', 'R') AND NOT g.tgisinternal" \
 	" JOIN pg_proc f ON f.oid = g.tgfoid JOIN pg_namespace s ON s.oid = f.pronamespace" \
 	" WHERE s.nspname <> 'migrate_tiers')," \
-	" rules AS (SELECT jsonb_agg(jsonb_build_object('id', m.id, 'table', m.oid::regclass::text, 'name', r.rulename)" \
-	"  ORDER BY m.oid::regclass::text, r.rulename) AS value" \
-	" FROM member m JOIN pg_rewrite r ON r.ev_class = m.oid" \
-	" WHERE r.ev_type <> '1' AND r.ev_enabled <> 'D' AND (r.ev_type = '2' OR r.ev_enabled IN ('A', 'R')))," \
+	" rules AS (SELECT jsonb_agg(jsonb_build_object('id', w.id, 'table', w.oid::regclass::text, 'name', r.rulename," \
+	"  'on_update', r.ev_type = '2', 'enabled', r.ev_enabled <> 'D') ORDER BY w.oid::regclass::text, r.rulename) AS value" \
+	" FROM wanted w JOIN pg_rewrite r ON r.ev_class = w.oid" \
+	" WHERE r.ev_type = '2' OR (r.ev_type <> '1' AND r.ev_enabled IN ('A', 'R')))," \
 	" subscriptions AS (SELECT jsonb_agg(jsonb_build_object('id', m.id, 'table', m.oid::regclass::text, 'name', s.subname)" \
 	"  ORDER BY m.oid::regclass::text, s.subname) AS value" \
 	" FROM member m JOIN pg_subscription_rel l ON l.srrelid = m.oid JOIN pg_subscription s ON s.oid = l.srsubid),"

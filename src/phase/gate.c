@@ -34,6 +34,7 @@ static void check_preflight(MtGateScope *scope, MtGate *gate);
 static void check_tagged(MtGateScope *scope, MtGate *gate);
 static void check_sequences(MtGateScope *scope, MtGate *gate);
 static void check_deferrable(MtGateScope *scope, MtGate *gate);
+static void check_source_rules(MtGateScope *scope, MtGate *gate);
 static void decide_failures(MtGate *gate, const List *failures);
 static MtGate *run_gate(MtGateScope *scope, const MtGateDef *def);
 static void run_check(void *arg);
@@ -50,6 +51,7 @@ static const MtGateDef gate_defs[] = {
 	{MT_SYNCING, MT_DUAL_WRITE, "reverse_capture", mt_gate_reverse_capture},
 	{MT_SYNCING, MT_DUAL_WRITE, "sequences", check_sequences},
 	{MT_SYNCING, MT_DUAL_WRITE, "deferrable", check_deferrable},
+	{MT_SYNCING, MT_DUAL_WRITE, "source_rules", check_source_rules},
 	{MT_SYNCING, MT_DUAL_WRITE, "clocks", mt_gate_clocks},
 
 	{MT_DUAL_WRITE, MT_READ_TARGET, "tables_tagged", check_tagged},
@@ -226,6 +228,13 @@ static void
 check_deferrable(MtGateScope *scope, MtGate *gate)
 {
 	decide_failures(gate, mt_preflight_failures(scope->migration, "deferrable"));
+}
+
+/* check_source_rules refuses what preflight only warns of: nothing comes back before. */
+static void
+check_source_rules(MtGateScope *scope, MtGate *gate)
+{
+	decide_failures(gate, mt_preflight_failures(scope->migration, "source_rules"));
 }
 
 static void

@@ -50,6 +50,7 @@ static const MtCheck checks[] = {
 	{"target_key", true, "realtime tables have their keys on the target"},
 	{"constraints", true, "unique, exclusion and check constraints are equal"},
 	{"deferrable", true, "no constraint of a realtime table is deferrable"},
+	{"source_rules", false, "no rule of a realtime table here is in the way back"},
 	{"sequences", true, "sequences of both sides can take turns"},
 	{"row_security", true, "row security hides nothing on either side"},
 	{"target_triggers", true, "no trigger or rule of the target acts on replicated rows"},

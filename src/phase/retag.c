@@ -52,9 +52,10 @@ mt_retag_check_new(const MtMigration *migration, const char *name)
 
 		/*
 		 * Of several new tables one has to be the first; and others have rows on the target by now.  Deferrable
-		 * constraints do no harm before both sides are written, which has a gate.
+		 * constraints and rules of the source do no harm before both sides are written, which has gates.
 		 */
 		if (strcmp(row->check_name, "tables_tagged") == 0 || strcmp(row->check_name, "deferrable") == 0 ||
+			strcmp(row->check_name, "source_rules") == 0 ||
 			(strcmp(row->check_name, "target_empty") == 0 && strcmp(row->object, name) != 0))
 			continue;
 		appendStringInfo(&detail, "%s%s%s%s: %s", detail.len ? "\n" : "", row->check_name, row->object ? " of " : "",

@@ -241,6 +241,21 @@ CREATE FUNCTION migrate_tiers.preflight_deferrable(m integer, source jsonb, targ
      ORDER BY 1, 3
 $$;
 
+-- What the target writes comes here from dual_write on, as it goes there before.  A warning as long as nothing is begun.
+CREATE FUNCTION migrate_tiers.preflight_source_rules(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.relation::regclass::text, CASE WHEN p.phase = 'planned' THEN 'warning' ELSE 'failure' END,
+           format('rule %I of table %s here would change or refuse what comes from the target', g.name, g."table"),
+           CASE WHEN g.on_update
+                THEN format('Before dual_write, run DROP RULE %I ON %s: rows are upserted, which an UPDATE rule refuses, a disabled one too.', g.name, g."table")
+                ELSE format('Before dual_write, run ALTER TABLE %s ENABLE RULE %I: then it acts for applications only.', g."table", g.name) END
+      FROM jsonb_to_recordset(source->'rules') AS g(id integer, "table" text, name text, on_update boolean)
+      JOIN migrate_tiers.relation r ON r.id = g.id AND r.tier = 'realtime'
+      JOIN migrate_tiers.migration p ON p.id = r.migration
+     ORDER BY 1, 3
+$$;
+
 CREATE FUNCTION migrate_tiers.preflight_target_triggers(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -252,9 +267,11 @@ CREATE FUNCTION migrate_tiers.preflight_target_triggers(m integer, source jsonb,
     UNION ALL
     SELECT r.relation::regclass::text, 'failure',
            format('rule %I of the target''s table %s changes what is written', g.name, g."table"),
-           format('Run ALTER TABLE %s DISABLE RULE %I there, or drop it.', g."table", g.name)
-      FROM jsonb_to_recordset(target->'rules') AS g(id integer, "table" text, name text)
-      JOIN migrate_tiers.relation r ON r.id = g.id AND r.tier IN ('realtime', 'batch')
+           CASE WHEN g.on_update AND r.tier = 'realtime'
+                THEN format('Run DROP RULE %I ON %s there: rows are upserted, which an UPDATE rule refuses, a disabled one too.', g.name, g."table")
+                ELSE format('Run ALTER TABLE %s DISABLE RULE %I there, or drop it.', g."table", g.name) END
+      FROM jsonb_to_recordset(target->'rules') AS g(id integer, "table" text, name text, on_update boolean, enabled boolean)
+      JOIN migrate_tiers.relation r ON r.id = g.id AND (r.tier = 'realtime' OR r.tier = 'batch' AND g.enabled)
     UNION ALL
     SELECT r.relation::regclass::text, 'warning',
            format('subscription %I of the target writes table %s, which neither the fence nor capture there notices', g.name, g."table"),
@@ -323,6 +340,7 @@ REVOKE ALL ON FUNCTION migrate_tiers.preflight_not_null(integer, jsonb, jsonb) F
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_target_key(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_constraints(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_deferrable(integer, jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION migrate_tiers.preflight_source_rules(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_target_triggers(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_target_foreign_keys(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_target_empty(integer, jsonb, jsonb) FROM PUBLIC;

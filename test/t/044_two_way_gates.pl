@@ -57,6 +57,15 @@ sql_fails($source, q(CALL migrate_tiers.advance('dual_write')), 'MT001', qr/Gate
 sql($target, 'ALTER TABLE item DROP CONSTRAINT once, ADD CONSTRAINT once UNIQUE (name) NOT DEFERRABLE');
 is(gate('dual_write', 'deferrable'), 't', 'deferrable: not any more');
 sql($target, 'ALTER TABLE item DROP CONSTRAINT once');
+# A rule of the source: what is upserted there is refused by one for UPDATE, also when it is disabled, as on the target.
+is(gate('dual_write', 'source_rules'), 't', 'source_rules: there is none');
+sql($source, 'CREATE RULE quiet AS ON UPDATE TO item DO ALSO NOTHING; ALTER TABLE item DISABLE RULE quiet;
+	CREATE RULE noted AS ON INSERT TO item DO ALSO NOTHING; ALTER TABLE item ENABLE ALWAYS RULE noted;
+	CREATE RULE own AS ON INSERT TO item DO ALSO NOTHING; CREATE RULE own_delete AS ON DELETE TO item DO ALSO NOTHING');
+like(gate('dual_write', 'source_rules'), qr/^f: source_rules of \S*item: rule noted .*rule quiet of table \S*item here (?!.*rule own)/s, 'source_rules: those that are in the way');
+sql_fails($source, q(CALL migrate_tiers.advance('dual_write')), 'MT001', qr/Gate source_rules: .*DROP RULE/s, 'advance names it, with what to do');
+sql($source, 'DROP RULE quiet ON item; ALTER TABLE item ENABLE RULE noted');
+is(gate('dual_write', 'source_rules'), 't', 'source_rules: what acts for applications only is not in the way');
 # A clock that is minutes off: the target's own function says so.
 sql($target, q(SET allow_system_table_mods = on; ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO right_clock;
 	CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT pg_catalog.right_clock() + interval '5 min' $$));
@@ -94,6 +103,9 @@ like(gate('syncing', 'target_quiet'), qr/^f: web1 wrote the target 00:0\d:\d\d a
 sql_fails($source, q(CALL migrate_tiers.revert('syncing')), 'MT001', qr/Gate target_quiet: web1 wrote/, 'revert names it');
 is(query($source, 'SELECT phase, transition IS NULL FROM migrate_tiers.status'), 'dual_write|t', 'and nothing has changed');
 ok(wait_until($source, q(SELECT last_target_write > now() - interval '1 min' FROM migrate_tiers.instances WHERE name = 'web1')), 'the roster shows it');
+# Rules of the source that act for applications only are not in the way of what comes back.
+sql($target, q(INSERT INTO item VALUES (50, 'there'); UPDATE item SET name = 'there' WHERE id = 2; DELETE FROM item WHERE id = 4));
+ok(wait_until($source, q(SELECT count(*) = 2 AND NOT EXISTS (SELECT FROM item WHERE id = 4) FROM item WHERE name = 'there')), 'rules of applications let rows come back');
 sql($source, q(SELECT migrate_tiers.set_option('quiet_period', '0 s')));
 gate_becomes('syncing', 'reverse_drained', qr/^t$/, 'reverse_drained');
 revert($source, 'syncing');
