@@ -39,6 +39,23 @@ SELECT migrate_tiers.set_option('copy_workers', '64'), migrate_tiers.set_option(
 SELECT substring(detail FROM '^\d+ worker slots are needed') FROM migrate_tiers.preflight() WHERE check_name = 'worker_slots';
 SELECT migrate_tiers.set_option('copy_workers', NULL), migrate_tiers.set_option('verify_workers', NULL);
 
+-- What both sides say of themselves is compared, whatever the session's settings.
+\set moment 'CREATE DOMAIN preflight.moment AS timestamptz CHECK (VALUE >= ''2000-01-01 00:00:00+00''); CREATE DOMAIN preflight.length AS interval CHECK (VALUE < ''1 day 2 hours''); CREATE TABLE preflight.moments (id int PRIMARY KEY, at preflight.moment, "for" preflight.length, CHECK (at < ''2100-05-06''));'
+:moment
+SELECT migrate_tiers.tag('preflight.moments', 'realtime');
+\c mt_target
+:moment
+\c mt_regress
+SET TimeZone = 'Europe/Berlin';
+SET DateStyle = 'German';
+SET IntervalStyle = 'iso_8601';
+SELECT * FROM findings();
+SET quote_all_identifiers = on;
+SELECT * FROM findings();
+\c mt_regress
+SELECT migrate_tiers.untag('preflight.moments');
+DROP TABLE preflight.moments;
+
 -- Tiers: every table of the schemas has one, and what realtime rows refer to is realtime.
 CREATE TABLE preflight.untagged (id int PRIMARY KEY);
 CREATE MATERIALIZED VIEW preflight.derived AS SELECT 1 AS one;

@@ -13,6 +13,7 @@
 #include "parser/parser.h"
 #include "utils/acl.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -176,6 +177,10 @@ begin(MtSpiScope *scope, Oid role, int context)
 	/* So that a backslash in a literal is one. */
 	if (!standard_conforming_strings)
 		(void) set_config_option("standard_conforming_strings", "on", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	/* So that names that are compared with recorded ones are written alike. */
+	if (quote_all_identifiers)
+		(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");

@@ -24,7 +24,6 @@
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -32,6 +31,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "base/pin.h"
 #include "base/spi.h"
 #include "capture/attach.h"
 #include "capture/buffer.h"
@@ -58,17 +58,6 @@ typedef struct MtCaptured
 	SubTransactionId emptied_at;
 	MtKeyDesc	key;
 } MtCaptured;
-
-/* A bound's text must not depend on the session of whoever truncates. */
-static const char *const pinned_settings[][2] = {
-	{"search_path", "pg_catalog, pg_temp"},
-	{"DateStyle", "ISO, YMD"},
-	{"IntervalStyle", "postgres"},
-	{"TimeZone", "UTC"},
-	{"extra_float_digits", "3"},
-	{"bytea_output", "hex"},
-	{"standard_conforming_strings", "on"},
-};
 
 static HTAB *captured_tables = NULL;
 static Oid	migration_table = InvalidOid;	/* whose invalidation may be the end of idleness */
@@ -244,20 +233,18 @@ note_truncate(MtCaptured *captured, Relation relation)
 		note_every_key(captured, relation);
 	else
 	{
-		int			guc_level = NewGUCNestLevel();
+		/* A bound's text must not depend on the session of whoever truncates. */
+		int			guc_level = mt_pin_begin();
 		Datum		condition;
 		bool		isnull;
 		LOCAL_FCINFO(call, 1);
 
-		for (int i = 0; i < lengthof(pinned_settings); i++)
-			(void) set_config_option(pinned_settings[i][0], pinned_settings[i][1], PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_SAVE, true, 0, false);
 		InitFunctionCallInfoData(*call, NULL, 1, InvalidOid, NULL, NULL);
 		call->args[0].value = ObjectIdGetDatum(RelationGetRelid(relation));
 		call->args[0].isnull = false;
 		condition = pg_get_partition_constraintdef(call);
 		isnull = call->isnull;
-		AtEOXact_GUC(true, guc_level);
+		mt_pin_end(guc_level);
 		if (isnull)
 			mt_buffer_note(captured->migration, captured->relation, MT_ENTRY_TRUNCATE, "", 0);
 		else

@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "base/pin.h"
 #include "base/settings.h"
 #include "base/spi.h"
 
@@ -334,19 +335,15 @@ pin_session(MtRemote *remote, const MtMigration *migration)
 	mt_remote_run(remote, "SET search_path = pg_catalog, pg_temp");
 	mt_remote_query(remote,
 					"SELECT pg_catalog.set_config(s.name, v.value, false)"
-					" FROM (VALUES ('search_path', 'pg_catalog, pg_temp'), ('DateStyle', 'ISO, YMD'),"
-					" ('TimeZone', 'UTC'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '3'),"
-					" ('bytea_output', 'hex'), ('row_security', 'off'), ('statement_timeout', '0'),"
-					" ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('tcp_user_timeout', '30000'),"
-					" ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'), ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),"
-					" ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),"
-					" ('standard_conforming_strings', 'on'), ('xmloption', 'content'), ('array_nulls', 'on'),"
-					" ('transform_null_equals', 'off'), ('default_table_access_method', 'heap'),"
-					" ('quote_all_identifiers', 'off'), ('check_function_bodies', 'off'),"
-					" ('lc_monetary', 'C'), ('jit', 'off'), ('synchronous_commit', 'on'), ('session_replication_role', 'origin'),"
-					" ('lock_timeout', $1)) AS v(name, value)"
-					" JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) = pg_catalog.lower(v.name)"
-					" WHERE s.setting IS DISTINCT FROM v.value",
+					" FROM (VALUES " MT_PINNED_SETTINGS(MT_PIN_ROW) "('row_security', 'off'), ('statement_timeout', '0'),"
+																	" ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('tcp_user_timeout', '30000'),"
+																	" ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'), ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),"
+																	" ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),"
+																	" ('transform_null_equals', 'off'), ('default_table_access_method', 'heap'), ('check_function_bodies', 'off'),"
+																	" ('jit', 'off'), ('synchronous_commit', 'on'), ('session_replication_role', 'origin'),"
+																	" ('lock_timeout', $1)) AS v(name, value)"
+																	" JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) = pg_catalog.lower(v.name)"
+																	" WHERE s.setting IS DISTINCT FROM v.value",
 					MT_PARAMS(mt_lock_timeout_text()));
 	mt_remote_query(remote, "SELECT pg_catalog.set_config('migrate_tiers.session', $1, false)",
 					MT_PARAMS(migration->token));

@@ -9,6 +9,7 @@
  */
 #include "endpoint/structure.h"
 
+#include "base/pin.h"
 #include "base/spi.h"
 #include "endpoint/sequence.h"
 #include "utils/json.h"
@@ -180,11 +181,14 @@ mt_structure_local(const MtMigration *migration, const List *relations)
 	char	   *names = list_names(relations, false);
 	char	   *structure;
 	MtSpiScope	scope;
+	/* Constants in definitions are to look as those of the target. */
+	int			guc_level = mt_pin_begin();
 
 	mt_spi_begin_as(&scope, migration->owner);
 	mt_spi_exec(SPI_OK_SELECT, structure_query, MT_ARGS(MT_TEXT(names)));
 	structure = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
+	mt_pin_end(guc_level);
 	return structure;
 }
 

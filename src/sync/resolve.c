@@ -18,6 +18,7 @@
 #include "utils/rel.h"
 
 #include "base/errors.h"
+#include "base/pin.h"
 #include "base/row.h"
 #include "base/spi.h"
 #include "catalog/applying.h"
@@ -31,19 +32,6 @@ typedef struct MtKept
 	char	   *key;			/* jsonb text */
 	char	   *row;			/* of the side that is chosen, NULL: absent */
 } MtKept;
-
-/* Triggers keep still; and what was kept as text is read as it was written, whatever the session's own settings. */
-static const struct
-{
-	const char *name;
-	const char *value;
-} settings[] = {
-	{"session_replication_role", "replica"},
-	{"DateStyle", "ISO, YMD"},
-	{"IntervalStyle", "postgres"},
-	{"lc_monetary", "C"},
-	{"xmloption", "content"},
-};
 
 static void read_conflict(const MtMigration *migration, int64 id, const char *winner, MtKept *kept);
 static void write_row(const MtMigration *migration, const MtKept *kept);
@@ -112,11 +100,11 @@ static void
 write_row(const MtMigration *migration, const MtKept *kept)
 {
 	MtRelation *relation = mt_relation_by_id(kept->relation, false);
-	int			guc_level = NewGUCNestLevel();
+	/* What was kept as text is read as it was written, whatever the session's own settings; and triggers keep still. */
+	int			guc_level = mt_pin_begin();
 
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i].name, settings[i].value, PGC_SUSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
 	mt_fence_pass = true;
 	PG_TRY();
 	{
@@ -127,7 +115,7 @@ write_row(const MtMigration *migration, const MtKept *kept)
 		mt_fence_pass = false;
 	}
 	PG_END_TRY();
-	AtEOXact_GUC(true, guc_level);
+	mt_pin_end(guc_level);
 }
 
 static void

@@ -12,11 +12,11 @@
 #include "access/table.h"
 #include "executor/tuptable.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "base/errors.h"
+#include "base/pin.h"
 #include "base/spi.h"
 #include "catalog/key.h"
 #include "catalog/queue.h"
@@ -45,7 +45,6 @@ static void check_tier(const MtRelation *relation);
 static bool target_is_right(const MtMigration *migration, const char *side);
 static void read_damage(const MtRelation *relation, MtDamage *damage);
 static void note_on_source(const MtMigration *migration, const MtRelation *relation, const MtDamage *damage);
-static void pin_input(void);
 static void describe_input(Relation table, const MtRelation *relation, MtKeyInput *input);
 static void note_on_target(const MtMigration *migration, const MtRelation *relation, const MtDamage *damage);
 
@@ -147,9 +146,9 @@ note_on_source(const MtMigration *migration, const MtRelation *relation, const M
 	MtQueue		queue;
 	StringInfoData entries;
 	StringInfoData bytes;
-	int			guc_level = NewGUCNestLevel();
+	/* The caller's session is to read values as they were written. */
+	int			guc_level = mt_pin_begin();
 
-	pin_input();
 	if (!mt_queue_load(migration->id, &queue))
 		elog(ERROR, "migration %d does not exist", migration->id);
 	mt_key_describe(&key, RelationGetDescr(table), relation->nkeys, relation->key_columns);
@@ -178,19 +177,7 @@ note_on_source(const MtMigration *migration, const MtRelation *relation, const M
 	(void) mt_queue_insert(&queue, entries.data, entries.len);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(table, NoLock);
-	AtEOXact_GUC(true, guc_level);
-}
-
-/* pin_input lets the caller's session read values as they were written. */
-static void
-pin_input(void)
-{
-	static const char *const settings[][2] = {
-		{"search_path", "pg_catalog, pg_temp"}, {"DateStyle", "ISO, YMD"}, {"IntervalStyle", "postgres"}, {"TimeZone", "UTC"}, {"lc_monetary", "C"}};
-
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-								 false);
+	mt_pin_end(guc_level);
 }
 
 static void

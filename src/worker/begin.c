@@ -13,17 +13,11 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 
+#include "base/pin.h"
 #include "base/settings.h"
 
 /* Settings of the server, the database or a role must neither end a worker nor change what values look like. */
 static const char *const pinned_settings[][2] = {
-	{"search_path", "pg_catalog, pg_temp"},
-	{"DateStyle", "ISO, YMD"},
-	{"IntervalStyle", "postgres"},
-	{"TimeZone", "UTC"},
-	{"extra_float_digits", "3"},
-	{"bytea_output", "hex"},
-	{"lc_monetary", "C"},
 	{"statement_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"},
@@ -37,10 +31,7 @@ static const char *const pinned_settings[][2] = {
 	{"jit", "off"},
 	{"enable_seqscan", "off"}, /* rows are read by key; a small table may hold many dead versions */
 	{"max_parallel_workers_per_gather", "0"},
-	{"quote_all_identifiers", "off"},
-	{"xmloption", "content"},
-	{"array_nulls", "on"},
-};
+	MT_PINNED_SETTINGS(MT_PIN_MEMBER)};
 
 static bool connected = false;
 

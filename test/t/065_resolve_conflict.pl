@@ -102,7 +102,7 @@ sub settle_all
 	for my $case (@all)
 	{
 		is(value('source', $case->{id}), $case->{has}{$winner}, "$case->{name}: the $winner has won");
-		$pair->source_sql('SELECT migrate_tiers.resolve_conflict(' . conflict_of($case->{id}) . ", '$chosen')");
+		$pair->source_sql('SET array_nulls = off; SELECT migrate_tiers.resolve_conflict(' . conflict_of($case->{id}) . ", '$chosen')");
 	}
 	settle($pair);
 	for my $case (@all)
