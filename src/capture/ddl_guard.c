@@ -8,7 +8,7 @@
  * name.  Only what commits half-way before the event, the CONCURRENTLY forms,
  * is judged beforehand.
  *
- * They run in every session's DDL, as the extension's owner inside.  Whether there are tagged tables is known in memory.
+ * They run in every session's DDL, as the extension's owner inside.  Whether any table is tagged is known in memory.
  */
 #include "capture/ddl_guard.h"
 
