@@ -284,6 +284,23 @@ SELECT status, detail, hint FROM findings() WHERE object = 'preflight.derived';
 SELECT migrate_tiers.untag('preflight.derived');
 DROP MATERIALIZED VIEW preflight.derived;
 
+-- More partitions than a transaction of ours may have locks for.
+BEGIN;
+CREATE TABLE preflight.many (id int PRIMARY KEY) PARTITION BY RANGE (id);
+DO $$
+BEGIN
+    FOR i IN 1 .. current_setting('max_locks_per_transaction')::int
+                  * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) / 8 LOOP
+        EXECUTE format('CREATE TABLE preflight.many_%s PARTITION OF preflight.many FOR VALUES FROM (%s) TO (%s)', i, i, i + 1);
+    END LOOP;
+END $$;
+SELECT migrate_tiers.tag('preflight.many', 'realtime');
+SELECT p.status, p.detail ~ '^one transaction may take \d+ locks; there is room for \d+, of all transactions$' AS tells,
+       substring(p.hint FROM 'max_locks_per_transaction to (\d+)')::int BETWEEN current_setting('max_locks_per_transaction')::int
+           AND 2 * current_setting('max_locks_per_transaction')::int AS hints
+  FROM migrate_tiers.preflight() p WHERE p.check_name = 'lock_table';
+ROLLBACK;
+
 -- A table that was dropped behind our back, and a migration without any.
 DROP TABLE preflight.picture;
 SELECT check_name, object, status, detail, hint ~ 'migrate_tiers.untag\(\d+\)' AS hints FROM findings();

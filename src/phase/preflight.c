@@ -38,6 +38,7 @@ static const MtCheck checks[] = {
 	{"publications", false, "no publication sends tables of the extension"},
 	{"source_subscriptions", false, "no subscription writes a realtime table of the source"},
 	{"worker_slots", false, "enough worker processes are free"},
+	{"lock_table", false, "the locks of realtime tables fit into one transaction"},
 	{"target_server", true, "the target is another database and takes writes"},
 	{"encoding", true, "encodings and default collations are equal"},
 	{"clock", true, "the clocks agree within a second"},

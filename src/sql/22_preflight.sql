@@ -216,6 +216,28 @@ CREATE FUNCTION migrate_tiers.preflight_worker_slots(m integer, source jsonb, ta
      WHERE n.free < n.needed
 $$;
 
+CREATE FUNCTION migrate_tiers.preflight_lock_table(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    -- Capture taken off a partitioned table takes three locks a partition; a tick those of what it writes with its
+    -- indexes, and on the target those of two temporary tables for each.
+    WITH RECURSIVE tree (oid) AS (
+        SELECT r.relation FROM migrate_tiers.relation r WHERE r.migration = m AND r.tier = 'realtime'
+        UNION
+        SELECT i.inhrelid FROM tree t JOIN pg_class p ON p.oid = t.oid AND p.relkind = 'p' JOIN pg_inherits i ON i.inhparent = t.oid),
+    needed (locks) AS (
+        SELECT sum(CASE WHEN c.relispartition THEN 3 ELSE 13 END + (SELECT count(*) FROM pg_index x WHERE x.indrelid = c.oid))
+          FROM tree t JOIN pg_class c ON c.oid = t.oid),
+    owners (processes, each) AS (
+        SELECT current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint,
+               current_setting('max_locks_per_transaction')::bigint)
+    SELECT 'max_locks_per_transaction', 'warning',
+           format('one transaction may take %s locks; there is room for %s, of all transactions', n.locks, o.processes * o.each),
+           format('Set max_locks_per_transaction to %s at the next restart, on the target, too.', ceil(2 * n.locks / o.processes))
+      FROM needed n, owners o
+     WHERE n.locks > o.processes * o.each / 2
+$$;
+
 CREATE FUNCTION migrate_tiers.preflight_target_server(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

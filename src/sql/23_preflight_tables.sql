@@ -329,6 +329,7 @@ REVOKE ALL ON FUNCTION migrate_tiers.preflight_large_objects(integer, jsonb, jso
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_publications(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_source_subscriptions(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_worker_slots(integer, jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION migrate_tiers.preflight_lock_table(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_target_server(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_encoding(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_clock(integer, jsonb, jsonb) FROM PUBLIC;
