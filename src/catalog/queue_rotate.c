@@ -16,6 +16,7 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -69,6 +70,8 @@ truncate_sent(MtSegment *segment, int32 migration, const MtMark *mark, const cha
 		UnlockRelationOid(segment->relid, AccessExclusiveLock);
 		return false;
 	}
+	/* Whoever writes the queue would wait with us for a standby. */
+	(void) set_config_option("synchronous_commit", "local", PGC_SUSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	mt_spi_begin(&scope);
 	truncate = mt_spi_exec(SPI_OK_UPDATE,
 						   "UPDATE migrate_tiers.migration SET floor = coalesce($2::pg_snapshot, floor)"

@@ -340,7 +340,7 @@ pin_session(MtRemote *remote, const MtMigration *migration)
 																	" ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'), ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),"
 																	" ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),"
 																	" ('transform_null_equals', 'off'), ('default_table_access_method', 'heap'), ('check_function_bodies', 'off'),"
-																	" ('jit', 'off'), ('synchronous_commit', 'on'), ('session_replication_role', 'origin'),"
+																	" ('jit', 'off'), ('synchronous_commit', pg_catalog.replace(pg_catalog.current_setting('synchronous_commit'), 'off', 'local')), ('session_replication_role', 'origin'),"
 																	" ('lock_timeout', $1)) AS v(name, value)"
 																	" JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) = pg_catalog.lower(v.name)"
 																	" WHERE s.setting IS DISTINCT FROM v.value",

@@ -6,6 +6,7 @@
 
 #include <signal.h>
 
+#include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
@@ -25,7 +26,6 @@ static const char *const pinned_settings[][2] = {
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
-	{"synchronous_commit", "on"},
 	{"row_security", "off"},
 	{"default_table_access_method", "heap"}, /* of staging tables */
 	{"jit", "off"},
@@ -35,6 +35,7 @@ static const char *const pinned_settings[][2] = {
 
 static bool connected = false;
 
+static void raise_commit(void);
 static void forget_worker(int code, Datum arg);
 
 /* mt_worker_begin connects the process to its database and pins its settings. */
@@ -53,6 +54,31 @@ mt_worker_begin(Oid database)
 	/* Values are sent in the form for clients. */
 	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("lock_timeout", mt_lock_timeout_text(), PGC_SUSET, PGC_S_SESSION);
+	raise_commit();
+}
+
+/* mt_worker_reload reads the server's settings again where they have changed. */
+void
+mt_worker_reload(void)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	raise_commit();
+}
+
+/*
+ * raise_commit has commits wait for our own disk at least.
+ *
+ * Whether they wait for standbys is for the server to say: where one is down, and applications were set free of it,
+ * a worker that still waits would hold up whoever needs the rows that it has locked.
+ */
+static void
+raise_commit(void)
+{
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_SESSION);
 }
 
 /*

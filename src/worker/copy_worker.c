@@ -86,11 +86,7 @@ work(int32 migration_id, int slot)
 		if (first)
 			note_error(migration_id, NULL);
 		first = false;
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		mt_worker_reload();
 	}
 	mt_remote_close(remote);
 }

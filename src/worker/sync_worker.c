@@ -72,11 +72,7 @@ mt_sync_worker_main(Datum arg)
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		mt_worker_reload();
 		wait = try_step(worker);
 		if (wait < 0)
 			break;

@@ -66,11 +66,11 @@ extern PGDLLEXPORT void mt_reader_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_batch_worker_main(Datum arg);
 extern PGDLLEXPORT void mt_launcher_main(Datum arg);
 extern PGDLLEXPORT void mt_autostart_main(Datum arg);
-/* Where the library is preloaded. */
-extern void mt_launcher_register(void);
+extern void mt_launcher_register(void);	/* where the library is preloaded */
 
-/* Common start of a worker process: signals, database, pinned settings. */
+/* Common start of a worker process: signals, database, pinned settings.  And what follows where the server's change. */
 extern void mt_worker_begin(Oid database);
+extern void mt_worker_reload(void);
 
 /* Connects to the target; one round: copies, a tick, housekeeping.  Returns the ms to wait, unless woken. */
 extern void mt_worker_open_sync(MtWorker *worker);

@@ -114,5 +114,16 @@ subtest 'a push' => sub {
 	is($pair->target_sql('SELECT v FROM derived.summary'), 'new', 'the next one passes');
 };
 
+# Sessions that began before that was said, and others.
+subtest 'a synchronous standby that is down, of either side' => sub {
+	my @sql = map { "ALTER SYSTEM SET synchronous_$_;\n" } q{standby_names = 'nobody'}, 'commit = local';
+	$pair->both_sql(join '', reverse(@sql), "SELECT pg_reload_conf()");
+	ok($pair->wait_until($_ => q{SELECT setting = 'local' FROM pg_settings WHERE name = 'synchronous_commit'}), 'applications do not wait for it') for qw(source target);
+	$pair->source_sql(q{UPDATE item SET v = 'free'; UPDATE derived.summary SET v = 'free'; SELECT migrate_tiers.push_batch('derived.summary')});
+	$pair->sync(10);
+	$pair->equal('a tick comes, too');
+	is($pair->target_sql('SELECT v FROM derived.summary'), 'free', 'and a push');
+};
+
 $pair->finish;
 done_testing();
