@@ -90,7 +90,8 @@ static const char *const truncate_body =
 static const char *const truncate_function =
 	"CREATE OR REPLACE FUNCTION migrate_tiers.truncate_%1$.8s_%2$d() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
 	"SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO, YMD' SET IntervalStyle = postgres SET TimeZone = 'UTC'\n"
-	"SET extra_float_digits = 3 SET bytea_output = hex SET quote_all_identifiers = off SET row_security = off AS %3$s;\n"
+	"SET extra_float_digits = 3 SET bytea_output = hex SET quote_all_identifiers = off SET row_security = off\n"
+	"SET standard_conforming_strings = on SET lc_monetary = 'C' AS %3$s;\n"
 	"REVOKE ALL ON FUNCTION migrate_tiers.truncate_%1$.8s_%2$d() FROM PUBLIC;\n";
 
 static char *key_note(const MtMigration *migration, const MtRelation *relation, const char *owner, const char *name,

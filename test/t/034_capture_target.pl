@@ -22,6 +22,8 @@ ALTER TABLE event ATTACH PARTITION event_2 FOR VALUES FROM (10) TO (20);
 CREATE TABLE hashed (id int PRIMARY KEY, v text) PARTITION BY HASH (id);
 CREATE TABLE hashed_0 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE hashed_1 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE listed (k text PRIMARY KEY) PARTITION BY LIST (k);
+CREATE TABLE listed_1 PARTITION OF listed FOR VALUES IN ('a\b');
 CREATE TABLE mother (id int PRIMARY KEY, v text);
 CREATE TABLE child (PRIMARY KEY (id)) INHERITS (mother);
 CREATE DOMAIN code AS char(5) COLLATE "C" CHECK (value <> 'x');
@@ -124,6 +126,7 @@ subtest 'TRUNCATE' => sub {
 	notes(q{TRUNCATE item CASCADE; INSERT INTO item VALUES (1)}, "item: 0 1, 1\nline: 1", 'cascading');
 	notes(q{TRUNCATE event_1}, 'event: 2 ((at IS NOT NULL) AND (at >= 0) AND (at < 10))', 'a partition');
 	notes(q{SET DateStyle = german; SET quote_all_identifiers = on; TRUNCATE event_2}, 'event: 2 ((at IS NOT NULL) AND (at >= 10) AND (at < 20) AND (NOT ((id IS NOT NULL) AND (id = ANY (ARRAY[1, 2, 3, 4]))))), 2 ((at IS NOT NULL) AND (at >= 10) AND (at < 20) AND (id IS NOT NULL) AND (id = ANY (ARRAY[1, 2, 3, 4])))', 'partitions of a partition');
+	notes(q{SET standard_conforming_strings = off; TRUNCATE listed_1}, q{listed: 2 ((k IS NOT NULL) AND (k = 'a\b'::text))}, 'a backslash in the bound');
 	notes(q{TRUNCATE event}, 'event: 1', 'the partitioned table');
 	$pair->target_sql(q{INSERT INTO hashed SELECT i FROM generate_series(1, 8) i});
 	noted();
