@@ -22,6 +22,7 @@
 #include "capture/buffer.h"
 
 #include "access/xact.h"
+#include "replication/logicalworker.h"
 #include "tcop/pquery.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -85,9 +86,10 @@ mt_buffer_init(void)
 {
 	/*
 	 * Where the first captured write of a session comes this late, nobody will call us before the commit.  No portal
-	 * is active then, or the one of a procedure that commits: by then it has lost its resource owner.
+	 * is active then, or the one of a procedure that commits: by then it has lost its resource owner.  A worker of
+	 * logical replication never has one: it begins with the rows that it was sent.
 	 */
-	closed = IsTransactionState() && (ActivePortal == NULL || ActivePortal->resowner == NULL);
+	closed = IsTransactionState() && !IsLogicalWorker() && (ActivePortal == NULL || ActivePortal->resowner == NULL);
 	RegisterXactCallback(on_transaction, NULL);
 	RegisterSubXactCallback(on_subtransaction, NULL);
 	CacheRegisterRelcacheCallback(on_invalidation, (Datum) 0);

@@ -10,7 +10,7 @@ use FindBin;
 use MigrateTiers::Pair;
 use Test::More;
 
-my $pair = MigrateTiers::Pair->new('ways');
+my $pair = MigrateTiers::Pair->new('ways', target_conf => 'wal_level = logical');
 $pair->keep_sessions(1);
 my $long = 'x' x 60 . 'end';    # 63 bytes
 my $odd = qq{Schéma "x" l'été};
@@ -377,6 +377,7 @@ subtest 'prepared over a restart' => \&prepared_over_restart;
 subtest 'a table divided by hash that is truncated as a whole' => \&truncated_whole;
 subtest 'new partitions while syncing' => \&new_partitions;
 subtest 'written by another library at commit' => \&written_late;
+subtest 'a subscription' => \&subscribed;
 is($pair->status('stopped'), '', 'nothing is stopped');
 $pair->keep_sessions(0);
 $pair->finish;
@@ -469,6 +470,29 @@ sub new_partitions
 	$pair->equal('new partitions of partitions', @schemas);
 	my ($ok, $state) = $pair->source_try(q{SET ROLE app; INSERT INTO by_range_3 VALUES (802, 20003, 'no right')});
 	is($state, '42501', 'a new partition has the privileges it had');
+	return;
+}
+
+# subscribed has a subscription fill a table: its workers note what a transaction changes together, as others do.
+sub subscribed
+{
+	my $noted = sub { return $pair->source_sql('SELECT count(*) FROM (' . join(' UNION ALL ', map { "TABLE migrate_tiers.queue_1_$_" } 0 .. 2) . ') q'); };
+
+	$pair->target_sql('CREATE DATABASE feed');
+	$pair->target_sql(q{CREATE TABLE many (id int PRIMARY KEY, v text); CREATE PUBLICATION feed FOR TABLE many;
+		INSERT INTO many SELECT i, 'fed' FROM generate_series(7000001, 7010000) i}, db => 'feed');
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	my $before = $noted->();
+	$pair->source_sql(q{CREATE SUBSCRIPTION feed CONNECTION '} . $pair->target->connstr('feed') =~ s/'/''/gr . q{' PUBLICATION feed});
+	ok($pair->wait_until(source => q{SELECT srsubstate = 'r' FROM pg_subscription_rel}), 'its first copy is done');
+	cmp_ok($noted->() - $before, '<', 100, '10,000 rows of a transaction are few rows of the queue');
+	$pair->target_sql(q{UPDATE many SET v = 'applied'}, db => 'feed');
+	ok($pair->wait_until(source => q{SELECT count(*) = 10000 FROM many WHERE v = 'applied'}), 'an UPDATE is applied');
+	cmp_ok($noted->() - $before, '<', 200, 'and noted alike');
+	$pair->source_sql('DROP SUBSCRIPTION feed');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	$pair->sync;
+	$pair->equal('equal', @schemas);
 	return;
 }
 
