@@ -23,7 +23,8 @@ static const MtColumn *find_column(const MtColumns *columns, const char *name);
 static char *key_match(const MtRelation *relation, const char *left, const char *right);
 static char *key_list(const MtRelation *relation, const char *prefix);
 static char *insert_rows(const MtRelation *relation, const MtColumns *columns, int rows);
-static char *param_list(const MtColumns *columns, int rows);
+static char *param_list(const MtColumns *columns, int rows, bool typed);
+static char *param_rows(const MtColumns *columns, int rows);
 static const char *copy_options(const MtColumns *columns);
 
 /* mt_sql_can_update says whether no column that could differ refuses an UPDATE. */
@@ -88,6 +89,26 @@ mt_sql_upsert(const MtRelation *relation, const MtColumns *columns, int rows)
 		return mt_sql_insert(relation, columns, rows);
 	return psprintf("%s ON CONFLICT (%s) DO UPDATE SET %s WHERE %s", insert_rows(relation, columns, rows),
 					key_list(relation, ""), set, mt_sql_differs(relation, columns, "t.", "excluded."));
+}
+
+/* mt_sql_update makes the rows that are there equal to those given. */
+char *
+mt_sql_update(const MtRelation *relation, const MtColumns *columns, int rows)
+{
+	return psprintf("UPDATE %s AS t SET %s FROM %s WHERE %s AND (%s)", mt_sql_receiver_rows(relation),
+					mt_sql_set_list(columns, "s."), param_rows(columns, rows), key_match(relation, "t.", "s."),
+					mt_sql_differs(relation, columns, "t.", "s."));
+}
+
+/* mt_sql_insert_missing inserts the rows that are not there; one that comes meanwhile is refused, not passed over. */
+char *
+mt_sql_insert_missing(const MtRelation *relation, const MtColumns *columns, int rows)
+{
+	return psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s"
+					" WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s)",
+					quote_qualified_identifier(relation->target_schema, relation->target_name),
+					mt_columns_list(columns, ""), mt_columns_list(columns, "s."), param_rows(columns, rows),
+					mt_sql_receiver_rows(relation), key_match(relation, "t.", "s."));
 }
 
 /*
@@ -297,7 +318,7 @@ insert_rows(const MtRelation *relation, const MtColumns *columns, int rows)
 {
 	return psprintf("INSERT INTO %s AS t (%s) OVERRIDING SYSTEM VALUE VALUES %s",
 					quote_qualified_identifier(relation->target_schema, relation->target_name),
-					mt_columns_list(columns, ""), param_list(columns, rows));
+					mt_columns_list(columns, ""), param_list(columns, rows, false));
 }
 
 /* mt_sql_set_list assigns every column but those that must not be assigned, or cannot change. */
@@ -318,7 +339,13 @@ mt_sql_set_list(const MtColumns *columns, const char *from)
 }
 
 static char *
-param_list(const MtColumns *columns, int rows)
+param_rows(const MtColumns *columns, int rows)
+{
+	return psprintf("(VALUES %s) AS s (%s)", param_list(columns, rows, true), mt_columns_list(columns, ""));
+}
+
+static char *
+param_list(const MtColumns *columns, int rows, bool typed)
 {
 	StringInfoData text;
 	int			number = 0;
@@ -328,7 +355,8 @@ param_list(const MtColumns *columns, int rows)
 	{
 		appendStringInfoString(&text, row ? ", (" : "(");
 		for (int i = 0; i < columns->count; i++)
-			appendStringInfo(&text, "%s$%d", i ? ", " : "", ++number);
+			appendStringInfo(&text, "%s$%d%s%s", i ? ", " : "", ++number, typed ? "::" : "",
+							 typed ? mt_sql_type(columns->columns[i].type) : "");
 		appendStringInfoChar(&text, ')');
 	}
 	return text.data;

@@ -160,6 +160,8 @@ send_present(MtSync *sync, MtTable *table, bool by_insert, List *rows)
 
 		for (int i = 0; i < count; i++)
 			memcpy(batch + i * columns, list_nth(rows, at + i), sizeof(MtField) * columns);
+		if (table->in_two && !by_insert)
+			mt_pipeline_execute(sync->remote, table->update[many], columns * count, batch);
 		mt_pipeline_execute(sync->remote, by_insert ? table->insert[many] : table->upsert[many],
 							columns * count, batch);
 		at += count;
@@ -187,8 +189,11 @@ prepare_table(MtSync *sync, MtTable *table, bool replace)
 		if (prepared[many])
 			continue;
 		mt_remote_prepare(sync->remote, table->delete, mt_sql_delete(table->relation, table->columns));
+		if (table->in_two && !by_insert)
+			mt_remote_prepare(sync->remote, table->update[many], mt_sql_update(table->relation, table->columns, rows));
 		mt_remote_prepare(sync->remote, names[many],
-						  by_insert ? mt_sql_insert(table->relation, table->columns, rows) :
+						  by_insert			? mt_sql_insert(table->relation, table->columns, rows) :
+							  table->in_two ? mt_sql_insert_missing(table->relation, table->columns, rows) :
 							  mt_sql_upsert(table->relation, table->columns, rows));
 		prepared[many] = true;
 	}

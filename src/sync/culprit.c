@@ -60,6 +60,7 @@ static char *look(MtLook *state, bool replace);
 static char *look_at_table(MtLook *state, bool replace, MtLookEnd *end);
 static MtLookEnd empty_table(MtLook *state);
 static MtLookEnd send_rows(MtLook *state, bool delete_all, bool by_insert, int *culprit);
+static char *statement_name(const MtTable *table, bool by_insert);
 static void send_row(MtLook *state, bool delete_all, bool by_insert);
 static MtLookEnd end_window(MtLook *state, int *culprit);
 static char *describe_row(MtLook *state, int culprit);
@@ -178,7 +179,7 @@ look_at_table(MtLook *state, bool replace, MtLookEnd *end)
 	if (*end != MT_LOOK_NOTHING || table->keys == NULL)
 		return NULL;
 	mt_remote_prepare(sync->remote, table->delete, mt_sql_delete(table->relation, table->columns));
-	mt_remote_prepare(sync->remote, by_insert ? table->insert[0] : table->upsert[0],
+	mt_remote_prepare(sync->remote, statement_name(table, by_insert),
 					  by_insert ? mt_sql_insert(table->relation, table->columns, 1) :
 						  mt_sql_upsert(table->relation, table->columns, 1));
 	mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, false);
@@ -247,8 +248,7 @@ send_row(MtLook *state, bool delete_all, bool by_insert)
 
 	mt_key_decode(&table->key, state->keys[state->count], state->lengths[state->count], key);
 	if (!delete_all && mt_table_read_row(table, key, fields, &state->sent))
-		mt_pipeline_execute(sync->remote, by_insert ? table->insert[0] : table->upsert[0],
-							table->columns->count, fields);
+		mt_pipeline_execute(sync->remote, statement_name(table, by_insert), table->columns->count, fields);
 	else if (delete_all || !by_insert)
 	{
 		mt_table_key_fields(table, key, fields);
@@ -257,6 +257,15 @@ send_row(MtLook *state, bool delete_all, bool by_insert)
 	else
 		return;
 	state->count++;
+}
+
+/* statement_name names the one statement that sets a row, also where the tick takes two. */
+static char *
+statement_name(const MtTable *table, bool by_insert)
+{
+	if (by_insert)
+		return table->insert[0];
+	return table->in_two ? psprintf("mt_look_%d", table->id) : table->upsert[0];
 }
 
 /* end_window waits for the answers of a window. */

@@ -261,6 +261,9 @@ write_batch(MtGathered *gathered, int at, int count)
 		memcpy(values + i * columns, row->values, sizeof(Datum) * columns);
 		memcpy(nulls + i * columns, row->nulls, columns);
 	}
+	if (place == MT_HERE_UPSERT && table->in_two &&
+		SPI_execute_plan(mt_here_plan(table, MT_HERE_UPDATE, count), values, nulls, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update a row");
 	outcome = SPI_execute_plan(mt_here_plan(table, place, count), values, nulls, false, 0);
 	if (outcome != (place == MT_HERE_DELETE ? SPI_OK_DELETE : SPI_OK_INSERT))
 		elog(ERROR, "unexpected outcome %s of writing a row", SPI_result_code_string(outcome));

@@ -11,6 +11,7 @@
 #define MT_HERE_DELETE 0
 #define MT_HERE_UPSERT 1
 #define MT_HERE_INSERT 3
+#define MT_HERE_UPDATE 5
 
 /* The plan of a statement for so many rows, in the caller's SPI connection. */
 extern SPIPlanPtr mt_here_plan(MtTable *table, int place, int rows);

@@ -6,11 +6,13 @@
 
 #include "access/nbtree.h"
 #include "access/relation.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/transam.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
@@ -27,6 +29,7 @@
 
 static void note_fixed(MtTable *table);
 static bool has_distinct_keys(Oid index);
+static bool is_set_in_two(const MtTable *table, Relation opened);
 static bool has_other_unique(Relation table, Oid key_index);
 static void prepare_read(MtTable *table);
 
@@ -46,8 +49,10 @@ mt_table_open(MtTable *table, MtRelation *relation)
 	table->distinct_keys = has_distinct_keys(key_index);
 	note_fixed(table);
 	table->other_unique = has_other_unique(opened, key_index);
+	table->in_two = is_set_in_two(table, opened);
 	for (int batch = 0; batch < 2; batch++)
 	{
+		table->update[batch] = psprintf("mt_update_%d_%d", relation->id, batch);
 		table->upsert[batch] = psprintf("mt_upsert_%d_%d", relation->id, batch);
 		table->insert[batch] = psprintf("mt_insert_%d_%d", relation->id, batch);
 	}
@@ -203,7 +208,7 @@ mt_table_key_text(MtTable *table, const Datum *key)
 	return psprintf("(%s)=(%s)", names.data, values.data);
 }
 
-/* note_fixed marks the columns of the key that are equal only where their bytes are; character without a length is not. */
+/* note_fixed marks columns of the key that are equal only where their bytes are: character without a length is not. */
 static void
 note_fixed(MtTable *table)
 {
@@ -229,6 +234,34 @@ has_distinct_keys(Oid index)
 	distinct = opened->rd_rel->relam == BTREE_AM_OID && _bt_allequalimage(opened, false);
 	relation_close(opened, AccessShareLock);
 	return distinct;
+}
+
+/*
+ * is_set_in_two says whether an upsert would lock rows harder than an update does, and others may refer to them.
+ *
+ * It names columns of a unique index: the lock that it takes is that of a change of the key, which the checks of
+ * foreign keys wait for.  An update looks whether the value changes.
+ */
+static bool
+is_set_in_two(const MtTable *table, Relation opened)
+{
+	TriggerDesc *triggers = opened->trigdesc;
+	Bitmapset  *unique = RelationGetIndexAttrBitmap(opened, INDEX_ATTR_BITMAP_KEY);
+	bool		referred = false;
+	bool		named = false;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		referred = referred || RI_FKey_trigger_type(triggers->triggers[i].tgfoid) == RI_TRIGGER_PK;
+	for (int i = 0; i < table->columns->count; i++)
+	{
+		const MtColumn *column = &table->columns->columns[i];
+		int			number = column->attnum - FirstLowInvalidHeapAttributeNumber;
+
+		if (!column->fixed && !column->identity_always)
+			named = named || bms_is_member(number, unique);
+	}
+	bms_free(unique);
+	return table->can_update && referred && named;
 }
 
 /* has_other_unique says whether the table has an index besides the key's that refuses rows. */

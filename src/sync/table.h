@@ -18,8 +18,8 @@
 #include "sync/keys.h"
 #include "sync/unsent.h"
 
-/* Plans of statements that set rows here: delete, and insert or upsert of one row or MT_BATCH_ROWS. */
-#define MT_HERE_PLANS 5
+/* Plans of statements that set rows here: delete, and insert, upsert or update of one row or MT_BATCH_ROWS. */
+#define MT_HERE_PLANS 7
 
 /* Rows that one statement takes where there are as many: what a statement costs by itself is shared. */
 #define MT_BATCH_ROWS 16
@@ -33,6 +33,7 @@ struct MtTable
 	bool		can_update;
 	bool		distinct_keys;	/* keys that look different are different */
 	bool		other_unique;	/* an index besides the key's refuses rows, too */
+	bool		in_two;			/* rows are set by an update and an insert of those that are missing */
 	MtMark	   *captured_from;	/* S0 */
 	MtKeyDesc	key;
 	MtColumns  *columns;
@@ -40,10 +41,9 @@ struct MtTable
 	/* statements of the receiver's session, for one row and for MT_BATCH_ROWS, prepared when first used */
 	char	   *delete;
 	char	   *insert[2];
+	char	   *update[2];		/* where in_two: before upsert, which then inserts */
 	char	   *upsert[2];
-	bool		insert_prepared[2];
-	bool		upsert_prepared[2];
-
+	bool		insert_prepared[2], upsert_prepared[2];
 	/* where changes of the target come here: the same with the sides exchanged, and its plans */
 	MtRelation *mirror;
 	SPIPlanPtr	here[MT_HERE_PLANS];

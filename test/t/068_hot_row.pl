@@ -13,8 +13,10 @@ my $many = 100_000;
 my $pair = MigrateTiers::Pair->new('hot', source_conf => 'synchronous_commit = off', target_conf => 'synchronous_commit = off');
 $pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE many (id int PRIMARY KEY);
 	CREATE TABLE tenant (id text PRIMARY KEY, seen int);
-	CREATE TABLE child (id int PRIMARY KEY, tenant text REFERENCES tenant)');
-$pair->source_sql("INSERT INTO item VALUES (1, 'old'); INSERT INTO tenant SELECT i, 0 FROM generate_series(1, 40) i");
+	CREATE TABLE account (id numeric PRIMARY KEY, name text UNIQUE, seen int);
+	CREATE TABLE child (id int PRIMARY KEY, tenant text REFERENCES tenant, account numeric REFERENCES account)');
+$pair->source_sql("INSERT INTO item VALUES (1, 'old'); INSERT INTO tenant SELECT i, 0 FROM generate_series(1, 40) i;
+	INSERT INTO account SELECT i, i, 0 FROM generate_series(1, 40) i");
 $pair->declare;
 $pair->advance;
 $pair->sync;
@@ -53,18 +55,26 @@ for my $small (1, 0)
 		my $there = $here eq 'source' ? 'target' : 'source';
 		my $child = MigrateTiers::session($pair->$there);
 		$ids++;
-		$child->query_safe("BEGIN; INSERT INTO child VALUES ($ids, '1')");
+		$child->query_safe("BEGIN; INSERT INTO child VALUES ($ids, '1', 1)");
 		my $how = ($small ? 'small' : 'large') . " ticks of the $here";
 		my $write = "${here}_sql";
-		$pair->$write("UPDATE tenant SET seen = $ids WHERE id = '1'") if $small;
-		ok($pair->wait_until($there, "SELECT seen = $ids FROM tenant WHERE id = '1'"), "$how pass a row that is referred to") if $small;
-		$pair->$write("UPDATE tenant SET seen = 100 + $ids");
-		ok($pair->wait_until($there, "SELECT count(*) = 40 FROM tenant WHERE seen = 100 + $ids"), "$how pass one among many");
+		for my $parent ('tenant', 'account')
+		{
+			$pair->$write("UPDATE $parent SET seen = $ids WHERE id = '1'") if $small;
+			ok($pair->wait_until($there, "SELECT seen = $ids FROM $parent WHERE id = '1'"), "$how pass a row of $parent that is referred to") if $small;
+			$pair->$write("UPDATE $parent SET seen = 100 + $ids");
+			ok($pair->wait_until($there, "SELECT min(seen) = 100 + $ids FROM $parent"), "$how pass one among many of $parent");
+		}
 		$child->query_safe('COMMIT');
 		$child->quit;
 		settle($pair);
+		# Of other rows what is unique changes, too, moves from one to the other, and a key its spelling; rows are new.
+		$pair->$write("UPDATE account SET name = 'new $ids' WHERE id = 2; UPDATE account SET id = round(3, $ids) WHERE id = 3;
+			INSERT INTO account SELECT i, i, 0 FROM generate_series(1000 * $ids, 1000 * $ids + 20) i; DELETE FROM account WHERE id = 3 + $ids;
+			UPDATE account SET name = 'between' WHERE name = '20'; UPDATE account SET name = 20 WHERE name = '21'; UPDATE account SET name = 21 WHERE name = 'between'");
+		settle($pair);
+		$pair->equal("both sides are equal after $how");
 	}
 }
-$pair->equal('both sides are equal after that');
 $pair->finish;
 done_testing();
