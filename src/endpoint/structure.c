@@ -100,7 +100,8 @@
 
 /*
  * What would act in a session whose role is replica, or refuse the upsert (an UPDATE rule does so even when it is
- * disabled); and what writes past statement triggers.  Of a partition that is written through its parent no rule is asked.
+ * disabled); and what writes past statement triggers.  A partition that is written through its parent is not asked for
+ * its rules.
  */
 #define TRIGGERS \
 	" triggers AS (SELECT jsonb_agg(jsonb_build_object('id', m.id, 'table', m.oid::regclass::text, 'name', g.tgname)" \
