@@ -15,6 +15,15 @@
 
 #include "base/spi.h"
 
+/* The operators by which keys are compared, which an extension may take to another schema. */
+#define EQUALITY \
+	"  UNION ALL SELECT 'equality', jsonb_agg(DISTINCT format('%I.%s', n.nspname, o.oprname))" \
+	"   FROM r JOIN pg_index x ON x.indexrelid = migrate_tiers.key_index(r.relation)" \
+	"   CROSS JOIN LATERAL unnest((x.indclass::oid[])[0:x.indnkeyatts - 1]) k(opclass) JOIN pg_opclass c ON c.oid = k.opclass" \
+	"   JOIN pg_amop s ON s.amopfamily = c.opcfamily AND s.amoplefttype = c.opcintype AND s.amoprighttype = c.opcintype" \
+	"   JOIN pg_operator o ON o.oid = s.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace" \
+	"  WHERE s.amopstrategy = " CppAsString2(BTEqualStrategyNumber)
+
 /*
  * The facets of table $1 of ours.  A member's name is the kind of facet, then
  * the number of a column (it survives a renaming), type or table.
@@ -38,25 +47,20 @@
 	"   FROM r JOIN pg_class c ON c.oid = r.relation AND c.relispartition JOIN pg_inherits i ON i.inhrelid = c.oid" \
 	"  UNION ALL SELECT 'persistence', to_jsonb(c.relpersistence) FROM r JOIN pg_class c ON c.oid = r.relation" \
 	"  UNION ALL SELECT 'security', to_jsonb(c.relrowsecurity) FROM r JOIN pg_class c ON c.oid = r.relation" \
-	"  UNION ALL SELECT 'key', to_jsonb(" MT_DDL_KEY ") FROM r" \
-	"  UNION ALL SELECT 'equality', jsonb_agg(DISTINCT format('%I.%s', n.nspname, o.oprname))" \
-	"   FROM r JOIN pg_index x ON x.indexrelid = migrate_tiers.key_index(r.relation)" \
-	"   CROSS JOIN LATERAL unnest((x.indclass::oid[])[0:x.indnkeyatts - 1]) k(opclass) JOIN pg_opclass c ON c.oid = k.opclass" \
-	"   JOIN pg_amop s ON s.amopfamily = c.opcfamily AND s.amopstrategy = " CppAsString2(BTEqualStrategyNumber) "   AND s.amoplefttype = c.opcintype AND s.amoprighttype = c.opcintype" \
-																												"   JOIN pg_operator o ON o.oid = s.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace" \
-																												"  UNION ALL SELECT 'column ' || attnum, jsonb_build_object('name', attname, 'type', format_type(atttypid, atttypmod)," \
-																												"   'layout', format('%s %s %s %s', atttypid, atttypmod, attcollation, attgenerated), 'identity', attidentity) FROM columns" \
-																												"  UNION ALL SELECT 'type ' || t.oid, jsonb_build_object('name', format_type(t.oid, NULL)," \
-																												"   'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)," \
-																												"   'attributes', (SELECT jsonb_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)" \
-																												"    FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)," \
-																												"   'base', format_type(nullif(t.typbasetype, 0), t.typtypmod))" \
-																												"   FROM used u JOIN pg_type t USING (oid) WHERE t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0" \
-																												"  UNION ALL SELECT 'capture ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
-																												"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.capture()'::regprocedure" \
-																												"   AND g.tgname IN ('migrate_tiers_capture', 'migrate_tiers_capture_truncate')), '[]') FROM tree t" \
-																												"  UNION ALL SELECT 'fence ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
-																												"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.fence()'::regprocedure), '[]') FROM tree t, r WHERE r.fenced)"
+	"  UNION ALL SELECT 'key', to_jsonb(" MT_DDL_KEY ") FROM r" EQUALITY \
+	"  UNION ALL SELECT 'column ' || attnum, jsonb_build_object('name', attname, 'type', format_type(atttypid, atttypmod)," \
+	"   'layout', format('%s %s %s %s', atttypid, atttypmod, attcollation, attgenerated), 'identity', attidentity) FROM columns" \
+	"  UNION ALL SELECT 'type ' || t.oid, jsonb_build_object('name', format_type(t.oid, NULL)," \
+	"   'labels', (SELECT jsonb_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)," \
+	"   'attributes', (SELECT jsonb_agg(format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)" \
+	"    FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)," \
+	"   'base', format_type(nullif(t.typbasetype, 0), t.typtypmod))" \
+	"   FROM used u JOIN pg_type t USING (oid) WHERE t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0" \
+	"  UNION ALL SELECT 'capture ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
+	"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.capture()'::regprocedure" \
+	"   AND g.tgname IN ('migrate_tiers_capture', 'migrate_tiers_capture_truncate')), '[]') FROM tree t" \
+	"  UNION ALL SELECT 'fence ' || t.oid, COALESCE((SELECT jsonb_agg(format('%I %s', g.tgname, g.tgenabled) ORDER BY g.tgname)" \
+	"   FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgfoid = 'migrate_tiers.fence()'::regprocedure), '[]') FROM tree t, r WHERE r.fenced)"
 
 /*
  * The differences between recorded and present facets.  What is captured of a
