@@ -24,7 +24,7 @@ static char *key_match(const MtRelation *relation, const char *left, const char 
 static char *key_list(const MtRelation *relation, const char *prefix);
 static char *insert_rows(const MtRelation *relation, const MtColumns *columns, int rows);
 static char *param_list(const MtColumns *columns, int rows, bool typed);
-static char *param_rows(const MtColumns *columns, int rows);
+static char *param_row(const MtColumns *columns);
 static const char *copy_options(const MtColumns *columns);
 
 /* mt_sql_can_update says whether no column that could differ refuses an UPDATE. */
@@ -91,23 +91,23 @@ mt_sql_upsert(const MtRelation *relation, const MtColumns *columns, int rows)
 					key_list(relation, ""), set, mt_sql_differs(relation, columns, "t.", "excluded."));
 }
 
-/* mt_sql_update makes the rows that are there equal to those given. */
+/* mt_sql_update makes the row that is there equal to that given. */
 char *
-mt_sql_update(const MtRelation *relation, const MtColumns *columns, int rows)
+mt_sql_update(const MtRelation *relation, const MtColumns *columns)
 {
 	return psprintf("UPDATE %s AS t SET %s FROM %s WHERE %s AND (%s)", mt_sql_receiver_rows(relation),
-					mt_sql_set_list(columns, "s."), param_rows(columns, rows), key_match(relation, "t.", "s."),
+					mt_sql_set_list(columns, "s."), param_row(columns), key_match(relation, "t.", "s."),
 					mt_sql_differs(relation, columns, "t.", "s."));
 }
 
-/* mt_sql_insert_missing inserts the rows that are not there; one that comes meanwhile is refused, not passed over. */
+/* mt_sql_insert_missing inserts the row where it is not there; one that comes meanwhile is refused, not passed over. */
 char *
-mt_sql_insert_missing(const MtRelation *relation, const MtColumns *columns, int rows)
+mt_sql_insert_missing(const MtRelation *relation, const MtColumns *columns)
 {
 	return psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s"
 					" WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s)",
 					quote_qualified_identifier(relation->target_schema, relation->target_name),
-					mt_columns_list(columns, ""), mt_columns_list(columns, "s."), param_rows(columns, rows),
+					mt_columns_list(columns, ""), mt_columns_list(columns, "s."), param_row(columns),
 					mt_sql_receiver_rows(relation), key_match(relation, "t.", "s."));
 }
 
@@ -338,10 +338,11 @@ mt_sql_set_list(const MtColumns *columns, const char *from)
 	return text.data;
 }
 
+/* param_row is a row to join with: of several a planner that knows little of the table may scan it as a whole. */
 static char *
-param_rows(const MtColumns *columns, int rows)
+param_row(const MtColumns *columns)
 {
-	return psprintf("(VALUES %s) AS s (%s)", param_list(columns, rows, true), mt_columns_list(columns, ""));
+	return psprintf("(VALUES %s) AS s (%s)", param_list(columns, 1, true), mt_columns_list(columns, ""));
 }
 
 static char *

@@ -37,12 +37,12 @@
 
 /* Ident, table, hash of the token, columns of the queue, and of the transition table; or of the old and the new row. */
 static const char *const statement_body =
-	"DECLARE noted text;\n"
+	"DECLARE noted pg_catalog.text;\n"
 	"BEGIN\n" IF_OURS
 	"  INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %4$s) SELECT 0, %5$s FROM changed c;\n" NOTE_WRITER("NOT FOUND OR ");
 
 static const char *const row_body =
-	"DECLARE noted text;\n"
+	"DECLARE noted pg_catalog.text;\n"
 	"BEGIN\n" IF_OURS
 	"  IF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN\n"
 	"    INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %4$s) VALUES (0, %5$s);\n"
@@ -51,7 +51,7 @@ static const char *const row_body =
 	"  END IF;\n" NOTE_WRITER("");
 
 static const char *const key_body =
-	"DECLARE noted text;\n"
+	"DECLARE noted pg_catalog.text;\n"
 	"BEGIN\n" IF_OURS
 	"  INSERT INTO migrate_tiers.queue_%1$.8s_%2$d (kind, %4$s) VALUES (0, %5$s);\n" NOTE_WRITER("");
 

@@ -28,7 +28,7 @@ static const char *const install_body =
 	"ALTER TABLE migrate_tiers.writer_%1$.8s REPLICA IDENTITY FULL;\n"
 	"CREATE FUNCTION migrate_tiers.commit_%1$.8s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $f$\n"
 	"DECLARE\n"
-	"  noted text;\n"
+	"  noted pg_catalog.text;\n"
 	"BEGIN\n"
 	"  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (NEW.xid, pg_catalog.clock_timestamp(), NEW.application);\n"
 	/* An assignment, since that needs no executor. */

@@ -155,13 +155,13 @@ send_present(MtSync *sync, MtTable *table, bool by_insert, List *rows)
 
 	for (int at = 0; left > 0;)
 	{
-		int			many = left >= MT_BATCH_ROWS ? 1 : 0;
+		int			many = left >= MT_BATCH_ROWS && (by_insert || !table->in_two) ? 1 : 0;
 		int			count = many ? MT_BATCH_ROWS : 1;
 
 		for (int i = 0; i < count; i++)
 			memcpy(batch + i * columns, list_nth(rows, at + i), sizeof(MtField) * columns);
 		if (table->in_two && !by_insert)
-			mt_pipeline_execute(sync->remote, table->update[many], columns * count, batch);
+			mt_pipeline_execute(sync->remote, table->update, columns, batch);
 		mt_pipeline_execute(sync->remote, by_insert ? table->insert[many] : table->upsert[many],
 							columns * count, batch);
 		at += count;
@@ -179,7 +179,8 @@ prepare_table(MtSync *sync, MtTable *table, bool replace)
 	bool		by_insert = replace || !table->can_update;
 	bool	   *prepared = by_insert ? table->insert_prepared : table->upsert_prepared;
 	char	  **names = by_insert ? table->insert : table->upsert;
-	int			sizes = table->keys && mt_keys_count(table->keys) >= MT_BATCH_ROWS ? 2 : 1;
+	bool		in_two = table->in_two && !by_insert;
+	int			sizes = table->keys && mt_keys_count(table->keys) >= MT_BATCH_ROWS && !in_two ? 2 : 1;
 
 	sync->sending = table;
 	for (int many = 0; many < sizes; many++)
@@ -189,11 +190,11 @@ prepare_table(MtSync *sync, MtTable *table, bool replace)
 		if (prepared[many])
 			continue;
 		mt_remote_prepare(sync->remote, table->delete, mt_sql_delete(table->relation, table->columns));
-		if (table->in_two && !by_insert)
-			mt_remote_prepare(sync->remote, table->update[many], mt_sql_update(table->relation, table->columns, rows));
+		if (in_two)
+			mt_remote_prepare(sync->remote, table->update, mt_sql_update(table->relation, table->columns));
 		mt_remote_prepare(sync->remote, names[many],
-						  by_insert			? mt_sql_insert(table->relation, table->columns, rows) :
-							  table->in_two ? mt_sql_insert_missing(table->relation, table->columns, rows) :
+						  by_insert	 ? mt_sql_insert(table->relation, table->columns, rows) :
+							  in_two ? mt_sql_insert_missing(table->relation, table->columns) :
 							  mt_sql_upsert(table->relation, table->columns, rows));
 		prepared[many] = true;
 	}

@@ -222,6 +222,7 @@ write_rows(MtGathered *gathered)
 {
 	int			left = list_length(gathered->rows);
 	int			at = 0;
+	bool		single = gathered->keys_only || (gathered->table->in_two && !gathered->by_insert);
 	MtSpiScope	scope;
 
 	if (left == 0)
@@ -231,7 +232,7 @@ write_rows(MtGathered *gathered)
 	MemoryContextSwitchTo(gathered->sync->row_context);
 	while (left > 0)
 	{
-		int			count = left >= MT_BATCH_ROWS && !gathered->keys_only ? MT_BATCH_ROWS : 1;
+		int			count = left >= MT_BATCH_ROWS && !single ? MT_BATCH_ROWS : 1;
 
 		write_batch(gathered, at, count);
 		at += count;

@@ -29,9 +29,9 @@ mt_here_plan(MtTable *table, int place, int rows)
 	else if (place == MT_HERE_INSERT)
 		sql = mt_sql_insert(table->mirror, table->columns, rows);
 	else if (place == MT_HERE_UPDATE)
-		sql = mt_sql_update(table->mirror, table->columns, rows);
+		sql = mt_sql_update(table->mirror, table->columns);
 	else if (table->in_two)
-		sql = mt_sql_insert_missing(table->mirror, table->columns, rows);
+		sql = mt_sql_insert_missing(table->mirror, table->columns);
 	else
 		sql = mt_sql_upsert(table->mirror, table->columns, rows);
 	*plan = SPI_prepare(sql, columns * rows, types);

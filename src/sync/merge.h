@@ -3,7 +3,7 @@
  *	  What happens to rows that both sides changed.
  *
  * A tick is applied while applications write the receiver, too.  It first
- * writes, which locks the rows that are there, then looks into the receiver's
+ * writes, which locks the rows that it changes, then looks into the receiver's
  * queue with a snapshot taken after that.  A key of the tick that is found there
  * unsent was changed on both sides: it is decided which row wins, and the tick is
  * applied again by that.  It may commit when a look finds nothing that was not

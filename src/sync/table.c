@@ -50,9 +50,9 @@ mt_table_open(MtTable *table, MtRelation *relation)
 	note_fixed(table);
 	table->other_unique = has_other_unique(opened, key_index);
 	table->in_two = is_set_in_two(table, opened);
+	table->update = psprintf("mt_update_%d", relation->id);
 	for (int batch = 0; batch < 2; batch++)
 	{
-		table->update[batch] = psprintf("mt_update_%d_%d", relation->id, batch);
 		table->upsert[batch] = psprintf("mt_upsert_%d_%d", relation->id, batch);
 		table->insert[batch] = psprintf("mt_insert_%d_%d", relation->id, batch);
 	}
@@ -218,7 +218,8 @@ note_fixed(MtTable *table)
 		Oid			collation = table->key.columns[i].collation;
 
 		column->fixed = (table->distinct_keys && getBaseType(column->type) != BPCHAROID) ||
-			(column->plain && (!OidIsValid(collation) || get_collation_isdeterministic(collation)));
+			(column->plain && (!OidIsValid(collation) || get_collation_isdeterministic(collation)) &&
+			 strcmp(table->relation->key_operators[i], "OPERATOR(pg_catalog.=)") == 0);
 	}
 }
 

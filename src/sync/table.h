@@ -18,8 +18,8 @@
 #include "sync/keys.h"
 #include "sync/unsent.h"
 
-/* Plans of statements that set rows here: delete, and insert, upsert or update of one row or MT_BATCH_ROWS. */
-#define MT_HERE_PLANS 7
+/* Plans of statements that set rows here: delete and update of one row, insert and upsert of one or of MT_BATCH_ROWS. */
+#define MT_HERE_PLANS 6
 
 /* Rows that one statement takes where there are as many: what a statement costs by itself is shared. */
 #define MT_BATCH_ROWS 16
@@ -41,7 +41,7 @@ struct MtTable
 	/* statements of the receiver's session, for one row and for MT_BATCH_ROWS, prepared when first used */
 	char	   *delete;
 	char	   *insert[2];
-	char	   *update[2];		/* where in_two: before upsert, which then inserts */
+	char	   *update;			/* where in_two: before upsert, which then inserts; both of one row */
 	char	   *upsert[2];
 	bool		insert_prepared[2], upsert_prepared[2];
 	/* where changes of the target come here: the same with the sides exchanged, and its plans */

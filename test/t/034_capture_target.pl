@@ -228,6 +228,22 @@ sub mended
 	return "$before, " . $pair->source_sql($verdict);
 }
 
+# Our functions have the rights of who may write our queues: no name in them is anybody else's.
+subtest 'a type of the same name' => sub {
+	for my $schema ('pg_temp', 'clerks')
+	{
+		$pair->target_sql("CREATE SCHEMA IF NOT EXISTS clerks AUTHORIZATION clerk; SET ROLE clerk; SET search_path = clerks, pg_catalog, public;
+			CREATE FUNCTION $schema.rise(v pg_catalog.text) RETURNS bool LANGUAGE plpgsql AS \$\$ BEGIN EXECUTE 'ALTER ROLE clerk SUPERUSER'; RETURN true; END \$\$;
+			CREATE DOMAIN $schema.text AS pg_catalog.text CHECK ($schema.rise(VALUE));
+			BEGIN; INSERT INTO public.item VALUES (424242, 'x'); DELETE FROM public.item WHERE id = 424242; COMMIT;
+			BEGIN; INSERT INTO public.event VALUES (3, 3, 'x'); DELETE FROM public.event WHERE id = 3 AND at = 3; SET CONSTRAINTS ALL IMMEDIATE; COMMIT");
+		is($pair->target_sql(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'clerk'}), 'f', "of $schema: nobody rises");
+	}
+	$pair->target_sql('DROP SCHEMA clerks CASCADE');
+	noted();
+	$pair->target_sql("TRUNCATE migrate_tiers.writer_$ident");
+};
+
 subtest 'disabled triggers' => sub {
 	$pair->source_sql('SELECT migrate_tiers.resume()');
 	$pair->set_option('quiet_period', '0');

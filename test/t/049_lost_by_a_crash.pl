@@ -75,10 +75,14 @@ subtest 'a target that is open already' => sub {
 	$pair->source_sql('SELECT migrate_tiers.pause()');
 	$pair->target_sql(q{INSERT INTO item VALUES (5001, 'not sent')});
 	$pair->source_sql(q{UPDATE migrate_tiers.migration SET phase = 'syncing', reversing = false; DELETE FROM migrate_tiers.reverse_mark; SELECT migrate_tiers.resume()});
+	# To empty the table late would take what forward sync has brought there since, as here after a step that failed.
+	$pair->target_sql('TRUNCATE item');
+	$pair->source_sql(q{INSERT INTO item VALUES (5002, 'forward'); SELECT migrate_tiers.wait_for_sync()});
+	$pair->target_sql(q{INSERT INTO item VALUES (5001, 'not sent')});
 	$pair->advance('dual_write');
 	$pair->sync_back;
-	is($pair->source_sql('SELECT count(*) FROM item WHERE id >= 5000'), '2', 'what was written there is sent back');
-	$pair->equal('both sides are equal');
+	is($pair->source_sql('SELECT string_agg(id::text, chr(32) ORDER BY id) FROM item WHERE id > 5000'), '5001 5002', 'what was written there is sent back, and what came from here stays');
+	is($pair->source_sql('SELECT string_agg(name, chr(32)) FROM migrate_tiers.uncaptured'), 'item', 'what that leaves is for a verification');
 };
 
 $pair->finish(crashes => 1);
