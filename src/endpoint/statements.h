@@ -22,7 +22,7 @@ extern char *mt_sql_read_absent(const MtRelation *relation);
 
 /* Applies rows: parameters are all columns of each; or one deletion: those of the key. */
 extern char *mt_sql_upsert(const MtRelation *relation, const MtColumns *columns, int rows);
-/* The same as an upsert of one row in two statements: the first locks it only as hard as what changes of it asks for. */
+/* The same as an upsert of one row in two statements; the first locks it only as hard as what changes asks for. */
 extern char *mt_sql_update(const MtRelation *relation, const MtColumns *columns);
 extern char *mt_sql_insert_missing(const MtRelation *relation, const MtColumns *columns);
 extern char *mt_sql_insert(const MtRelation *relation, const MtColumns *columns, int rows);

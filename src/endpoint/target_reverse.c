@@ -16,6 +16,8 @@
 
 #include "base/mark.h"
 #include "base/settings.h"
+#include "catalog/queue.h"
+#include "endpoint/statements_queue.h"
 #include "endpoint/target_block.h"
 #include "endpoint/target_reverse.h"
 
@@ -112,6 +114,19 @@ mt_target_capturing(MtRemote *remote, const MtMigration *migration)
 									   MT_PARAMS(psprintf("migrate_tiers.writer_%.8s", migration->ident)));
 
 	return rows->values[0][0] != NULL;
+}
+
+/* mt_target_forget_truncates takes what tells of them out of the queue. */
+bool
+mt_target_forget_truncates(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)
+{
+	MtRows	   *rows = mt_remote_query(remote,
+									   psprintf("DELETE FROM %s WHERE kind IN (%d, %d) RETURNING 1",
+												mt_sql_queue_name(migration, relation),
+												MT_ENTRY_TRUNCATE, MT_ENTRY_TRUNCATE_WHERE),
+									   MT_NO_PARAMS);
+
+	return rows->count > 0;
 }
 
 /* mt_target_reverse_detach removes a table's triggers, wherever its partitions are now, and its queue. */

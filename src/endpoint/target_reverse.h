@@ -49,6 +49,13 @@ extern char *mt_target_disturbed_query(const MtMigration *migration);
 extern void mt_target_disturbed_noted(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 extern void mt_target_require_undisturbed(MtRemote *remote, const MtMigration *migration, const List *relations);
 
+/*
+ * Forgets that a table was emptied while this server did not know that the target is written; whether it was.  Keys may
+ * be sent late: it is the row of that moment that is.  To empty a table late would take rows that forward sync has
+ * brought there since.
+ */
+extern bool mt_target_forget_truncates(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
+
 /* Removes a table's triggers, then its queue; what was not sent is forgotten. */
 extern void mt_target_reverse_detach(MtRemote *remote, const MtMigration *migration,
 									 const MtRelation *relation);

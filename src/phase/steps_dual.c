@@ -17,11 +17,9 @@
 #include "base/spi.h"
 #include "catalog/batch.h"
 #include "catalog/disarmed.h"
-#include "catalog/queue.h"
 #include "catalog/reverse.h"
 #include "catalog/worker.h"
 #include "catalog/worker_wait.h"
-#include "endpoint/statements_queue.h"
 #include "endpoint/target.h"
 #include "endpoint/target_reverse.h"
 #include "phase/sequence.h"
@@ -37,7 +35,6 @@ static void await_one_way(MtTransition *transition, MtRelation *relation);
 static void await_both_ways(MtTransition *transition, MtRelation *relation);
 static char *describe_await(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void begin_reverse(MtTransition *transition, MtRelation *relation);
-static void forget_truncates(MtTransition *transition, const MtMigration *now);
 static void end_reverse(MtTransition *transition, MtRelation *relation);
 static char *describe_reverse(const MtMigration *migration, const MtRelation *relation, bool inverse);
 static void drain_reverse(MtTransition *transition, MtRelation *relation);
@@ -126,7 +123,7 @@ describe_attach(const MtMigration *migration, const MtRelation *relation, bool i
  *
  * Nobody writes there yet but us: so the first mark is any snapshot of this moment.  Where the target is open
  * already, this server has lost that it has come here before, in a failover: what was written there since is noted, and
- * the first mark sees nothing (see forget_truncates).  From here on no table is copied again, and so nothing of the queue may be dropped
+ * the first mark sees nothing.  From here on no table is copied again, and so nothing of the queue may be dropped
  * (catalog/queue.c); what was dropped before bars the way.
  */
 static void
@@ -134,6 +131,7 @@ begin_reverse(MtTransition *transition, MtRelation *relation)
 {
 	MtMigration *now = mt_migration_by_id(transition->migration->id, false);
 	MtRows	   *rows;
+	ListCell   *cell;
 	bool		open;
 
 	require_in_sync(now, mt_transition_remote(transition));
@@ -141,38 +139,15 @@ begin_reverse(MtTransition *transition, MtRelation *relation)
 		return;
 	open = mt_target_fence_is_open(mt_transition_remote(transition), now);
 	if (open)
-		forget_truncates(transition, now);
+		foreach(cell, mt_relation_list(now->id, "realtime"))
+			if (mt_target_forget_truncates(mt_transition_remote(transition), now, lfirst(cell)))
+				mt_relation_uncaptured(((MtRelation *) lfirst(cell))->id);
 	rows = mt_remote_query(mt_transition_remote(transition), "SELECT pg_catalog.pg_current_snapshot(), " MT_TARGET_TIMELINE,
 						   MT_NO_PARAMS);
 	mt_reverse_mark_forget(now->id);
 	mt_reverse_mark_store(now->id, open ? "1:1:" : rows->values[0][0], GetCurrentTimestamp(),
 						  mt_target_parse_timeline(rows->values[0][1]));
 	set_reversing(now->id, true);
-}
-
-/*
- * forget_truncates takes back that tables were emptied on a target that was open before this server knew.
- *
- * Keys may be sent late: it is the row of that moment that is.  To empty a table late would take rows that forward
- * sync has brought there since.  What the sides differ by after that only a verification tells.
- */
-static void
-forget_truncates(MtTransition *transition, const MtMigration *now)
-{
-	ListCell   *cell;
-
-	foreach(cell, mt_relation_list(now->id, "realtime"))
-	{
-		const MtRelation *relation = (const MtRelation *) lfirst(cell);
-		MtRows	   *rows = mt_remote_query(mt_transition_remote(transition),
-										   psprintf("DELETE FROM %s WHERE kind IN (%d, %d) RETURNING 1",
-													mt_sql_queue_name(now, relation),
-													MT_ENTRY_TRUNCATE, MT_ENTRY_TRUNCATE_WHERE),
-										   MT_NO_PARAMS);
-
-		if (rows->count > 0)
-			mt_relation_uncaptured(relation->id);
-	}
 }
 
 static void

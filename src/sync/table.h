@@ -18,7 +18,7 @@
 #include "sync/keys.h"
 #include "sync/unsent.h"
 
-/* Plans of statements that set rows here: delete and update of one row, insert and upsert of one or of MT_BATCH_ROWS. */
+/* Plans of statements that set rows here: delete and update of one row, insert and upsert of one or MT_BATCH_ROWS. */
 #define MT_HERE_PLANS 6
 
 /* Rows that one statement takes where there are as many: what a statement costs by itself is shared. */
