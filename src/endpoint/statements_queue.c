@@ -263,7 +263,7 @@ exact_in_jsonb(Oid type)
 char *
 mt_sql_row_meets(const MtRelation *relation, const MtColumns *columns, const char *condition, bool typed)
 {
-	return psprintf("SELECT 1 FROM %s AS t WHERE %s AND (%s)", mt_sql_receiver_rows(relation),
+	return psprintf("SELECT 1 FROM %s AS t WHERE %s AND (%s\n)", mt_sql_receiver_rows(relation),
 					mt_sql_key_match(relation, typed ? columns : NULL, "t.", 1), condition);
 }
 
@@ -274,13 +274,12 @@ mt_sql_truncate(const MtRelation *relation, const MtColumns *columns, const char
 	StringInfoData but;
 
 	if (spared == 0)
-		return psprintf("DELETE FROM %s%s%s", mt_sql_receiver_rows(relation),
-						condition ? " WHERE " : "", condition ? condition : "");
+		return psprintf("DELETE FROM %s WHERE (%s\n)", mt_sql_receiver_rows(relation), condition ? condition : "true");
 	initStringInfo(&but);
 	for (int i = 0; i < spared; i++)
 		appendStringInfo(&but, "%s(%s)", i ? " OR " : "",
 						 mt_sql_key_match(relation, columns, "t.", 1 + i * relation->nkeys));
-	return psprintf("DELETE FROM %s AS t WHERE (%s) AND NOT (%s)", mt_sql_receiver_rows(relation),
+	return psprintf("DELETE FROM %s AS t WHERE (%s\n) AND NOT (%s)", mt_sql_receiver_rows(relation),
 					condition ? condition : "true", but.data);
 }
 

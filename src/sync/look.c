@@ -4,7 +4,6 @@
  */
 #include "sync/look.h"
 
-#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -13,6 +12,9 @@
 #include "endpoint/pipeline.h"
 #include "endpoint/statements_queue.h"
 #include "sync/cancelled.h"
+
+/* Kinds that name a row. */
+#define HAS_KEY(kind) ((kind) == MT_ENTRY_KEY || (kind) == MT_TARGET_SPARE)
 
 typedef struct MtEntryReader
 {
@@ -24,7 +26,8 @@ typedef struct MtEntryReader
 } MtEntryReader;
 
 static void read_entry(void *arg, const MtField *fields, int count);
-static uint64 read_uint64(const MtField *field);
+static void check_entry(const MtTable *table, const MtField *fields, int kind);
+static uint64 read_integer(const MtField *field);
 static char *entries_name(const MtTable *table);
 static void take_any(void *arg, const MtField *fields, int count);
 static bool concerns_tick(const MtMerge *merge, const MtTable *table, const char *bytes, int length);
@@ -150,16 +153,15 @@ read_entry(void *arg, const MtField *fields, int count)
 	MtTable    *table = reader->table;
 	MtTargetEntry entry = {0};
 	MemoryContext previous;
-	uint32		kind;
 
-	memcpy(&kind, fields[0].data, sizeof(kind));
-	entry.kind = (int) pg_ntoh32(kind);
-	entry.xid = read_uint64(&fields[1]);
-	entry.written = fields[2].data ? (TimestampTz) read_uint64(&fields[2]) : 0;
+	entry.kind = (int) read_integer(&fields[0]);
+	check_entry(table, fields, entry.kind);
+	entry.xid = read_integer(&fields[1]);
+	entry.written = fields[2].data ? (TimestampTz) read_integer(&fields[2]) : 0;
 	/* libpq puts a zero byte behind each value. */
 	entry.condition = fields[3].data;
 	previous = MemoryContextSwitchTo(reader->scratch);
-	if (fields[4].data != NULL)
+	if (HAS_KEY(entry.kind))
 	{
 		Datum		key[INDEX_MAX_KEYS];
 		StringInfoData bytes;
@@ -176,13 +178,37 @@ read_entry(void *arg, const MtField *fields, int count)
 	MemoryContextReset(reader->scratch);
 }
 
-static uint64
-read_uint64(const MtField *field)
+/* check_entry refuses a row that no trigger of ours wrote: the queue is a table that the target's role can write. */
+static void
+check_entry(const MtTable *table, const MtField *fields, int kind)
 {
-	uint64		network;
+	const char *missing = NULL;
 
-	memcpy(&network, field->data, sizeof(network));
-	return pg_ntoh64(network);
+	for (int i = 0; i < table->key.count && HAS_KEY(kind); i++)
+		if (fields[4 + i].data == NULL)
+			missing = "a key";
+	if (fields[3].data == NULL && (kind == MT_ENTRY_TRUNCATE_WHERE || kind == MT_TARGET_SPARE))
+		missing = "a condition";
+	if (kind == MT_ENTRY_TRUNCATE_WHERE && !table->relation->target_partitioned)
+		missing = "a partitioned table";
+	if (fields[0].data == NULL || fields[1].data == NULL)
+		missing = "a kind or transaction";
+	if (missing != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the queue of table \"%s\" on the target holds an entry without %s",
+						table->relation->target_name, missing),
+				 errhint("Find out who wrote it, delete it from the queue, and compare the table: migrate_tiers.verify.")));
+}
+
+static uint64
+read_integer(const MtField *field)
+{
+	uint64		value = 0;
+
+	for (int i = 0; i < field->length; i++)
+		value = value << 8 | (uint8) field->data[i];
+	return value;
 }
 
 /* mt_reverse_mark_param gives the reverse mark as the parameter of a statement. */

@@ -237,10 +237,13 @@ touched_tables(MtSync *sync, char *touched)
 	while (*at != '\0')
 	{
 		int32		id = (int32) strtol(at, &at, 10);
+		MtTable    *table = hash_search(sync->tables, &id, HASH_FIND, NULL);
 
+		if (table == NULL || *at != ':')
+			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("the target names an unknown queue: %s", touched)));
 		entries += strtol(at + 1, &at, 10);
-		tables = lappend(tables, hash_search(sync->tables, &id, HASH_FIND, NULL));
-		at++;
+		tables = lappend(tables, table);
+		at += *at != '\0';
 	}
 	sync->target_small = entries <= mt_small_tick;
 	return tables;

@@ -21,6 +21,7 @@
 #include "endpoint/statements.h"
 #include "endpoint/statements_queue.h"
 #include "sync/apply.h"
+#include "sync/condition.h"
 #include "sync/files.h"
 #include "sync/gather.h"
 #include "sync/here.h"
@@ -180,9 +181,12 @@ truncate_here(MtSync *sync, MtTable *table)
 					spared * nkeys, args);
 	else
 		foreach(cell, table->truncated_where)
+		{
+			mt_condition_check(table, (char *) lfirst(cell));
 			mt_spi_exec(SPI_OK_DELETE,
 						mt_sql_truncate(table->mirror, table->columns, (char *) lfirst(cell), spared),
 						spared * nkeys, args);
+		}
 }
 
 /* delete_all deletes the row of every key of the tick. */

@@ -11,6 +11,7 @@
 #include "base/spi.h"
 #include "endpoint/statements.h"
 #include "endpoint/statements_queue.h"
+#include "sync/condition.h"
 
 typedef struct MtTaken
 {
@@ -19,7 +20,8 @@ typedef struct MtTaken
 } MtTaken;
 
 static void take_row(void *arg, const MtField *fields, int count);
-static char *query_here(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int length);
+static char *query_here(MtSync *sync, MtTable *table, const char *sql, const char *condition,
+						const char *bytes, int length);
 static char *query_there(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int length);
 
 /* mt_side_row reads a row in the columns' forms. */
@@ -58,7 +60,7 @@ mt_side_image(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int 
 	if (side == MT_SIDE_SOURCE)
 		return query_here(sync, table,
 						  mt_sql_row_image(mt_relation_source_name(relation), relation, table->columns, false),
-						  bytes, length);
+						  NULL, bytes, length);
 	return query_there(sync, table,
 					   mt_sql_row_image(mt_sql_receiver_rows(relation), relation, table->columns, true),
 					   bytes, length);
@@ -70,7 +72,7 @@ mt_side_meets(MtSync *sync, MtTable *table, MtSide side, const char *condition, 
 {
 	if (side == MT_SIDE_SOURCE)
 		return query_here(sync, table, mt_sql_row_meets(table->mirror, table->columns, condition, false),
-						  bytes, length) != NULL;
+						  condition, bytes, length) != NULL;
 	return query_there(sync, table, mt_sql_row_meets(table->relation, table->columns, condition, true),
 					   bytes, length) != NULL;
 }
@@ -126,9 +128,12 @@ take_row(void *arg, const MtField *fields, int count)
 		}
 }
 
-/* query_here returns the first column of the first row, as text; NULL where there is no row. */
+/*
+ * query_here returns the first column of the first row, as text; NULL where there is no row.  condition is what the
+ * statement holds of a queue, if anything.
+ */
 static char *
-query_here(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int length)
+query_here(MtSync *sync, MtTable *table, const char *sql, const char *condition, const char *bytes, int length)
 {
 	MtArg		args[INDEX_MAX_KEYS];
 	Datum		key[INDEX_MAX_KEYS];
@@ -139,6 +144,8 @@ query_here(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int
 	for (int i = 0; i < table->key.count; i++)
 		args[i] = (MtArg) {table->key.columns[i].type, key[i], false};
 	mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, false);
+	if (condition != NULL)
+		mt_condition_check(table, condition);
 	if (mt_spi_exec(SPI_OK_SELECT, sql, table->key.count, args) > 0)
 		text = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);

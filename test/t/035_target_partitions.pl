@@ -8,6 +8,8 @@ use MigrateTiers::Pair;
 use Test::More;
 
 my $pair = MigrateTiers::Pair->new('partitions');
+$pair->both_sql(q{CREATE TYPE mood AS ENUM ('glad', 'sad'); CREATE DOMAIN code AS varchar(5) COLLATE "C"});
+$pair->source_sql('CREATE TABLE typed (id int, at timestamptz, m mood, c code, k text, v text, PRIMARY KEY (id, at, m, c, k))');
 $pair->source_sql('CREATE TABLE event (id int, at int, v text, PRIMARY KEY (id, at)); CREATE TABLE hashed (id int PRIMARY KEY, v text); CREATE TABLE note (id int PRIMARY KEY, v text)');
 $pair->target_sql(<<'SQL');
 CREATE TABLE event (id int, at int, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
@@ -18,9 +20,14 @@ CREATE TABLE hashed (id int PRIMARY KEY, v text) PARTITION BY HASH (id);
 CREATE TABLE hashed_0 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE hashed_1 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 CREATE TABLE note (id int PRIMARY KEY, v text);
+CREATE TABLE typed (id int, at timestamptz, m mood, c code, k text, v text, PRIMARY KEY (id, at, m, c, k)) PARTITION BY RANGE (at, k);
+CREATE TABLE typed_1 PARTITION OF typed FOR VALUES FROM ('2026-01-01 00:00+02', 'a''b\c') TO ('2026-02-01 00:00+02', MINVALUE) PARTITION BY LIST (m);
+CREATE TABLE typed_1a PARTITION OF typed_1 FOR VALUES IN ('glad', 'sad') PARTITION BY LIST (c);
+CREATE TABLE typed_1aa PARTITION OF typed_1a FOR VALUES IN ('x', 'y');
+CREATE TABLE typed_rest PARTITION OF typed DEFAULT;
 SQL
 $pair->source_sql(q{INSERT INTO event SELECT i, i, 'source' FROM generate_series(0, 29) i; INSERT INTO hashed SELECT i FROM generate_series(1, 20) i});
-$pair->map_table("public.$_", "public.$_") for 'event', 'hashed';
+$pair->map_table("public.$_", "public.$_") for 'event', 'hashed', 'typed';
 $pair->declare;
 $pair->source_sql(q{SELECT migrate_tiers.set_option('quiet_period', '0')});
 $pair->advance;
@@ -58,6 +65,53 @@ subtest 'rows that come and go' => sub {
 	arrives(q{CREATE TABLE rest PARTITION OF event DEFAULT; INSERT INTO event VALUES (100, 100)}, '10-100 26', 'into a default partition');
 	arrives(q{ALTER TABLE event DETACH PARTITION event_4; INSERT INTO event VALUES (44, 44)}, '10-100 17', 'whose range becomes wider');
 	arrives(q{ALTER TABLE event DETACH PARTITION rest}, '10-29 15', 'and that is detached');
+};
+
+subtest 'bounds of all types' => sub {
+	my $typed = q{SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM typed};
+	$pair->target_sql(q{INSERT INTO typed VALUES (1, '2026-01-10', 'sad', 'x', 'k'), (2, '2026-01-20', 'glad', 'y', 'k'), (3, '2025-01-01', 'sad', 'x', 'k')});
+	ok($pair->wait_until(source => $typed, expected => '1 2 3'), 'rows of both partitions');
+	$pair->target_sql('TRUNCATE typed_1aa');
+	ok($pair->wait_until(source => $typed, expected => '3'), 'one is truncated');
+	$pair->target_sql('TRUNCATE typed_rest');
+	ok($pair->wait_until(source => $typed, expected => ''), 'and the default one');
+};
+
+# Who connects as the mapping's role can write into our tables there.  What he writes stops the way back, and runs nothing here.
+subtest 'entries that no trigger wrote' => sub {
+	my $ident = $pair->target_sql('SELECT left(ident::text, 8) FROM migrate_tiers.migration');
+	my %id = map { split /\|/, $_, 2 } split /\n/, $pair->source_sql('SELECT target_name, id FROM migrate_tiers.relation');
+	my $started = q{SELECT backend_start FROM pg_stat_activity WHERE backend_type = 'checkpointer'};
+	my $before = $pair->source_sql($started);
+	$pair->source_sql(<<'SQL');
+CREATE SCHEMA aside;
+CREATE TABLE aside.owned (by text);
+CREATE FUNCTION aside.own(by text) RETURNS bool LANGUAGE sql VOLATILE AS 'INSERT INTO aside.owned VALUES (by) RETURNING true';
+CREATE FUNCTION aside.looks_plain(a bool, b bool DEFAULT aside.own('default')) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN a; END';
+SQL
+	my $no_bound = 'no bound of a partition of table "event"';
+	for (['a statement', 'event', 'condition', q{2, $$false; INSERT INTO aside.owned VALUES ('statement'); DELETE FROM public.event WHERE false$$}, $no_bound],
+		['a function', 'event', 'condition', q{2, $$aside.own('function')$$}, $no_bound],
+		['an argument not given', 'event', 'condition', '2, $$aside.looks_plain(true)$$', $no_bound],
+		['a subquery', 'event', 'condition', '2, $$EXISTS (SELECT FROM aside.owned)$$', $no_bound],
+		['a query', 'event', 'condition', '2, $$true FROM aside.owned$$', $no_bound],
+		['a star', 'event', 'condition', '2, $$*$$', $no_bound],
+		['another parenthesis', 'event', 'condition', '2, $$false) OR (true$$', $no_bound],
+		['a condition of a table without partitions', 'note', 'condition', '2, $$true$$', 'without a partitioned table'],
+		['no condition', 'event', 'condition', '2, NULL', 'without a condition'],
+		['no key', 'event', 'k1', '0, 1', 'without a key'],
+		['truncations not named', 'note', 'k1', '3, 1', 'without a condition'])
+	{
+		my ($name, $table, $columns, $values, $message) = @$_;
+		my $kept = $pair->source_sql("SELECT count(*) FROM $table");
+		my $queue = "migrate_tiers.queue_${ident}_$id{$table}";
+		my $xid = $pair->target_sql("BEGIN; INSERT INTO $queue (kind, $columns) VALUES ($values); INSERT INTO migrate_tiers.writer_$ident VALUES (pg_current_xact_id(), NULL, 'other'); SELECT pg_current_xact_id(); COMMIT");
+		ok($pair->wait_until(source => "SELECT coalesce(stopped ~ '$message', false) FROM migrate_tiers.status"), "$name: stops the way back") or diag($pair->status('stopped'));
+		$pair->target_sql("DELETE FROM $queue WHERE xid = '$xid'");
+		$pair->sync_back;
+		is($pair->source_sql("SELECT (SELECT count(*) FROM $table) || ' ' || (SELECT count(*) FROM aside.owned)"), "$kept 0", "$name: nothing was done, and it goes on");
+	}
+	is($pair->source_sql($started), $before, 'the source has not crashed');
 };
 
 # What is done in one transaction, or before anybody looks, while the worker is paused.
