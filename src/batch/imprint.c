@@ -63,7 +63,7 @@ mt_imprint_open(MtPush *push)
 	stand(push, push->receiver, push->into, &imprint->receiver);
 	if (imprint->sender.shape == NULL || imprint->receiver.shape == NULL)
 		return NULL;
-	imprint->token = mt_side_query(push->sender, "SELECT gen_random_uuid()")->values[0][0];
+	imprint->token = mt_side_query(&push->here, "SELECT gen_random_uuid()")->values[0][0];
 	recall(push, imprint);
 	return imprint;
 }
@@ -251,7 +251,13 @@ mark_touched(MtRows *answer, MtTrace *trace, int64 rows, MtRanges *ranges)
 	trace->lost = rows - strtoll(answer->values[0][0], NULL, 10);
 	/* An array of integers, as text. */
 	while (number != NULL && *number != '\0' && *number != '}')
-		ranges->ranges[strtol(number + 1, &number, 10)].unknown = true;
+	{
+		long		range = strtol(number + 1, &number, 10);
+
+		if (range < 0 || range >= ranges->count)
+			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("an answer names a range that does not exist")));
+		ranges->ranges[range].unknown = true;
+	}
 }
 
 /* mt_imprint_find_lost counts the ranges that seem known, where some of their rows must be missing. */

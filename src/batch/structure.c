@@ -63,8 +63,9 @@
 
 static char **find_row(MtRows *rows, const char *name);
 static int	next_key(MtRows *keys, int first);
-static bool has_key_on(MtRows *keys, MtRows *wanted, int first, int count);
-static MtPushKey *make_key(MtPush *push, MtRows *keys, int first, int count);
+static int	find_key_on(MtRows *keys, MtRows *wanted, int first, int count);
+static MtPushKey *make_key(MtPush *push, MtRows *keys, int first, int count, MtRows *here, int first_here);
+static char *find_operator(MtRows *keys, int first, const char *column);
 static bool in_same_order(MtPush *push, const MtPushKey *key, const Oid *types);
 static void refuse_key(const MtPush *push, bool sender);
 
@@ -113,9 +114,14 @@ mt_push_find_key(MtPush *push, bool required)
 
 	for (int first = 0, next; first < sender->count; first = next)
 	{
+		int			found;
+
 		next = next_key(sender, first);
-		if (has_key_on(receiver, sender, first, next - first))
-			return make_key(push, sender, first, next - first);
+		found = find_key_on(receiver, sender, first, next - first);
+		/* What becomes part of statements here is not the target's to say. */
+		if (found >= 0)
+			return make_key(push, sender, first, next - first, push->batch->reverse ? receiver : sender,
+							push->batch->reverse ? found : first);
 	}
 	if (required)
 		refuse_key(push, sender->count == 0);
@@ -133,9 +139,9 @@ next_key(MtRows *keys, int first)
 	return next;
 }
 
-/* has_key_on says whether some index is over just the same columns, in whatever order. */
-static bool
-has_key_on(MtRows *keys, MtRows *wanted, int wanted_first, int count)
+/* find_key_on returns the first row of an index over just the same columns, in whatever order, or -1. */
+static int
+find_key_on(MtRows *keys, MtRows *wanted, int wanted_first, int count)
 {
 	for (int first = 0, next; first < keys->count; first = next)
 	{
@@ -148,13 +154,14 @@ has_key_on(MtRows *keys, MtRows *wanted, int wanted_first, int count)
 			for (int k = wanted_first; k < wanted_first + count; k++)
 				found += strcmp(keys->values[i][1], wanted->values[k][1]) == 0;
 		if (found == count)
-			return true;
+			return first;
 	}
-	return false;
+	return -1;
 }
 
+/* make_key takes the columns in the sender's order, and their operators from the index here. */
 static MtPushKey *
-make_key(MtPush *push, MtRows *keys, int first, int count)
+make_key(MtPush *push, MtRows *keys, int first, int count, MtRows *here, int first_here)
 {
 	MtPushKey  *key = palloc0(sizeof(MtPushKey));
 	Oid		   *types = palloc0(sizeof(Oid) * count);
@@ -171,7 +178,7 @@ make_key(MtPush *push, MtRows *keys, int first, int count)
 			if (strcmp(push->columns->columns[c].name, keys->values[first + i][1]) == 0)
 				types[i] = getBaseType(push->columns->columns[c].type);
 		key->columns[i] = pstrdup(quote_identifier(keys->values[first + i][1]));
-		key->operators[i] = keys->values[first + i][2];
+		key->operators[i] = find_operator(here, first_here, keys->values[first + i][1]);
 		key->types[i] = format_type_extended(types[i], -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 		/* Comparisons of other types are not found with our search_path, those of enums depend on OIDs. */
 		key->ordered = key->ordered && types[i] < FirstNormalObjectId;
@@ -179,6 +186,14 @@ make_key(MtPush *push, MtRows *keys, int first, int count)
 	}
 	key->ordered = key->ordered && in_same_order(push, key, types);
 	return key;
+}
+
+static char *
+find_operator(MtRows *keys, int first, const char *column)
+{
+	while (strcmp(keys->values[first][1], column) != 0)
+		first++;
+	return keys->values[first][2];
 }
 
 /*

@@ -119,6 +119,17 @@ sql_fails($source, "SELECT migrate_tiers.push_batch('heap')", '55P03', qr/postpo
 $job->query_safe('COMMIT');
 $job->quit;
 
+# The operator of a key becomes part of statements that run here: it is that of the index here, whatever the target's has.
+sql($target, <<'SQL');
+CREATE SCHEMA aside;
+CREATE OPERATOR aside.=== (FUNCTION = int4eq, LEFTARG = int, RIGHTARG = int, COMMUTATOR = OPERATOR(aside.===), RESTRICT = eqsel, JOIN = eqjoinsel, MERGES, HASHES);
+CREATE OPERATOR CLASS aside.int_ops FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 aside.===, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 btint4cmp(int, int);
+ALTER TABLE keyed DROP CONSTRAINT keyed_pkey;
+CREATE UNIQUE INDEX ON keyed (id aside.int_ops);
+UPDATE keyed SET v = v + 1 WHERE id <= 20;
+SQL
+check_push('keyed', 'reverse', 'a key of which the target has another operator');
+
 # Nothing is left, and what no push has written stays.
 sql($source, q{UPDATE migrate_tiers.migration SET phase = 'syncing'});
 sql($target, 'CREATE TABLE elsewhere (LIKE numbered); INSERT INTO elsewhere VALUES (1, 1)');
