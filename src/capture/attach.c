@@ -10,7 +10,7 @@
 #include "access/table.h"
 #include "catalog/pg_class_d.h"
 #include "catalog/pg_inherits.h"
-#include "commands/trigger.h"
+#include "catalog/pg_trigger.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -20,21 +20,24 @@
 #include "base/mark.h"
 #include "base/spi.h"
 #include "capture/ddl_fingerprint.h"
-#include "capture/ddl_own.h"
 #include "capture/fence.h"
+#include "capture/own_trigger.h"
 #include "catalog/disarmed.h"
 
-#define ROW_TRIGGER		 "migrate_tiers_capture"
-#define TRUNCATE_TRIGGER "migrate_tiers_capture_truncate"
+static const MtOwnTrigger row_trigger = {
+	"migrate_tiers_capture", "capture", "AFTER INSERT OR UPDATE OR DELETE",
+	TRIGGER_TYPE_ROW | TRIGGER_TYPE_AFTER | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE};
+
+static const MtOwnTrigger truncate_trigger = {
+	"migrate_tiers_capture_truncate", "capture", "BEFORE TRUNCATE",
+	TRIGGER_TYPE_STATEMENT | TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_TRUNCATE};
 
 static MtMark *running_now(const MtMark *before);
 static char *files_of(const List *tables);
 static List *lock_tables(const MtRelation *relation, LOCKMODE mode);
 static void drop_triggers(const MtRelation *relation, const List *tables);
-static void create_row_trigger(const MtRelation *relation);
+static void create_row_trigger(const MtRelation *relation, const List *tables);
 static void create_truncate_trigger(Oid relid, const MtRelation *relation);
-static char *qualified_name(Oid relid);
-static bool has_trigger(Oid relid, const char *name);
 
 /* mt_attach_table attaches capture to a table and records S0. */
 void
@@ -47,8 +50,7 @@ mt_attach_table(const MtRelation *relation)
 	ListCell   *cell;
 
 	mt_spi_begin(&scope);
-	if (!has_trigger(relation->relid, ROW_TRIGGER))
-		create_row_trigger(relation);
+	create_row_trigger(relation, tables);
 	foreach(cell, tables)
 		create_truncate_trigger(lfirst_oid(cell), relation);
 	mt_disarmed_forget(relation->id);
@@ -120,7 +122,7 @@ mt_reattach_table(const MtRelation *relation)
 
 	mt_spi_begin(&scope);
 	drop_triggers(relation, tables);
-	create_row_trigger(relation);
+	create_row_trigger(relation, tables);
 	foreach(cell, tables)
 		create_truncate_trigger(lfirst_oid(cell), relation);
 	mt_spi_end(&scope);
@@ -167,47 +169,32 @@ drop_triggers(const MtRelation *relation, const List *tables)
 {
 	ListCell   *cell;
 
-	if (has_trigger(relation->relid, ROW_TRIGGER))
-		mt_ddl_own_exec(psprintf("DROP TRIGGER " ROW_TRIGGER " ON %s", qualified_name(relation->relid)));
+	if (mt_own_trigger_exists(relation->relid, &row_trigger))
+		mt_own_trigger_drop(relation->relid, &row_trigger);
 	foreach(cell, tables)
-		if (has_trigger(lfirst_oid(cell), TRUNCATE_TRIGGER))
-			mt_ddl_own_exec(psprintf("DROP TRIGGER " TRUNCATE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))));
+		if (mt_own_trigger_exists(lfirst_oid(cell), &truncate_trigger))
+			mt_own_trigger_drop(lfirst_oid(cell), &truncate_trigger);
 }
 
+/* create_row_trigger looks at every partition, too: a trigger of one may stand in the way of the clone. */
 static void
-create_row_trigger(const MtRelation *relation)
+create_row_trigger(const MtRelation *relation, const List *tables)
 {
-	char	   *table = qualified_name(relation->relid);
+	bool		whole = true;
+	ListCell   *cell;
 
-	mt_ddl_own_exec(psprintf("CREATE TRIGGER " ROW_TRIGGER " AFTER INSERT OR UPDATE OR DELETE ON %s"
-							 " FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture()",
-							 table));
-	mt_ddl_own_exec(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " ROW_TRIGGER, table));
+	foreach(cell, tables)
+		whole &= mt_own_trigger_whole(lfirst_oid(cell), &row_trigger, NIL);
+	if (!whole)
+		mt_own_trigger_make(relation->relid, &row_trigger, NIL);
 }
 
 /* create_truncate_trigger says which table it belongs to, for the time when the partition has left it (ddl_check.c). */
 static void
 create_truncate_trigger(Oid relid, const MtRelation *relation)
 {
-	char	   *table = qualified_name(relid);
+	List	   *arguments = list_make1_int(relation->id);
 
-	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE || has_trigger(relid, TRUNCATE_TRIGGER))
-		return;
-	mt_ddl_own_exec(psprintf("CREATE TRIGGER " TRUNCATE_TRIGGER " BEFORE TRUNCATE ON %s"
-							 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.capture('%d')",
-							 table, relation->id));
-	mt_ddl_own_exec(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " TRUNCATE_TRIGGER, table));
-}
-
-static char *
-qualified_name(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
-}
-
-/* has_trigger says whether a table has one of our triggers, whatever the transaction's snapshot is. */
-static bool
-has_trigger(Oid relid, const char *name)
-{
-	return OidIsValid(get_trigger_oid(relid, name, true));
+	if (get_rel_relkind(relid) != RELKIND_FOREIGN_TABLE && !mt_own_trigger_whole(relid, &truncate_trigger, arguments))
+		mt_own_trigger_make(relid, &truncate_trigger, arguments);
 }

@@ -9,22 +9,23 @@
  */
 #include "capture/fence.h"
 
-#include "commands/trigger.h"
-#include "utils/builtins.h"
+#include "catalog/pg_class_d.h"
+#include "catalog/pg_trigger.h"
 #include "utils/lsyscache.h"
 
 #include "base/lock.h"
 #include "base/spi.h"
 #include "capture/attach.h"
 #include "capture/ddl_fingerprint.h"
-#include "capture/ddl_own.h"
+#include "capture/own_trigger.h"
 
-#define FENCE_TRIGGER "migrate_tiers_fence"
+static const MtOwnTrigger fence_trigger = {
+	"migrate_tiers_fence", "fence", "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE",
+	TRIGGER_TYPE_STATEMENT | TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE |
+		TRIGGER_TYPE_TRUNCATE};
 
 static void set_fenced(int32 relation, bool fenced);
 static void create_trigger(Oid relid, const MtRelation *relation);
-static bool has_trigger(Oid relid);
-static char *qualified_name(Oid relid);
 
 /* mt_fence_attach puts the fence on a table and its partitions. */
 void
@@ -57,11 +58,11 @@ mt_fence_detach(const MtRelation *relation)
 	mt_spi_begin(&scope);
 	set_fenced(relation->id, false);
 	foreach(cell, tables)
-		if (!has_trigger(lfirst_oid(cell)))
+		if (!mt_own_trigger_exists(lfirst_oid(cell), &fence_trigger))
 			tables = foreach_delete_current(tables, cell);
 	mt_lock_tables(tables, AccessExclusiveLock);
 	foreach(cell, tables)
-		mt_ddl_own_exec(psprintf("DROP TRIGGER " FENCE_TRIGGER " ON %s", qualified_name(lfirst_oid(cell))));
+		mt_own_trigger_drop(lfirst_oid(cell), &fence_trigger);
 	if (get_rel_name(relation->relid) != NULL)
 		mt_ddl_record(relation->id);
 	mt_spi_end(&scope);
@@ -90,24 +91,8 @@ set_fenced(int32 relation, bool fenced)
 static void
 create_trigger(Oid relid, const MtRelation *relation)
 {
-	char	   *table = qualified_name(relid);
+	List	   *arguments = list_make2_int(relation->migration, relation->id);
 
-	if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE || has_trigger(relid))
-		return;
-	mt_ddl_own_exec(psprintf("CREATE TRIGGER " FENCE_TRIGGER " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
-							 " FOR EACH STATEMENT EXECUTE FUNCTION migrate_tiers.fence('%d', '%d')",
-							 table, relation->migration, relation->id));
-	mt_ddl_own_exec(psprintf("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER " FENCE_TRIGGER, table));
-}
-
-static bool
-has_trigger(Oid relid)
-{
-	return OidIsValid(get_trigger_oid(relid, FENCE_TRIGGER, true));
-}
-
-static char *
-qualified_name(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	if (get_rel_relkind(relid) != RELKIND_FOREIGN_TABLE && !mt_own_trigger_whole(relid, &fence_trigger, arguments))
+		mt_own_trigger_make(relid, &fence_trigger, arguments);
 }

@@ -33,6 +33,7 @@ static const MtCheck checks[] = {
 	{"source_storage", false, "realtime tables are logged and stored as heap"},
 	{"source_key", false, "realtime tables have the keys they were tagged with"},
 	{"source_privileges", false, "the owner of the migration owns its tables"},
+	{"source_triggers", false, "no trigger of a realtime table has the name of one of ours"},
 	{"foreign_keys", false, "realtime tables refer to realtime tables only"},
 	{"large_objects", false, "realtime tables hold no large objects"},
 	{"publications", false, "no publication sends tables of the extension"},

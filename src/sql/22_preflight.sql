@@ -115,6 +115,24 @@ CREATE FUNCTION migrate_tiers.preflight_source_privileges(m integer, source json
      ORDER BY 1
 $$;
 
+-- The triggers that advance() makes anew are no finding.
+CREATE FUNCTION migrate_tiers.preflight_source_triggers(m integer, source jsonb, target jsonb)
+    RETURNS TABLE (object text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.relation::regclass::text, 'failure',
+           format('trigger %I of table %s has the name of one of migrate_tiers', g.tgname, g.tgrelid::regclass),
+           format('Run ALTER TRIGGER %I ON %s RENAME TO ..., or drop it.', g.tgname, g.tgrelid::regclass)
+      FROM migrate_tiers.relation r
+     CROSS JOIN LATERAL (SELECT r.relation AS oid UNION SELECT p.relid FROM pg_partition_tree(r.relation) AS p) AS t
+      JOIN pg_trigger g ON g.tgrelid = t.oid AND g.tgparentid = 0
+      JOIN (VALUES ('migrate_tiers_capture', 'migrate_tiers.capture()'::regprocedure, 1),
+                   ('migrate_tiers_capture_truncate', 'migrate_tiers.capture()', 0),
+                   ('migrate_tiers_fence', 'migrate_tiers.fence()', 0)) AS o(name, function, level) ON o.name = g.tgname
+     WHERE r.migration = m AND r.tier = 'realtime'
+       AND (g.tgfoid <> o.function OR g.tgtype & 1 <> o.level OR g.tgconstraint <> 0)
+     ORDER BY 1, 3
+$$;
+
 CREATE FUNCTION migrate_tiers.preflight_row_security(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

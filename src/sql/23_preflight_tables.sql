@@ -323,6 +323,7 @@ REVOKE ALL ON FUNCTION migrate_tiers.preflight_tables_tagged(integer, jsonb, jso
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_source_storage(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_source_key(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_source_privileges(integer, jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION migrate_tiers.preflight_source_triggers(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_row_security(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_foreign_keys(integer, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION migrate_tiers.preflight_large_objects(integer, jsonb, jsonb) FROM PUBLIC;

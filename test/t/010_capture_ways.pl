@@ -361,7 +361,18 @@ SELECT migrate_tiers.tag('moved.late_key', 'realtime', '"new place".late_key');
 SELECT migrate_tiers.tag('moved.to_parts', 'realtime', '"new place".parts');
 SELECT migrate_tiers.tag('moved.from_parts', 'realtime', '"new place".whole');
 SQL
+# Whoever has the privilege TRIGGER can take a name of ours first: what is less than ours is made anew.
+$pair->source_sql(<<'SQL');
+CREATE TRIGGER migrate_tiers_capture AFTER INSERT ON basic FOR EACH ROW EXECUTE FUNCTION migrate_tiers.capture();
+CREATE TRIGGER migrate_tiers_capture AFTER INSERT OR UPDATE OF v OR DELETE ON by_range_1 FOR EACH ROW WHEN (false)
+    EXECUTE FUNCTION migrate_tiers.capture();
+CREATE TRIGGER migrate_tiers_capture_truncate BEFORE TRUNCATE ON by_range_1 EXECUTE FUNCTION migrate_tiers.capture('0');
+SQL
 $pair->advance;
+is($pair->source_sql(<<'SQL'), '', 'every trigger of ours is whole');
+SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE tgname LIKE 'migrate%'
+   AND NOT (tgenabled = 'A' AND tgqual IS NULL AND tgattr = '' AND tgtype = CASE tgname WHEN 'migrate_tiers_capture' THEN 29 ELSE 34 END)
+SQL
 $pair->sync;
 $pair->equal('the initial copy', @schemas);
 

@@ -40,6 +40,16 @@ sub phase_is
 	return;
 }
 
+# A trigger that only has the name keeps no table open: one of another function is refused and stays, one that is less than ours is made anew.
+sql($source, q(CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+	CREATE TRIGGER migrate_tiers_fence BEFORE TRUNCATE ON item EXECUTE FUNCTION nothing();
+	CREATE TRIGGER migrate_tiers_fence BEFORE TRUNCATE ON part_1 EXECUTE FUNCTION migrate_tiers.fence('1', '1')));
+sql_fails($source, q(CALL migrate_tiers.advance('target_only')), '42710', qr/"migrate_tiers_fence" of table public\.item.*HINT:\s+Drop it or rename it/s, 'a trigger of that name is refused');
+phase_is('read_target', 'nothing has begun');
+is(query($source, q(SELECT status, hint FROM migrate_tiers.preflight() WHERE check_name = 'source_triggers')),
+	'failure|Run ALTER TRIGGER migrate_tiers_fence ON public.item RENAME TO ..., or drop it.', 'preflight finds it, too');
+sql($source, q(DROP TRIGGER migrate_tiers_fence ON item));
+
 # The triggers are put on when nobody writes; then a transaction writes, and one is prepared.
 my $writer = session($source);
 my $blocker = session($source);
