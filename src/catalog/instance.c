@@ -63,6 +63,21 @@ mt_instance_forget(int32 migration, const char *name)
 	return found;
 }
 
+/* mt_instance_expected returns the names on the roster, as a text[] written as text. */
+char *
+mt_instance_expected(int32 migration)
+{
+	MtSpiScope	scope;
+	char	   *names;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT, "SELECT ARRAY(SELECT name FROM migrate_tiers.instance WHERE migration = $1)",
+				MT_ARGS(MT_INT4(migration)));
+	names = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return names;
+}
+
 /* mt_instance_report notes what an instance says of itself. */
 bool
 mt_instance_report(int32 migration, const char *name, MtPhase phase)

@@ -17,6 +17,9 @@
 extern void mt_instance_expect(int32 migration, const char *name);
 extern bool mt_instance_forget(int32 migration, const char *name);
 
+/* The names on the roster, as a text[] written as text. */
+extern char *mt_instance_expected(int32 migration);
+
 /* Notes what an instance says of itself; false when it is not on the roster. */
 extern bool mt_instance_report(int32 migration, const char *name, MtPhase phase);
 

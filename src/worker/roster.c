@@ -11,7 +11,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "base/clock.h"
 #include "base/xact.h"
 #include "catalog/option.h"
 #include "endpoint/target.h"
@@ -60,29 +59,39 @@ keep_mark(MtWorker *worker)
 		NULL;
 }
 
-/* mt_worker_save_roster saves what ticks have seen and what the target knows, when it is time. */
+/* mt_worker_save_roster saves what ticks have seen, when it is time. */
 void
-mt_worker_save_roster(MtWorker *worker)
+mt_worker_save_roster(MtWorker *worker, TimestampTz now)
 {
-	TimestampTz now = mt_clock_now();
 	const MtMigration *migration = worker->migration;
 	bool		due = TimestampDifferenceExceeds(worker->roster_saved, now, SAVE_INTERVAL_MS);
-	bool		hasty;
 
+	if (!mt_instances_any(worker->instances))
+		return;
 	mt_xact_begin();
-	hasty = migration->queue_retention < 2 * SAVE_INTERVAL_MS * INT64CONST(1000) ||
+	due = due || migration->queue_retention < 2 * SAVE_INTERVAL_MS * INT64CONST(1000) ||
 		mt_option_integer(migration->id, "queue_limit") > 0;
-	if (mt_instances_any(worker->instances) && (due || hasty))
-		mt_instances_save(worker->instances, migration->id);
-	else
-		hasty = false;
 	if (due)
-		mt_instance_merge(migration->id, mt_target_instances(worker->sync->remote, migration, saved_mark));
+		mt_instances_save(worker->instances, migration->id);
 	mt_xact_commit();
 	if (due)
-		keep_mark(worker);
-	if (due || hasty)
 		mt_instances_clear(worker->instances);
-	if (due)
-		worker->roster_saved = now;
+}
+
+/*
+ * mt_worker_merge_roster takes over what the target knows, when it is time.
+ *
+ * The queue does not wait for it: where the target cannot tell, segments are given back all the same.
+ */
+void
+mt_worker_merge_roster(MtWorker *worker, TimestampTz now)
+{
+	if (!TimestampDifferenceExceeds(worker->roster_saved, now, SAVE_INTERVAL_MS))
+		return;
+	mt_xact_begin();
+	mt_instance_merge(worker->migration->id,
+					  mt_target_instances(worker->sync->remote, worker->migration, saved_mark));
+	mt_xact_commit();
+	keep_mark(worker);
+	worker->roster_saved = now;
 }

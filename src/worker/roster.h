@@ -12,6 +12,9 @@
 extern void mt_worker_open_roster(MtWorker *worker);
 
 /* Saves what they saw, now and then, and always before the queue may give it back. */
-extern void mt_worker_save_roster(MtWorker *worker);
+extern void mt_worker_save_roster(MtWorker *worker, TimestampTz now);
+
+/* Takes over what the target knows, at the end of a round that has saved. */
+extern void mt_worker_merge_roster(MtWorker *worker, TimestampTz now);
 
 #endif							/* MT_ROSTER_H */

@@ -69,9 +69,10 @@ mt_worker_step(MtWorker *worker)
 	now = mt_clock_now();
 	if (TimestampDifferenceExceeds(worker->rotated, now, ROTATE_INTERVAL_MS))
 	{
-		mt_worker_save_roster(worker);
+		mt_worker_save_roster(worker, now);
 		mt_worker_rotate(worker);
 		worker->rotated = now;
+		mt_worker_merge_roster(worker, now);
 	}
 	if (TimestampDifferenceExceeds(worker->persisted, now, PERSIST_INTERVAL_MS))
 		persist_mark(worker);

@@ -99,6 +99,31 @@ ok(wait_until($source, q(SELECT workers_running FROM migrate_tiers.status), 'f')
 wait_until($source, 'SELECT migrate_tiers.start_workers() >= 0');
 ok(wait_until($source, "SELECT last_source_write >= '$before' FROM migrate_tiers.instances WHERE name = 'late'"), 'the next one finds it');
 
+# Any role can report on the target, under any name: there is a limit, and what is read of it is less; who is expected is among it.
+my $target_roster = q(SELECT migrate_tiers.report_instance(format('%s %s', 'nobody', i), 'syncing') FROM generate_series);
+sql($target, q(CREATE ROLE anybody LOGIN));
+sql($target, q(SELECT migrate_tiers.report_instance('web4', 'syncing')), as => 'anybody');
+sql($target, "$target_roster(1, 9999) i", as => 'anybody');
+sql_fails($target, "$target_roster(10000, 20000) i", '54000', qr/too many instances.*HINT:\s+Call migrate_tiers\.report_instance on the source/s,
+	'not any number of names', as => 'anybody');
+sql($target, q(SELECT migrate_tiers.report_instance('nobody 1', 'dual_write')), as => 'anybody');
+# Names that got in otherwise, as by those who reported at the same time.
+sql($target, q(INSERT INTO migrate_tiers.instance_report SELECT ident, 'other ' || i, 'planned' FROM migrate_tiers.migration, generate_series(1, 10000) i));
+sql($source, q(DELETE FROM migrate_tiers.instance_seen WHERE name ~ '^(nobody|other)'));
+ok(wait_until($source, q(SELECT reported_phase FROM migrate_tiers.instances WHERE name = 'web4'), 'syncing'), 'who is expected is seen');
+ok(wait_until($source, q(SELECT count(*) BETWEEN 500 AND 1002 FROM migrate_tiers.instance_seen WHERE name ~ '^other')), 'of others those that reported last');
+sql($source, q(SELECT migrate_tiers.wait_for_sync(timeout => '10 s')));
+is(query($source, 'SELECT stopped FROM migrate_tiers.status'), '', 'nothing stopped');
+
+# Nor does the queue wait for what the target cannot tell.
+sql($target, q(ALTER TABLE migrate_tiers.instance_report RENAME COLUMN phase TO other));
+sql($source, q(SELECT migrate_tiers.set_option('queue_retention', '1 s')));
+sql($source, q(SET application_name = 'meanwhile'; UPDATE item SET name = 'meanwhile' WHERE id = 1));
+ok(wait_until($source, q(SELECT stopped LIKE '%phase%' FROM migrate_tiers.status)), 'the target cannot tell');
+ok(wait_until($source, "SELECT count(*) FROM ($rows) q WHERE application = 'meanwhile'", '0', 30), 'the queue is given back');
+sql($target, q(ALTER TABLE migrate_tiers.instance_report RENAME COLUMN other TO phase));
+wait_synced($source);
+
 # Gone with the migration.
 revert($source, 'planned');
 sql($source, 'SELECT migrate_tiers.drop_migration()');
