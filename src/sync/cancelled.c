@@ -53,6 +53,23 @@ mt_cancelled_load(MtSync *sync)
 	mt_spi_end(&scope);
 }
 
+/* mt_cancelled_left says whether anything may be void. */
+bool
+mt_cancelled_left(int32 migration)
+{
+	MtSpiScope	scope;
+	bool		left;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_SELECT,
+					   "SELECT EXISTS (SELECT FROM migrate_tiers.cancelled AS c JOIN migrate_tiers.relation AS r ON r.id = c.relation"
+					   " WHERE r.migration = $1)",
+					   MT_ARGS(MT_INT4(migration)));
+	left = mt_spi_bool(0, 1);
+	mt_spi_end(&scope);
+	return left;
+}
+
 /* mt_cancelled_is says whether an entry of a key is void. */
 bool
 mt_cancelled_is(const MtTable *table, const char *bytes, int length, uint64 xid)

@@ -6,6 +6,7 @@
  * than what was there before, if the target was failed over to a standby: what
  * came since is sent again.  If the queue does not reach back so far, sync stops (claim.c).
  */
+#include "sync/cancelled.h"
 #include "sync/claim.h"
 
 #include "utils/memutils.h"
@@ -176,6 +177,7 @@ open_tables(MtSync *sync)
 	}
 	read_joined(sync);
 	read_partitioned(sync);
+	sync->void_left = !sync->migration->reversing && mt_cancelled_left(sync->migration->id);
 	sync->whole = true;
 }
 

@@ -157,7 +157,7 @@ collect_row(void *arg, const MtQueueRow *row)
 			continue;
 		if (entry.kind == MT_ENTRY_KEY && mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
 			continue;
-		if (MT_ENTRY_IS_TRUNCATE(entry.kind) && sync->merge != NULL)
+		if (MT_ENTRY_IS_TRUNCATE(entry.kind) && (sync->merge != NULL || sync->cancelled))
 			mt_writers_add(&table->both.truncates, row->xid, row->committed, sync->tick_context);
 		mt_table_note(table, &entry, sync->tick_context);
 		used = true;
@@ -172,10 +172,11 @@ begin_merge(MtSync *sync, Snapshot snapshot)
 {
 	sync->merge = NULL;
 	sync->cancelled = false;
-	if (!sync->migration->reversing)
-		return;
-	mt_cancelled_load(sync);
-	sync->merge = mt_merge_begin(sync, true, snapshot);
+	/* What the target had won over before a way back is void until it is sent. */
+	if (sync->migration->reversing || sync->void_left)
+		mt_cancelled_load(sync);
+	if (sync->migration->reversing)
+		sync->merge = mt_merge_begin(sync, true, snapshot);
 }
 
 static void

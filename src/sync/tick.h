@@ -54,6 +54,7 @@ typedef struct MtSync
 	bool		target_unsent;	/* the target was seen to have something unsent */
 	bool		target_small;	/* the reverse tick is read in pipelines */
 	bool		cancelled;		/* entries of our queue are void */
+	bool		void_left;		/* some may be although nothing comes back any more */
 	bool		conflicts_there;	/* conflicts may wait on the target to be brought here */
 	int64		reverse_rows;	/* of the last reverse tick */
 	TimestampTz reverse_oldest;	/* commit time of the oldest change of the target that is not here, or 0 */

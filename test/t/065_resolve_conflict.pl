@@ -56,6 +56,7 @@ for my $winner (qw(source target))
 subtest 'what cannot be' => \&refusals;
 subtest 'a way back waits until those found on the target are carried' => \&carried_first;
 subtest 'after a new start' => \&begun_anew;
+subtest 'a table that was emptied, unsent at a way back' => \&emptied_unsent;
 ready($pair, $_), $pair->advance($_) for 'read_target';
 subtest 'while the fence of the source is closed' => \&behind_the_fence;
 subtest 'and nothing of it is left behind at the end' => \&at_the_end;
@@ -280,6 +281,28 @@ sub hostile_values
 	$pair->equal('both sides are equal');
 	is($pair->source_sql('SELECT concat_ws($$ $$, j, m, p, a) FROM hostile'), "@{ $value{$chosen} }", 'and have what was chosen');
 	is($pair->source_sql(q{SELECT concat_ws(' ', b, e) FROM hostile}), $chosen eq 'source' ? 'null null' : '"null"', 'NULL, a null and a text of jsonb are three things');
+	return;
+}
+
+# What won over a TRUNCATE that cannot be sent is spared when it is sent at last, after the way back.
+sub emptied_unsent
+{
+	$pair->set_option('conflict_policy', 'target');
+	settle($pair);
+	$pair->target_sql(q{ALTER TABLE tagged ADD CONSTRAINT good CHECK (v <> 'bad') NOT VALID});
+	$pair->source_sql(q{INSERT INTO tagged VALUES ('{x}', 1, 'bad')});
+	ok($pair->wait_until(source => q{SELECT coalesce(stopped ~ '23514', false) FROM migrate_tiers.status}), 'forward sync is stopped');
+	$pair->source_sql('TRUNCATE item');
+	$pair->target_sql(q{INSERT INTO item (id, v) VALUES (7777, 't')});
+	ok($pair->wait_until(source => 'SELECT count(*) = 1 FROM item WHERE id = 7777'), 'the row of the target wins');
+	ok(MigrateTiers::wait_for(sub { my ($went) = $pair->source_try(q{CALL migrate_tiers.revert('syncing')}); return $went; }, 60), 'the way back goes');
+	$pair->target_sql('ALTER TABLE tagged DROP CONSTRAINT good');
+	$pair->source_sql('SELECT migrate_tiers.pause(); SELECT migrate_tiers.resume()');
+	$pair->sync(60);
+	is(value('target', 7777), 't', 'it is there still');
+	$pair->equal('both sides are equal');
+	ready_but_conflicts('dual_write');
+	$pair->advance('dual_write');
 	return;
 }
 
