@@ -29,6 +29,9 @@
 #define MT_PIN_MEMBER(name, value) {name, value},
 #define MT_PIN_ROW(name, value)	   "('" name "', '" value "'), "
 
+/* Statements that pin them for a transaction, or give it what the server, database or role have; not search_path. */
+extern char *mt_pin_local(bool pinned);
+
 /* Sets them in this session until mt_pin_end. */
 extern int	mt_pin_begin(void);
 extern void mt_pin_end(int guc_level);

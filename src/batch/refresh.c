@@ -11,11 +11,14 @@
 
 #include "utils/builtins.h"
 
+#include "base/pin.h"
+
 /* Whether it is filled, and whether some unique index allows to refresh it while it is read. */
 #define VIEW_STATE \
 	"SELECT c.relispopulated, EXISTS (SELECT FROM pg_index AS x WHERE x.indrelid = c.oid AND x.indisunique" \
 	" AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL) FROM pg_class AS c WHERE c.oid = %s::regclass"
 
+static void refresh_by_default(MtSide *refresher, const char *refresh);
 static int64 count_rows(MtSide *side, const char *table);
 
 /* mt_push_refresh has the receiver compute the view. */
@@ -39,11 +42,26 @@ mt_push_refresh(MtPush *push)
 	 */
 	refresher.relid = InvalidOid;
 	mt_side_begin(push->receiver);
-	(void) mt_side_execute(&refresher,
-						   psprintf("REFRESH MATERIALIZED VIEW %s%s", filled ? "CONCURRENTLY " : "", push->into));
+	refresh_by_default(&refresher,
+					   psprintf("REFRESH MATERIALIZED VIEW %s%s", filled ? "CONCURRENTLY " : "", push->into));
 	batch->receiver_rows = count_rows(push->receiver, push->to);
 	batch->sender_rows = count_rows(push->sender, push->from);
 	mt_push_commit(push);
+}
+
+/* refresh_by_default runs the view's query as a session of the receiver would: a day begins where its TimeZone says. */
+static void
+refresh_by_default(MtSide *refresher, const char *refresh)
+{
+	if (refresher->remote == NULL)
+	{
+		/* The settings last as long as the call. */
+		(void) mt_side_execute(refresher, psprintf("%s%s", mt_pin_local(false), refresh));
+		return;
+	}
+	mt_side_manage(refresher, mt_pin_local(false));
+	(void) mt_side_execute(refresher, refresh);
+	mt_side_manage(refresher, mt_pin_local(true));
 }
 
 static int64

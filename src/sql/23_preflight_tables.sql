@@ -153,11 +153,15 @@ $$;
 CREATE FUNCTION migrate_tiers.preflight_not_null(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT c.object, CASE WHEN c.target_not_null THEN 'failure' ELSE 'warning' END,
+    -- A row of the target without a key could be neither sent nor compared.
+    SELECT c.object, CASE WHEN c.target_not_null OR k.needed THEN 'failure' ELSE 'warning' END,
            CASE WHEN c.target_not_null THEN format('column %I can be null here but not on the target', c."column")
                 ELSE format('column %I cannot be null here but can on the target', c."column") END,
            CASE WHEN c.target_not_null THEN 'Drop NOT NULL there, or set it here.' ELSE 'Set NOT NULL there.' END
       FROM migrate_tiers.preflight_matched_columns(source, target) c
+      JOIN migrate_tiers.relation r ON r.id = c.id
+     CROSS JOIN LATERAL (SELECT r.tier = 'realtime' AND r.state NOT IN ('copying', 'recopy')
+                                AND c."column" = ANY (r.key_columns)) AS k(needed)
      WHERE c.source_not_null <> c.target_not_null
        AND NOT c.source_generated AND NOT c.target_generated
        -- A materialized view knows of no NOT NULL.

@@ -97,8 +97,12 @@ take_side(MtDigest *digest, const MtRows *rows, int side)
 	for (int row = 0; row < rows->count; row++)
 	{
 		char	  **values = rows->values[row];
-		int			number = pg_strtoint32(values[0]);
 		MtPart	   *part;
+		int			number;
+
+		if (values[0] == NULL)
+			mt_compare_refuse_null();
+		number = pg_strtoint32(values[0]);
 
 		if (number < 0 || number >= digest->parts)
 			elog(ERROR, "part %d of a range is not one of %d", number, digest->parts);

@@ -40,6 +40,9 @@ extern void mt_compare_rows(MtSuspects *suspects, const MtKeyRange *range, int p
 /* A key as one text: columns behind their lengths. */
 extern char *mt_key_text(char *const *values, int nkeys);
 
+/* Raises an error: a row without a key. */
+extern void mt_compare_refuse_null(void) pg_attribute_noreturn();
+
 /* Judge the rows of some keys (char **); the second, of keys that were set aside at another point.  In judge.c. */
 extern void mt_judge_keys(MtSuspects *suspects, List *keys);
 extern void mt_judge_again(MtSuspects *suspects, List *keys);

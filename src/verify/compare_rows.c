@@ -54,12 +54,25 @@ compare_refs(const void *left, const void *right)
 	return strcmp(((const MtRowRef *) left)->text, ((const MtRowRef *) right)->text);
 }
 
+/* mt_compare_refuse_null says of rows that no key leads to that they cannot be compared. */
+void
+mt_compare_refuse_null(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("a row has NULL in its key"),
+			 errhint("Delete it, and set NOT NULL on that side.")));
+}
+
 /* mt_key_text makes one text of a key. */
 char *
 mt_key_text(char *const *values, int nkeys)
 {
 	StringInfoData text;
 
+	for (int i = 0; i < nkeys; i++)
+		if (values[i] == NULL)
+			mt_compare_refuse_null();
 	if (nkeys == 1)
 		return values[0];
 	initStringInfo(&text);

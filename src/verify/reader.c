@@ -301,9 +301,13 @@ static char *
 unfit_on_target(MtReader *reader, MtVerifyTable *table)
 {
 	StringInfoData columns;
+	StringInfoData keys;
 	MtRows	   *rows;
 
 	initStringInfo(&columns);
+	initStringInfo(&keys);
+	for (int i = 0; i < table->relation->nkeys; i++)
+		appendStringInfo(&keys, "%s%s", i ? ", " : "", quote_literal_cstr(table->relation->key_columns[i]));
 	for (int i = 0; i < table->columns->count; i++)
 		appendStringInfo(&columns, "%s%s", i ? ", " : "", quote_literal_cstr(table->columns->columns[i].name));
 	rows = mt_remote_query(reader->remote,
@@ -311,9 +315,11 @@ unfit_on_target(MtReader *reader, MtVerifyTable *table)
 									"  WHERE j.migration = $1 AND j.relation = $2),"
 									" (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute AS a"
 									"  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
-									"  AND a.attname <> ALL (ARRAY[%s]::name[]))"
+									"  AND a.attname <> ALL (ARRAY[%s]::name[])),"
+									" (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute AS a"
+									"  WHERE a.attrelid = c.oid AND NOT a.attnotnull AND a.attname = ANY (ARRAY[%s]::name[]))"
 									" FROM pg_class AS c WHERE c.oid = $3::regclass",
-									columns.data),
+									columns.data, keys.data),
 						   MT_PARAMS(reader->migration->ident, psprintf("%d", table->relation->id),
 									 mt_relation_target_name(table->relation)));
 	if (rows->count == 0 || strcmp(rows->values[0][1], "t") != 0)
@@ -321,6 +327,8 @@ unfit_on_target(MtReader *reader, MtVerifyTable *table)
 	table->relation->target_partitioned = strcmp(rows->values[0][0], "t") == 0;
 	if (rows->values[0][2] && !mt_option_bool(reader->migration->id, "ignore_target_columns"))
 		return psprintf("the target's table has columns of its own: %s (option ignore_target_columns)", rows->values[0][2]);
+	if (rows->values[0][3])
+		return psprintf("columns of the key can be null on the target: %s; set NOT NULL there", rows->values[0][3]);
 	return NULL;
 }
 

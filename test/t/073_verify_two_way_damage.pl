@@ -145,5 +145,14 @@ is($pair->source_sql(q{SELECT migrate_tiers.repair('code', side => 'source')}), 
 sent($pair, 'source');
 is(verdict('code'), 'equal 0', 'and all is well');
 $pair->equal('as the oracle says');
+
+# A row that has no key is in no range: so nothing is said of a table that may have some.
+$pair->target_sql('ALTER TABLE code DROP CONSTRAINT code_pkey, ADD UNIQUE (code), ALTER code DROP NOT NULL');
+damage('INSERT INTO code VALUES (NULL, 1)');
+is($pair->source_sql(q{SELECT concat_ws(' ', verdict, detail) FROM migrate_tiers.verify('code')}), 'unknown 0A000: columns of the key can be null on the target: code; set NOT NULL there', 'a key that can be null on the target');
+is($pair->source_sql(q{SELECT string_agg(status || ' ' || object, ' ') FROM migrate_tiers.preflight() WHERE check_name = 'not_null'}), 'failure public.code', 'preflight names it');
+damage('DELETE FROM code WHERE code IS NULL');
+$pair->target_sql('ALTER TABLE code ADD PRIMARY KEY (code)');
+is(verdict('code'), 'equal 0', 'and one that cannot any more');
 $pair->finish(crashes => 1);
 done_testing();

@@ -26,11 +26,14 @@ sql($target, 'CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY PRIMARY
 sql($source, 'CREATE MATERIALIZED VIEW totals AS SELECT day % 10 AS d, sum(total) AS total FROM summary GROUP BY 1; CREATE UNIQUE INDEX ON totals (d)');
 sql($target, 'CREATE TABLE totals (d int PRIMARY KEY, total numeric)');
 sql($_, 'CREATE MATERIALIZED VIEW counts AS SELECT v % 10 AS d, count(*) AS n FROM keyed GROUP BY 1; CREATE UNIQUE INDEX ON counts (d)') for $source, $target;
+# A day begins where the database is.
+sql($_, q(ALTER DATABASE shop SET TimeZone = 'Asia/Tokyo'; CREATE TABLE sale (id int PRIMARY KEY, at timestamptz);
+	CREATE MATERIALIZED VIEW days AS SELECT at::date AS day, count(*) AS n FROM sale GROUP BY 1; CREATE UNIQUE INDEX ON days (day))) for $source, $target;
 migration($source, 'item', 'account');
 # Views of somebody whose rights are fewer than those of the migration's owner.
 sql($source, 'CREATE ROLE analyst; GRANT USAGE ON SCHEMA public TO analyst; GRANT SELECT ON summary, keyed TO analyst');
 sql($source, "ALTER MATERIALIZED VIEW $_ OWNER TO analyst") for qw(totals counts);
-sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(summary heap journal totals keyed counts numbered);
+sql($source, "SELECT migrate_tiers.tag('$_', 'batch')") for qw(summary heap journal totals keyed counts numbered sale days);
 sql($source, q{SELECT migrate_tiers.tag('fired', 'ignored')});
 sql($source, q{SELECT migrate_tiers.batch_policy('heap', mode => 'replace'), migrate_tiers.batch_policy('keyed', mode => 'replace'), migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq')});
 sql($source, q{INSERT INTO account SELECT i, i FROM generate_series(1, 1000) i});
@@ -46,8 +49,10 @@ INSERT INTO journal SELECT i, 'x' FROM generate_series(1, 100) i;
 REFRESH MATERIALIZED VIEW totals;
 INSERT INTO keyed SELECT i, i / 10.0, 'x' FROM generate_series(1, 2000) i;
 REFRESH MATERIALIZED VIEW counts;
+INSERT INTO sale SELECT i, timestamptz '2020-01-01 00:30+00' + i * interval '1 hour' FROM generate_series(0, 60) i;
+REFRESH MATERIALIZED VIEW days;
 SQL
-check_push($_, 'forward', "forward: $_") for qw(summary heap journal totals keyed counts);
+check_push($_, 'forward', "forward: $_") for qw(summary heap journal totals keyed counts sale days);
 sql($source, q{INSERT INTO numbered (v) SELECT generate_series(1, 100)});
 check_push('numbered', 'forward', 'forward: numbers that the target gives itself');
 sql($source, 'UPDATE numbered SET v = -v WHERE id <= 10');
@@ -105,6 +110,8 @@ sql($target, 'UPDATE keyed SET v = v + 1');
 check_push('keyed', 'reverse', 'reverse: all rows of keyed are others');
 sql($target, 'REFRESH MATERIALIZED VIEW counts');
 check_push('counts', 'reverse', 'reverse: a materialized view is refreshed');
+sql($target, 'DELETE FROM sale WHERE id % 3 = 0; REFRESH MATERIALIZED VIEW days');
+check_push($_, 'reverse', "reverse: $_") for qw(sale days);
 sql($target, "DELETE FROM totals; INSERT INTO totals SELECT day % 10, sum(total) FROM summary GROUP BY 1");
 check_push('totals', 'reverse', 'reverse: a table to a materialized view');
 check_push('summary', 'reverse', 'reverse, nothing changed');
