@@ -41,7 +41,7 @@ extern void mt_compare_rows(MtSuspects *suspects, const MtKeyRange *range, int p
 extern char *mt_key_text(char *const *values, int nkeys);
 
 /* Raises an error: a row without a key. */
-extern void mt_compare_refuse_null(void) pg_attribute_noreturn();
+pg_noreturn extern void mt_compare_refuse_null(void);
 
 /* Judge the rows of some keys (char **); the second, of keys that were set aside at another point.  In judge.c. */
 extern void mt_judge_keys(MtSuspects *suspects, List *keys);
