@@ -8,6 +8,7 @@ use MigrateTiers::Pair;
 use MigrateTiers::Phases;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use List::Util qw(min);
 use Time::HiRes qw(sleep);
 
 plan skip_all => 'reads /proc' unless -r "/proc/$$/status";
@@ -41,7 +42,8 @@ ticks(40);
 my $then = memory();
 ticks(40);
 my $last = memory();
-cmp_ok($last - $then, '<=', 1024, "ticks leave nothing behind: $first, $then, $last kB");
+# What leaks does so each time; a step that is made once, as when a busy machine makes one tick of many, is none.
+cmp_ok(min($then - $first, $last - $then), '<=', 512, "ticks leave nothing behind: $first, $then, $last kB");
 
 # Nor in a session that waits: it is woken by each tick.
 my $looker = MigrateTiers::session($pair->source, on_error_stop => 0);
