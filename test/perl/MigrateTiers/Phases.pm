@@ -34,6 +34,9 @@ sub ready
 	$pair->source_sql("SELECT migrate_tiers.confirm('finished', 'tested')") if $open{finished};
 	if ($open{rehearsed})
 	{
+		# A target that was away has to tell first what it has.
+		MigrateTiers::wait_for(sub { my %back = open_gates($pair, 'syncing'); return !$back{reverse_drained}; }, 60)
+		  or die 'what the target has is not known';
 		$pair->revert('syncing');
 		ready($pair, 'dual_write');
 		$pair->advance('dual_write');
