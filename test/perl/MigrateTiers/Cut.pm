@@ -171,8 +171,13 @@ sub settle
 sub go
 {
 	my ($self, $call, $to) = @_;
-	$self->gates($to);
-	sql($self->{source}, "CALL migrate_tiers.$call('$to')");
+	# What the target said last before it was killed may have grown old between the gates and the call.
+	for my $again (0 .. 9)
+	{
+		$self->gates($to);
+		last if eval { sql($self->{source}, "CALL migrate_tiers.$call('$to')"); 1 };
+		die $@ if $again == 9 || $@ !~ /is not known/;
+	}
 	return;
 }
 
