@@ -8,7 +8,6 @@ use MigrateTiers::Pair;
 use MigrateTiers::Phases;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use List::Util qw(min);
 use Time::HiRes qw(sleep);
 
 plan skip_all => 'reads /proc' unless -r "/proc/$$/status";
@@ -37,13 +36,15 @@ sub ticks
 }
 
 ticks(15);
+# The first large tick, which a busy machine may make of many small ones, leaves what the next ones use again.
+$pair->source_sql("SELECT migrate_tiers.pause(); UPDATE item SET v = v + 1 WHERE id <= 5000; SELECT migrate_tiers.resume()");
+$pair->sync;
 my $first = memory();
 ticks(40);
 my $then = memory();
 ticks(40);
 my $last = memory();
-# What leaks does so each time; a step that is made once, as when a busy machine makes one tick of many, is none.
-cmp_ok(min($then - $first, $last - $then), '<=', 512, "ticks leave nothing behind: $first, $then, $last kB");
+cmp_ok($last - $then, '<=', 1024, "ticks leave nothing behind: $first, $then, $last kB");
 
 # Nor in a session that waits: it is woken by each tick.
 my $looker = MigrateTiers::session($pair->source, on_error_stop => 0);
