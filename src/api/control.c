@@ -12,6 +12,7 @@
 #include "base/errors.h"
 #include "base/mark.h"
 #include "base/spi.h"
+#include "base/update.h"
 #include "catalog/shared.h"
 #include "catalog/worker.h"
 #include "phase/declare.h"
@@ -118,8 +119,8 @@ set_paused(const MtMigration *migration, bool paused)
 	MtSpiScope	scope;
 
 	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET paused = $2 WHERE id = $1",
-					   MT_ARGS(MT_INT4(migration->id), MT_BOOL(paused)));
+	mt_update_latest("UPDATE migrate_tiers.migration SET paused = $2 WHERE id = $1",
+					 MT_ARGS(MT_INT4(migration->id), MT_BOOL(paused)));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
 }

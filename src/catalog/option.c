@@ -9,6 +9,7 @@
 #include "catalog/option.h"
 
 #include "base/spi.h"
+#include "base/update.h"
 #include "catalog/migration.h"
 #include "common/int.h"
 #include "datatype/timestamp.h"
@@ -137,13 +138,12 @@ mt_option_set(int32 migration, const char *name, const char *value)
 					MT_ARGS(MT_INT4(migration), MT_TEXT(name)));
 	/* The capture trigger has no time to read options: it finds these with the migration. */
 	if (strcmp(name, "queue_retention") == 0)
-		mt_spi_exec_latest(SPI_OK_UPDATE,
-						   "UPDATE migrate_tiers.migration SET queue_retention = $2::interval WHERE id = $1",
-						   MT_ARGS(MT_INT4(migration), MT_TEXT(value ? value : option->fallback)));
+		mt_update_latest("UPDATE migrate_tiers.migration SET queue_retention = $2::interval WHERE id = $1",
+						 MT_ARGS(MT_INT4(migration), MT_TEXT(value ? value : option->fallback)));
 	if (strcmp(name, "queue_limit") == 0)
-		mt_spi_exec_latest(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET queue_limit = $2 WHERE id = $1",
-						   MT_ARGS(MT_INT4(migration),
-								   MT_INT8(parse_integer(option, value ? value : option->fallback))));
+		mt_update_latest("UPDATE migrate_tiers.migration SET queue_limit = $2 WHERE id = $1",
+						 MT_ARGS(MT_INT4(migration),
+								 MT_INT8(parse_integer(option, value ? value : option->fallback))));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
 }

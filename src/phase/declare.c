@@ -11,6 +11,7 @@
 
 #include "base/errors.h"
 #include "base/spi.h"
+#include "base/update.h"
 #include "endpoint/endpoint.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
@@ -73,8 +74,8 @@ mt_declare_set_owner(const MtMigration *migration, const char *role)
 	check_usage(GetForeignServer(migration->server), owner);
 	mt_remote_check_options(migration->server, owner);
 	mt_spi_begin(&scope);
-	mt_spi_exec_latest(SPI_OK_UPDATE, "UPDATE migrate_tiers.migration SET owner = $2 WHERE id = $1",
-					   MT_ARGS(MT_INT4(migration->id), MT_OID(owner)));
+	mt_update_latest("UPDATE migrate_tiers.migration SET owner = $2 WHERE id = $1",
+					 MT_ARGS(MT_INT4(migration->id), MT_OID(owner)));
 	mt_spi_end(&scope);
 	mt_migration_invalidate();
 }

@@ -31,6 +31,16 @@ for my $level ('repeatable read', 'serializable')
 	is($session->query(q(SELECT migrate_tiers.pause() IS NOT NULL)), 't', '... pause');
 	is($session->query(q(SELECT migrate_tiers.resume() IS NOT NULL)), 't', '... resume');
 	$session->query('COMMIT');
+
+	# The worker, which is READ COMMITTED, writes the same row: who waits for that gets no error.
+	my $other = session($source);
+	$other->query_safe('BEGIN ISOLATION LEVEL READ COMMITTED; UPDATE migrate_tiers.migration SET mark_time = mark_time');
+	$session->query_until(qr/going/, "\\echo going\nSELECT migrate_tiers.pause();\n\\echo paused :ERROR\n");
+	ok(wait_until($source, 'SELECT count(*) > 0 FROM pg_locks WHERE NOT granted'), '... pause waits for another update');
+	$other->query_safe('COMMIT');
+	$other->quit;
+	like($session->query_until(qr/paused \w+\n/, ''), qr/paused false/, '... and goes on');
+	$session->query('SELECT migrate_tiers.resume()');
 	wait_synced($source);
 	is(query($source, q(SELECT string_agg(verdict, ' ') FROM migrate_tiers.verify() WHERE relation = 'item'::regclass)), 'equal', '... verify');
 	is(query($source, q(SELECT error IS NULL FROM migrate_tiers.push_batch('daily'))), 't', '... push_batch');
