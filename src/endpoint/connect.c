@@ -34,6 +34,8 @@ typedef struct MtConnectOptions
 	bool		password_required;
 } MtConnectOptions;
 
+#define PINNED_ROWS MT_PINNED_SETTINGS(MT_PIN_ROW)
+
 /* What libpq is asked for unless server or mapping say otherwise: a cut network is noticed. */
 static const char *const connect_defaults[][2] = {
 	{"connect_timeout", "10"},
@@ -335,15 +337,16 @@ pin_session(MtRemote *remote, const MtMigration *migration)
 	mt_remote_run(remote, "SET search_path = pg_catalog, pg_temp");
 	mt_remote_query(remote,
 					"SELECT pg_catalog.set_config(s.name, v.value, false)"
-					" FROM (VALUES " MT_PINNED_SETTINGS(MT_PIN_ROW) "('row_security', 'off'), ('statement_timeout', '0'),"
-																	" ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('tcp_user_timeout', '30000'),"
-																	" ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'), ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),"
-																	" ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),"
-																	" ('transform_null_equals', 'off'), ('default_table_access_method', 'heap'), ('check_function_bodies', 'off'),"
-																	" ('jit', 'off'), ('synchronous_commit', pg_catalog.replace(pg_catalog.current_setting('synchronous_commit'), 'off', 'local')), ('session_replication_role', 'origin'),"
-																	" ('lock_timeout', $1)) AS v(name, value)"
-																	" JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) = pg_catalog.lower(v.name)"
-																	" WHERE s.setting IS DISTINCT FROM v.value",
+					" FROM (VALUES " PINNED_ROWS
+					"('row_security', 'off'), ('statement_timeout', '0'),"
+					" ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('tcp_user_timeout', '30000'),"
+					" ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'), ('transaction_timeout', '0'), ('default_transaction_isolation', 'read committed'),"
+					" ('default_transaction_read_only', 'off'), ('default_transaction_deferrable', 'off'),"
+					" ('transform_null_equals', 'off'), ('default_table_access_method', 'heap'), ('check_function_bodies', 'off'),"
+					" ('jit', 'off'), ('synchronous_commit', pg_catalog.replace(pg_catalog.current_setting('synchronous_commit'), 'off', 'local')), ('session_replication_role', 'origin'),"
+					" ('lock_timeout', $1)) AS v(name, value)"
+					" JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) = pg_catalog.lower(v.name)"
+					" WHERE s.setting IS DISTINCT FROM v.value",
 					MT_PARAMS(mt_lock_timeout_text()));
 	mt_remote_query(remote, "SELECT pg_catalog.set_config('migrate_tiers.session', $1, false)",
 					MT_PARAMS(migration->token));

@@ -17,6 +17,8 @@
 #include "catalog/instance.h"
 
 #define AGE(moment) "extract(epoch FROM pg_catalog.clock_timestamp() - " moment ")"
+#define REPORT_AGE	AGE("reported")
+#define WRITE_AGE	AGE("max(committed)")
 
 /* The others, of each kind: of reports and of writers. */
 #define BOUNDED(name, moment) \
@@ -45,13 +47,13 @@ mt_target_instances(MtRemote *remote, const MtMigration *migration, const char *
 						   "SELECT NULL::text AS name, NULL::text AS phase, NULL::float8 AS reported, NULL::float8 AS written WHERE false");
 	if (rows->values[0][0][0] == 't')
 		appendStringInfoString(&sql,
-							   " UNION ALL (SELECT name, phase, " AGE("reported") ", NULL"
-																				  " FROM migrate_tiers.instance_report WHERE migration = $1" BOUNDED("name", "reported"));
+							   " UNION ALL (SELECT name, phase, " REPORT_AGE ", NULL"
+							   " FROM migrate_tiers.instance_report WHERE migration = $1" BOUNDED("name", "reported"));
 	if (rows->values[0][1][0] == 't')
 		appendStringInfo(&sql,
-						 " UNION ALL (SELECT application, NULL, NULL, " AGE("max(committed)") " FROM %s"
-																							  " WHERE xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($2::pg_catalog.pg_snapshot)"
-																							  " GROUP BY application HAVING count(committed) > 0" BOUNDED("application", "max(committed)"),
+						 " UNION ALL (SELECT application, NULL, NULL, " WRITE_AGE " FROM %s"
+						 " WHERE xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($2::pg_catalog.pg_snapshot)"
+						 " GROUP BY application HAVING count(committed) > 0" BOUNDED("application", "max(committed)"),
 						 writers);
 	/* What is not there has no use for its parameter. */
 	appendStringInfoString(&sql, ") AS j WHERE $1::pg_catalog.uuid IS NOT NULL AND $2::pg_catalog.pg_snapshot IS NOT NULL"
