@@ -206,17 +206,16 @@ static void
 queue_truncates(MtSync *sync, MtTable *table)
 {
 	ListCell   *cell;
-	MtField    *spared = NULL;
-	int			count = table->both.truncates.count > 0 ? mt_merge_spared(table, &spared) : 0;
 
-	if (table->truncated)
-		mt_pipeline_query(sync->remote, mt_sql_truncate(table->relation, table->columns, NULL, count),
+	foreach(cell, mt_truncation_list(table))
+	{
+		const MtTruncation *truncation = (MtTruncation *) lfirst(cell);
+		MtField    *spared;
+		int			count = mt_truncation_spared(table, truncation, &spared);
+
+		mt_pipeline_query(sync->remote, mt_sql_truncate(table->relation, table->columns, truncation->condition, count),
 						  count * table->key.count, spared);
-	else
-		foreach(cell, table->truncated_where)
-			mt_pipeline_query(sync->remote,
-							  mt_sql_truncate(table->relation, table->columns, (char *) lfirst(cell), count),
-							  count * table->key.count, spared);
+	}
 }
 
 /* queue_mark stores S as the target's mark, and what joins with it. */

@@ -32,7 +32,7 @@
 #define ANALYZE_ROWS 5000
 
 static void send_large(MtSync *sync, MtTable *table, bool by_insert);
-static void empty_receiver(MtSync *sync, MtTable *table, const char *condition);
+static void empty_receiver(MtSync *sync, MtTable *table, const MtTruncation *truncation);
 static int64 delete_absent(MtSync *sync, MtTable *table);
 static int64 set_present(MtSync *sync, MtTable *table);
 static int64 replace_present(MtSync *sync, MtTable *table);
@@ -83,11 +83,8 @@ send_large(MtSync *sync, MtTable *table, bool by_insert)
 	int64		present;
 
 	sync->sending = table;
-	if (table->truncated)
-		empty_receiver(sync, table, NULL);
-	else
-		foreach(cell, table->truncated_where)
-			empty_receiver(sync, table, (char *) lfirst(cell));
+	foreach(cell, mt_truncation_list(table))
+		empty_receiver(sync, table, (MtTruncation *) lfirst(cell));
 	if (table->keys == NULL)
 		return;
 	mt_remote_run(remote, mt_sql_stage_create(relation, table->columns));
@@ -110,12 +107,12 @@ send_large(MtSync *sync, MtTable *table, bool by_insert)
 
 /* empty_receiver deletes what the sender truncated, but for rows that it does not concern. */
 static void
-empty_receiver(MtSync *sync, MtTable *table, const char *condition)
+empty_receiver(MtSync *sync, MtTable *table, const MtTruncation *truncation)
 {
-	MtField    *spared = NULL;
-	int			count = table->both.truncates.count > 0 ? mt_merge_spared(table, &spared) : 0;
+	MtField    *spared;
+	int			count = mt_truncation_spared(table, truncation, &spared);
 
-	mt_remote_stream(sync->remote, mt_sql_truncate(table->relation, table->columns, condition, count),
+	mt_remote_stream(sync->remote, mt_sql_truncate(table->relation, table->columns, truncation->condition, count),
 					 count * table->key.count, spared, NULL, NULL);
 }
 

@@ -15,6 +15,7 @@
 #include "base/spi.h"
 #include "base/xact.h"
 
+static void spare_keys(MtTable *table, MtTruncation *truncation);
 static bool sees_all(const MtMark *mark, const MtWriters *writers);
 
 /* mt_cancelled_load reads what is void, under the tick's snapshot. */
@@ -94,25 +95,32 @@ mt_cancelled_spare(MtSync *sync)
 	HASH_SEQ_STATUS status;
 	MtTable    *table;
 	ListCell   *cell;
-	ListCell   *mark;
 
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
-	{
-		if (table->both.cancelled == NULL || table->both.truncates.count == 0)
-			continue;
-		foreach(cell, table->both.cancelled->all)
-		{
-			MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
+		if (table->both.cancelled != NULL)
+			foreach(cell, table->truncations)
+				spare_keys(table, (MtTruncation *) lfirst(cell));
+}
 
-			foreach(mark, (List *) key->data)
-				if (sees_all((MtMark *) lfirst(mark), &table->both.truncates))
-				{
-					if (table->both.spare == NULL)
-						table->both.spare = mt_keys_create(CurrentMemoryContext);
-					(void) mt_keys_add(table->both.spare, key->bytes, key->length);
-				}
-		}
+/* spare_keys lists those of which the row won over a truncation, whoever did it. */
+static void
+spare_keys(MtTable *table, MtTruncation *truncation)
+{
+	ListCell   *cell;
+	ListCell   *mark;
+
+	foreach(cell, table->both.cancelled->all)
+	{
+		MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
+
+		foreach(mark, (List *) key->data)
+			if (sees_all((MtMark *) lfirst(mark), &truncation->writers))
+			{
+				if (truncation->spare == NULL)
+					truncation->spare = mt_keys_create(CurrentMemoryContext);
+				(void) mt_keys_add(truncation->spare, key->bytes, key->length);
+			}
 	}
 }
 

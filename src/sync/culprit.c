@@ -201,12 +201,11 @@ empty_table(MtLook *state)
 	ListCell   *cell;
 
 	mt_pipeline_begin(state->sync->remote);
-	if (table->truncated)
-		mt_pipeline_query(state->sync->remote, mt_sql_truncate(table->relation, table->columns, NULL, 0), 0, NULL);
-	else
-		foreach(cell, table->truncated_where)
-			mt_pipeline_query(state->sync->remote,
-							  mt_sql_truncate(table->relation, table->columns, (char *) lfirst(cell), 0), 0, NULL);
+	foreach(cell, mt_truncation_list(table))
+		mt_pipeline_query(state->sync->remote,
+						  mt_sql_truncate(table->relation, table->columns,
+										  ((MtTruncation *) lfirst(cell))->condition, 0),
+						  0, NULL);
 	return end_window(state, &culprit);
 }
 

@@ -263,7 +263,7 @@ take_any(void *arg, const MtField *fields, int count)
 static bool
 concerns_tick(const MtMerge *merge, const MtTable *table, const char *bytes, int length)
 {
-	return merge->every_key || !table->distinct_keys || table->truncated || table->truncated_where != NIL ||
+	return merge->every_key || !table->distinct_keys || table->truncations != NIL ||
 		(table->keys != NULL && mt_keys_has(table->keys, bytes, length));
 }
 

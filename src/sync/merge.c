@@ -110,7 +110,7 @@ consider_table(MtMerge *merge, MtTable *table)
 			(void) mt_merge_decision(merge, table, bytes, length, key ? &key->writers : NULL);
 	}
 	/* A TRUNCATE of the sender concerns every row that the receiver has changed. */
-	if (table->truncated || table->truncated_where != NIL)
+	if (table->truncations != NIL)
 		foreach(cell, unsent->all)
 		{
 			MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
@@ -210,14 +210,18 @@ is_concerned(MtMerge *merge, MtDecision *decision, bool sender_present, bool rec
 	MtTable    *table = decision->table;
 	MtSide		sender = merge->forward ? MT_SIDE_SOURCE : MT_SIDE_TARGET;
 	MtSide		receiver = merge->forward ? MT_SIDE_TARGET : MT_SIDE_SOURCE;
+	List	   *conditions = NIL;
+	ListCell   *cell;
 
 	if (decision->by_truncate)
 		return !receiver_present && sender_present &&
 			(table->both.unsent->truncated || meets_any(merge, decision, sender, table->both.unsent->conditions));
-	if (sender_present || table->truncated ||
+	if (sender_present || mt_truncation_of_all(table) ||
 		(table->keys != NULL && mt_keys_has(table->keys, decision->bytes, decision->length)))
 		return true;
-	return receiver_present && meets_any(merge, decision, receiver, table->truncated_where);
+	foreach(cell, table->truncations)
+		conditions = lappend(conditions, ((MtTruncation *) lfirst(cell))->condition);
+	return receiver_present && meets_any(merge, decision, receiver, conditions);
 }
 
 static bool
@@ -307,39 +311,4 @@ set_skipped(MtMerge *merge)
 			table->both.skip = mt_keys_create(merge->context);
 		(void) mt_keys_add(table->both.skip, decision->bytes, decision->length);
 	}
-}
-
-/* mt_merge_spared gives the keys that a TRUNCATE of the sender leaves alone. */
-int
-mt_merge_spared(MtTable *table, MtField **fields)
-{
-	MtKeySet   *sets[] = {table->both.skip, table->both.spare};
-	uint64		count = 0;
-	int			filled = 0;
-	const char *bytes;
-	int			length;
-
-	for (int i = 0; i < lengthof(sets); i++)
-		count += sets[i] ? mt_keys_count(sets[i]) : 0;
-	if (count * table->key.count > UINT16_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many rows of table %s were changed while the other side truncated it",
-						quote_qualified_identifier(table->relation->schema, table->relation->name)),
-				 errhint("Let one side win for a while: migrate_tiers.set_option('conflict_policy', ...).")));
-	*fields = palloc0(sizeof(MtField) * Max(count * table->key.count, 1));
-	for (int i = 0; i < lengthof(sets); i++)
-	{
-		MtKeyCursor cursor = {0, 0};
-
-		while (sets[i] && mt_keys_next(sets[i], &cursor, &bytes, &length))
-		{
-			Datum		key[INDEX_MAX_KEYS];
-
-			mt_key_decode(&table->key, bytes, length, key);
-			mt_table_key_fields(table, key, *fields + filled * table->key.count);
-			filled++;
-		}
-	}
-	return filled;
 }

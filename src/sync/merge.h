@@ -81,8 +81,6 @@ mt_merge_keeps(const MtTable *table, const char *bytes, int length)
 	return key == NULL || ((MtDecision *) key->data)->sender_wins;
 }
 
-/* Keys that a TRUNCATE of the sender has to leave alone, as parameters; how many. */
-extern int	mt_merge_spared(MtTable *table, MtField **fields);
 extern void mt_merge_carry(MtSync *sync);	/* from the target, where they were found */
 
 #endif							/* MT_MERGE_H */

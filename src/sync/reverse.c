@@ -60,7 +60,6 @@ static List *table_relations(MtSync *sync);
 static List *touched_tables(MtSync *sync, char *touched);
 static void collect(MtSync *sync, List *tables);
 static void collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry);
-static void spare_keys(MtTable *table);
 static void take_mark(MtSync *sync, const char *new_mark, TimestampTz snapshot_time);
 static void show_mark(MtSync *sync);
 static void finish(MtSync *sync);
@@ -293,8 +292,7 @@ collect(MtSync *sync, List *tables)
 	{
 		MtTable    *table = (MtTable *) lfirst(cell);
 
-		if (table->both.spare_by != NULL)
-			spare_keys(table);
+		mt_truncation_spare_back(table);
 		sync->keys += table->keys ? mt_keys_count(table->keys) : 0;
 	}
 }
@@ -304,6 +302,7 @@ collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry)
 {
 	MtSync	   *sync = (MtSync *) arg;
 	MtEntry		local = {.relation = table->id, .kind = entry->kind};
+	MtTruncation *truncation;
 	MtUnsentKey *key;
 
 	switch (entry->kind)
@@ -316,7 +315,6 @@ collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry)
 		case MT_ENTRY_TRUNCATE_WHERE:
 			local.bytes = entry->condition;
 			local.length = entry->condition ? strlen(entry->condition) : 0;
-			mt_writers_add(&table->both.truncates, entry->xid, entry->written, sync->tick_context);
 			break;
 		case MT_TARGET_SPARE:
 			if (table->both.spare_by == NULL)
@@ -327,28 +325,9 @@ collect_entry(void *arg, MtTable *table, const MtTargetEntry *entry)
 		default:
 			elog(ERROR, "unknown kind %d in a queue of the target", entry->kind);
 	}
-	mt_table_note(table, &local, sync->tick_context);
-}
-
-/* spare_keys lists the keys that no truncation of this tick concerns. */
-static void
-spare_keys(MtTable *table)
-{
-	ListCell   *cell;
-
-	foreach(cell, table->both.spare_by->all)
-	{
-		MtUnsentKey *key = (MtUnsentKey *) lfirst(cell);
-		bool		all = table->both.truncates.count > 0;
-
-		for (int i = 0; i < table->both.truncates.count && all; i++)
-			all = mt_writers_has(&key->writers, table->both.truncates.xids[i]);
-		if (!all)
-			continue;
-		if (table->both.spare == NULL)
-			table->both.spare = mt_keys_create(CurrentMemoryContext);
-		(void) mt_keys_add(table->both.spare, key->bytes, key->length);
-	}
+	truncation = mt_table_note(table, &local, sync->tick_context);
+	if (truncation != NULL)
+		mt_writers_add(&truncation->writers, entry->xid, entry->written, sync->tick_context);
 }
 
 /* finish ends the target's transaction, tells it how far we are, and asks whether there is more. */

@@ -31,7 +31,7 @@ static void apply_small(MtSync *sync, bool replace);
 static void apply_large(MtSync *sync, bool replace);
 static void make_room(MtSync *sync, MtTable *table, bool by_insert);
 static void apply_joined(MtSync *sync, MtTable *table);
-static void truncate_here(MtSync *sync, MtTable *table);
+static void truncate_here(MtSync *sync, MtTable *table, const MtTruncation *truncation);
 static void delete_all(MtSync *sync, MtTable *table);
 
 /* mt_reverse_apply writes a tick and its mark. */
@@ -124,10 +124,12 @@ static void
 make_room(MtSync *sync, MtTable *table, bool by_insert)
 {
 	MtSpiScope	scope;
+	ListCell   *cell;
 
 	sync->sending = table;
 	mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, true);
-	truncate_here(sync, table);
+	foreach(cell, mt_truncation_list(table))
+		truncate_here(sync, table, (MtTruncation *) lfirst(cell));
 	if (table->keys != NULL && by_insert)
 		delete_all(sync, table);
 	mt_spi_end(&scope);
@@ -158,35 +160,23 @@ apply_joined(MtSync *sync, MtTable *table)
 
 /* truncate_here deletes what the target truncated, but for rows that it does not concern. */
 static void
-truncate_here(MtSync *sync, MtTable *table)
+truncate_here(MtSync *sync, MtTable *table, const MtTruncation *truncation)
 {
 	MtField    *fields;
-	int			nkeys = table->key.count;
-	int			spared;
-	MtArg	   *args;
-	ListCell   *cell;
+	int			nargs = mt_truncation_spared(table, truncation, &fields) * table->key.count;
+	MtArg	   *args = palloc(sizeof(MtArg) * Max(nargs, 1));
 
-	if (!table->truncated && table->truncated_where == NIL)
-		return;
-	spared = mt_merge_spared(table, &fields);
-	args = palloc(sizeof(MtArg) * Max(spared * nkeys, 1));
-	for (int i = 0; i < spared * nkeys; i++)
+	for (int i = 0; i < nargs; i++)
 	{
-		MtColumn   *column = mt_table_key_column(table, i % nkeys);
+		MtColumn   *column = mt_table_key_column(table, i % table->key.count);
 
 		args[i] = (MtArg) {column->type, mt_table_value(table, sync->migration->owner, column, &fields[i]), false};
 	}
-	if (table->truncated)
-		mt_spi_exec(SPI_OK_DELETE, mt_sql_truncate(table->mirror, table->columns, NULL, spared),
-					spared * nkeys, args);
-	else
-		foreach(cell, table->truncated_where)
-		{
-			mt_condition_check(table, (char *) lfirst(cell));
-			mt_spi_exec(SPI_OK_DELETE,
-						mt_sql_truncate(table->mirror, table->columns, (char *) lfirst(cell), spared),
-						spared * nkeys, args);
-		}
+	if (truncation->condition != NULL)
+		mt_condition_check(table, truncation->condition);
+	mt_spi_exec(SPI_OK_DELETE,
+				mt_sql_truncate(table->mirror, table->columns, truncation->condition, nargs / table->key.count),
+				nargs, args);
 }
 
 /* delete_all deletes the row of every key of the tick. */

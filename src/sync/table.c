@@ -77,13 +77,9 @@ mt_table_close(MtTable *table)
 }
 
 /* mt_table_note takes an entry of the queue into the tick under way. */
-void
+MtTruncation *
 mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext context)
 {
-	ListCell   *cell;
-	MemoryContext previous;
-	char	   *condition;
-
 	switch (entry->kind)
 	{
 		case MT_ENTRY_KEY:
@@ -92,20 +88,13 @@ mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext context)
 			(void) mt_keys_add(table->keys, entry->bytes, entry->length);
 			break;
 		case MT_ENTRY_TRUNCATE:
-			table->truncated = true;
-			break;
+			return mt_truncation_note(table, NULL, context);
 		case MT_ENTRY_TRUNCATE_WHERE:
-			condition = pnstrdup(entry->bytes, entry->length);
-			foreach(cell, table->truncated_where)
-				if (strcmp((char *) lfirst(cell), condition) == 0)
-					return;
-			previous = MemoryContextSwitchTo(context);
-			table->truncated_where = lappend(table->truncated_where, pstrdup(condition));
-			MemoryContextSwitchTo(previous);
-			break;
+			return mt_truncation_note(table, pnstrdup(entry->bytes, entry->length), context);
 		case MT_ENTRY_TRUNCATE_PART:
 			break;				/* for the copy (copy/emptied.c) */
 	}
+	return NULL;
 }
 
 /* mt_table_reset forgets the tick under way; its memory is the caller's to free. */
@@ -113,8 +102,7 @@ void
 mt_table_reset(MtTable *table)
 {
 	table->keys = NULL;
-	table->truncated = false;
-	table->truncated_where = NIL;
+	table->truncations = NIL;
 	memset(&table->both, 0, sizeof(table->both));
 }
 
@@ -122,7 +110,7 @@ mt_table_reset(MtTable *table)
 bool
 mt_table_touched(const MtTable *table)
 {
-	return table->keys != NULL || table->truncated || table->truncated_where != NIL;
+	return table->keys != NULL || table->truncations != NIL;
 }
 
 /* mt_table_read_row reads the row of a key under the active snapshot. */

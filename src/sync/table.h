@@ -16,6 +16,7 @@
 #include "catalog/relation.h"
 #include "endpoint/endpoint.h"
 #include "sync/keys.h"
+#include "sync/truncation.h"
 #include "sync/unsent.h"
 
 /* Plans of statements that set rows here: delete and update of one row, insert and upsert of one or MT_BATCH_ROWS. */
@@ -50,8 +51,7 @@ struct MtTable
 
 	/* of the tick under way */
 	MtKeySet   *keys;
-	bool		truncated;
-	List	   *truncated_where;	/* char *, each once */
+	List	   *truncations;	/* MtTruncation */
 
 	MtBothSides both;			/* the same, while both sides are written */
 };
@@ -62,8 +62,8 @@ extern void mt_table_open(MtTable *table, MtRelation *relation);
 /* Frees what the memory context does not: plans. */
 extern void mt_table_close(MtTable *table);
 
-/* Takes an entry of the queue into the tick under way. */
-extern void mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext context);
+/* Takes an entry of the queue into the tick under way; returns the truncation that it is, or NULL. */
+extern MtTruncation *mt_table_note(MtTable *table, const MtEntry *entry, MemoryContext context);
 
 /* Forgets the tick under way. */
 extern void mt_table_reset(MtTable *table);

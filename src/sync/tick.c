@@ -148,6 +148,7 @@ collect_row(void *arg, const MtQueueRow *row)
 	while (mt_entry_next(&at, row->entries + row->length, &entry))
 	{
 		MtTable    *table = hash_search(sync->tables, &entry.relation, HASH_FIND, NULL);
+		MtTruncation *truncation;
 
 		/* A table that is still copied has its keys kept; one that left the migration has none. */
 		if (table == NULL || (!table->joined && !table->joining))
@@ -157,9 +158,9 @@ collect_row(void *arg, const MtQueueRow *row)
 			continue;
 		if (entry.kind == MT_ENTRY_KEY && mt_cancelled_is(table, entry.bytes, entry.length, row->xid))
 			continue;
-		if (MT_ENTRY_IS_TRUNCATE(entry.kind) && (sync->merge != NULL || sync->cancelled))
-			mt_writers_add(&table->both.truncates, row->xid, row->committed, sync->tick_context);
-		mt_table_note(table, &entry, sync->tick_context);
+		truncation = mt_table_note(table, &entry, sync->tick_context);
+		if (truncation != NULL && sync->cancelled)
+			mt_writers_add(&truncation->writers, row->xid, row->committed, sync->tick_context);
 		used = true;
 	}
 	if (used && (sync->oldest == 0 || row->committed < sync->oldest))

@@ -55,13 +55,11 @@ typedef struct MtUnsent
 /* What a tick keeps of a table while both sides are written: see merge.h. */
 typedef struct MtBothSides
 {
-	MtWriters	truncates;		/* transactions of the sender that truncated */
 	MtUnsent   *cancelled;		/* keys that have void entries in our queue; data: List of MtMark */
 	MtUnsent   *spare_by;		/* the same of the target's queue, for its truncations */
 	MtUnsent   *unsent;			/* what the receiver's queue held when it was looked at */
 	MtUnsent   *known;			/* keys that both sides changed; data: MtDecision */
 	MtKeySet   *skip;			/* keys that leave the tick: the receiver's row has won */
-	MtKeySet   *spare;			/* keys that a TRUNCATE of the sender does not concern */
 } MtBothSides;
 
 extern MtUnsent *mt_unsent_create(MtTable *table, MemoryContext context);

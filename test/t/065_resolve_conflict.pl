@@ -23,7 +23,7 @@ my $pair = MigrateTiers::Pair->new('resolve');
 my $round = 0;
 
 $pair->both_sql('CREATE EXTENSION hstore');
-$pair->both_sql(q{CREATE TABLE item (id int PRIMARY KEY, v text, u int UNIQUE, j json, h hstore DEFAULT '"a b"=>"1", c=>NULL', a int[] DEFAULT '[2:3]={1,NULL}', f float8 DEFAULT '-0', m money DEFAULT 1234.5, r tstzrange DEFAULT '[2020-02-01 00:00+00,)', b jsonb DEFAULT '"x"', d date DEFAULT 'infinity', n numeric DEFAULT 'NaN', c char(4) DEFAULT 'q', bits bit(3) DEFAULT '101', nothing hstore, w int GENERATED ALWAYS AS (id * 2) STORED); CREATE ROLE app LOGIN; GRANT ALL ON item TO app; CREATE TABLE tagged (tags text[], price float8, v text, PRIMARY KEY (tags, price))});
+$pair->both_sql(q{CREATE TABLE item (id int PRIMARY KEY, v text, u int UNIQUE, j json, h hstore DEFAULT '"a b"=>"1", c=>NULL', a int[] DEFAULT '[2:3]={1,NULL}', f float8 DEFAULT '-0', m money DEFAULT 1234.5, r tstzrange DEFAULT '[2020-02-01 00:00+00,)', b jsonb DEFAULT '"x"', d date DEFAULT 'infinity', n numeric DEFAULT 'NaN', c char(4) DEFAULT 'q', bits bit(3) DEFAULT '101', nothing hstore, w int GENERATED ALWAYS AS (id * 2) STORED); CREATE ROLE app LOGIN; GRANT ALL ON item TO app; CREATE TABLE tagged (tags text[], price float8, v text, PRIMARY KEY (tags, price)); CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10); CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20)});
 $pair->both_sql(<<'SQL');
 CREATE TYPE mood AS ENUM ('sad', 'ok');
 CREATE FUNCTION shout(mood) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $$!$$ || upper($1::varchar)';
@@ -56,6 +56,7 @@ for my $winner (qw(source target))
 subtest 'what cannot be' => \&refusals;
 subtest 'a way back waits until those found on the target are carried' => \&carried_first;
 subtest 'after a new start' => \&begun_anew;
+subtest 'a partition that was emptied, and another one' => \&emptied_partitions;
 subtest 'a table that was emptied, unsent at a way back' => \&emptied_unsent;
 ready($pair, $_), $pair->advance($_) for 'read_target';
 subtest 'while the fence of the source is closed' => \&behind_the_fence;
@@ -284,6 +285,27 @@ sub hostile_values
 	return;
 }
 
+# What won over the TRUNCATE of one partition is not concerned by that of another, which goes with it.
+sub emptied_partitions
+{
+	my $hold = MigrateTiers::session($pair->source);
+
+	$pair->set_option('conflict_policy', 'source');
+	$pair->source_sql(q{INSERT INTO parted VALUES (1, 'old'), (2, 'old'), (11, 'old')});
+	settle($pair);
+	$pair->source_sql(q{SELECT migrate_tiers.pause(); UPDATE parted SET v = 's' WHERE id = 1});
+	$pair->target_sql('TRUNCATE parted_1');
+	$hold->query_safe('BEGIN; LOCK TABLE parted IN EXCLUSIVE MODE');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	sent($pair, 'source');
+	$pair->target_sql('TRUNCATE parted_2');
+	$hold->quit;
+	settle($pair);
+	is($pair->$_(q{SELECT string_agg(id || v, ' ') FROM parted}), '1s', "the row that won is left, and no other: $_") for qw(source_sql target_sql);
+	settle_conflicts($pair);
+	return;
+}
+
 # What won over a TRUNCATE that cannot be sent is spared when it is sent at last, after the way back.
 sub emptied_unsent
 {
@@ -292,14 +314,16 @@ sub emptied_unsent
 	$pair->target_sql(q{ALTER TABLE tagged ADD CONSTRAINT good CHECK (v <> 'bad') NOT VALID});
 	$pair->source_sql(q{INSERT INTO tagged VALUES ('{x}', 1, 'bad')});
 	ok($pair->wait_until(source => q{SELECT coalesce(stopped ~ '23514', false) FROM migrate_tiers.status}), 'forward sync is stopped');
-	$pair->source_sql('TRUNCATE item');
-	$pair->target_sql(q{INSERT INTO item (id, v) VALUES (7777, 't')});
-	ok($pair->wait_until(source => 'SELECT count(*) = 1 FROM item WHERE id = 7777'), 'the row of the target wins');
+	$pair->source_sql('TRUNCATE item, parted_1');
+	$pair->target_sql(q{INSERT INTO item (id, v) VALUES (7777, 't'); INSERT INTO parted VALUES (7, 't')});
+	ok($pair->wait_until(source => 'SELECT count(*) = 2 FROM (SELECT id FROM item UNION ALL SELECT id FROM parted) AS u WHERE id IN (7, 7777)'), 'the rows of the target win');
+	$pair->source_sql('TRUNCATE parted_2');
 	ok(MigrateTiers::wait_for(sub { my ($went) = $pair->source_try(q{CALL migrate_tiers.revert('syncing')}); return $went; }, 60), 'the way back goes');
 	$pair->target_sql('ALTER TABLE tagged DROP CONSTRAINT good');
 	$pair->source_sql('SELECT migrate_tiers.pause(); SELECT migrate_tiers.resume()');
 	$pair->sync(60);
-	is(value('target', 7777), 't', 'it is there still');
+	is(value('target', 7777), 't', 'that of the table is there still');
+	is($pair->target_sql(q{SELECT string_agg(id || v, ' ') FROM parted}), '7t', '... and that of the one partition, though another one was emptied after it');
 	$pair->equal('both sides are equal');
 	ready_but_conflicts('dual_write');
 	$pair->advance('dual_write');
