@@ -1,5 +1,5 @@
 # What 043 does to the session that asks for a transition, done to the worker and to the postmasters of both
-# servers in turn; and to rehearsals and to drop_migration. About half of the steps, and the end, of each transition are
+# servers in turn; and to rehearsals and to drop_migration. About a third of the steps, and the end, of each transition are
 # cut off by one of them; others in the next run.
 #
 # MT_SEED repeats the choices of a run, MT_CUT_SHARE is the share of the steps (1: each).
@@ -30,7 +30,7 @@ MigrateTiers::mapping($source);
 my @kinds = qw(target worker source);
 my @way = qw(planned syncing dual_write read_target target_only);
 my $cut = MigrateTiers::Cut->new($source, $target);
-$cut->{share} = $ENV{MT_CUT_SHARE} // 0.5;
+$cut->{share} = $ENV{MT_CUT_SHARE} // 0.35;
 my %before = map { $_ => catalogs_of($pair, $_) } qw(source target);
 
 declare();
