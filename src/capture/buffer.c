@@ -296,7 +296,10 @@ on_subtransaction(SubXactEvent event, SubTransactionId id, SubTransactionId pare
 		if (event == SUBXACT_EVENT_PRE_COMMIT_SUB)
 			hand_over(buffer, nest);
 		else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		{
 			join_level(buffer, nest);
+			mt_limit_join(&buffer->limit, id, parent);
+		}
 		else
 			while (buffer->nlevels > 1 && buffer->levels[buffer->nlevels - 1].nest >= nest)
 				drop_level(buffer);

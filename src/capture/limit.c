@@ -18,7 +18,15 @@
 
 #include "catalog/disarmed.h"
 
+/* A table that this transaction has disarmed; one that is rolled back to before that has not. */
+typedef struct MtAdded
+{
+	int32		relation;
+	SubTransactionId in;
+} MtAdded;
+
 static bool is_full(const MtQueue *queue);
+static MtAdded *find_added(MtLimit *limit, int32 relation);
 static bool is_dropped(MtLimit *limit, const MtQueue *queue, int32 relation);
 static bool disarm(MtLimit *limit, const MtQueue *queue, int32 relation);
 
@@ -80,12 +88,27 @@ mt_limit_drop(MtLimit *limit, const MtQueue *queue, char *entries, int length)
 	return to - entries;
 }
 
+/* mt_limit_join makes what a committed subtransaction has disarmed its parent's. */
+void
+mt_limit_join(MtLimit *limit, SubTransactionId id, SubTransactionId parent)
+{
+	ListCell   *cell;
+
+	foreach(cell, limit->added)
+	{
+		MtAdded    *added = (MtAdded *) lfirst(cell);
+
+		if (added->in == id)
+			added->in = parent;
+	}
+}
+
 /* mt_limit_reset forgets what this transaction has disarmed. */
 void
 mt_limit_reset(MtLimit *limit)
 {
-	limit->added = 0;
-	limit->added_in = InvalidSubTransactionId;
+	list_free_deep(limit->added);
+	limit->added = NIL;
 }
 
 static bool
@@ -94,31 +117,58 @@ is_full(const MtQueue *queue)
 	return queue->limit > 0 && mt_queue_bytes(queue->segments) > queue->limit;
 }
 
+/* find_added returns what is known of a table that this transaction has disarmed, or NULL. */
+static MtAdded *
+find_added(MtLimit *limit, int32 relation)
+{
+	ListCell   *cell;
+
+	foreach(cell, limit->added)
+	{
+		MtAdded    *added = (MtAdded *) lfirst(cell);
+
+		if (added->relation == relation)
+			return added;
+	}
+	return NULL;
+}
+
 /* is_dropped says whether a table's notes are dropped, and sees to it that this is known. */
 static bool
 is_dropped(MtLimit *limit, const MtQueue *queue, int32 relation)
 {
+	MtAdded    *added;
+
 	if (list_member_int(limit->disarmed, relation))
 		return true;
 	if (!limit->full)
 		return false;
-	/* A row of another subtransaction may have been rolled back since. */
-	if (limit->added != relation || limit->added_in != GetCurrentSubTransactionId())
-		return disarm(limit, queue, relation);
-	return true;
+	added = find_added(limit, relation);
+	/* The row of a subtransaction that is not open any more was rolled back with it. */
+	return (added != NULL && SubTransactionIsActive(added->in)) || disarm(limit, queue, relation);
 }
 
 /* disarm says that notes of a table are dropped from now on; false where they may not be any more. */
 static bool
 disarm(MtLimit *limit, const MtQueue *queue, int32 relation)
 {
+	MtAdded    *added;
+	MemoryContext previous;
+
 	if (!mt_disarmed_add(queue->migration, relation))
 	{
 		limit->full = false;
 		return false;
 	}
-	limit->added = relation;
-	limit->added_in = GetCurrentSubTransactionId();
+	added = find_added(limit, relation);
+	if (added == NULL)
+	{
+		previous = MemoryContextSwitchTo(TopMemoryContext);
+		added = palloc0(sizeof(MtAdded));
+		limit->added = lappend(limit->added, added);
+		MemoryContextSwitchTo(previous);
+	}
+	*added = (MtAdded) {.relation = relation, .in = GetCurrentSubTransactionId()};
 	ereport(LOG,
 			(errmsg("the queue of migration %d has reached its limit", queue->migration),
 			 errdetail("Changes of table %d of the migration are not noted any more; it will be copied again.", relation)));

@@ -14,8 +14,7 @@ typedef struct MtLimit
 {
 	bool		full;			/* as this backend found it when it looked last */
 	List	   *disarmed;		/* ids of tables, committed */
-	int32		added;			/* the table that this (sub)transaction disarmed last */
-	SubTransactionId added_in;
+	List	   *added;			/* tables that this transaction has disarmed: MtAdded */
 } MtLimit;
 
 /* Reads again which tables are disarmed; together with the queue's own row. */
@@ -26,6 +25,9 @@ extern void mt_limit_grown(MtLimit *limit, const MtQueue *queue, const char *ent
 
 /* Takes out the entries that need not, or must not, be written; returns the bytes that are left. */
 extern int	mt_limit_drop(MtLimit *limit, const MtQueue *queue, char *entries, int length);
+
+/* What a subtransaction that commits has disarmed is its parent's. */
+extern void mt_limit_join(MtLimit *limit, SubTransactionId id, SubTransactionId parent);
 
 /* Forgets what belongs to a transaction. */
 extern void mt_limit_reset(MtLimit *limit);

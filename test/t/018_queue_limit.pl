@@ -21,6 +21,8 @@ CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (1000);
 CREATE TABLE parts_2 PARTITION OF parts DEFAULT;
 CREATE TABLE calm (id int PRIMARY KEY, v text);
 CREATE TABLE referring (id int PRIMARY KEY, other int CONSTRAINT to_other REFERENCES other);
+CREATE TABLE parent (id int PRIMARY KEY);
+CREATE TABLE child (id int PRIMARY KEY REFERENCES parent ON DELETE CASCADE);
 SQL
 $pair->source_sql(<<'SQL');
 INSERT INTO busy SELECT i, 'v' FROM generate_series(1, 40000) i;
@@ -28,6 +30,8 @@ INSERT INTO other SELECT i, 'v' FROM generate_series(1, 5000) i;
 INSERT INTO parts SELECT i, 'v' FROM generate_series(1, 3000) i;
 INSERT INTO calm SELECT i, 'v' FROM generate_series(1, 100) i;
 INSERT INTO referring SELECT i, i FROM generate_series(1, 100) i;
+INSERT INTO parent SELECT i FROM generate_series(1, 6000) i;
+INSERT INTO child SELECT i FROM generate_series(1, 6000) i;
 SQL
 $pair->declare;
 $pair->set_option('queue_limit', '1MB');
@@ -113,6 +117,20 @@ subtest 'levels of a transaction' => sub {
 	$pair->sync;
 	$pair->equal('the prepared transaction counts when it is committed');
 	isnt(started('calm'), $calm_copied, 'by a new copy');
+};
+
+# Notes of the two alternate.
+subtest 'one transaction that changes two tables' => sub {
+	my $added = q(SELECT count(*) FROM migrate_tiers.disarmed WHERE relation IN (SELECT id FROM migrate_tiers.relation WHERE relation IN ('parent'::regclass, 'child'::regclass)));
+
+	$pair->source_sql('SELECT migrate_tiers.pause()');
+	ok(fill('busy'), 'full');
+	is($pair->source_sql("BEGIN; DELETE FROM parent WHERE id <= 2000; $added; ROLLBACK"), '2', 'each is disarmed once');
+	is($pair->source_sql("BEGIN; SAVEPOINT a; DELETE FROM parent WHERE id <= 2000; ROLLBACK TO a; DELETE FROM parent WHERE id <= 2000; $added; ROLLBACK"), '2', '... again after a savepoint that was rolled back');
+	is($pair->source_sql("BEGIN; DO \$\$BEGIN FOR i IN 1 .. 3000 LOOP BEGIN DELETE FROM parent WHERE id = i; EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END\$\$; $added; COMMIT"), '2', '... and once in a loop of subtransactions');
+	$pair->source_sql('SELECT migrate_tiers.resume()');
+	$pair->sync;
+	$pair->equal('copied again');
 };
 
 subtest 'a transaction that is open while its tables are armed again' => sub {
