@@ -35,6 +35,7 @@ static MtRemote *connect_target(const MtMigration *migration);
 static void check_phase(const MtMigration *migration);
 static void check_turn(const MtMigration *migration);
 static void name_sides(MtPush *push);
+static void check_empty(MtPush *push);
 static void do_push(MtPush *push);
 static void record_digest(MtPush *push);
 static void describe(MtPush *push);
@@ -114,6 +115,8 @@ begin_push(const MtMigration *migration, int32 relation_id, MtBatch *batch)
 	if (batch->id == 0)
 		batch->id = mt_batch_next_id();
 	batch->failures = mt_batch_failures(relation_id, batch->reverse);
+	/* Asked before this push is noted, which may then have filled the table, too. */
+	push->may_replace = batch->reverse || mt_batch_has_filled(relation_id) || mt_option_bool(migration->id, "overwrite");
 	mt_batch_begin(batch);
 	mt_xact_commit();
 	return push;
@@ -173,6 +176,7 @@ do_push(MtPush *push)
 	MtBatch    *batch = push->batch;
 
 	name_sides(push);
+	check_empty(push);
 	if (push->sender == &push->there)
 	{
 		mt_xact_begin();
@@ -241,6 +245,19 @@ name_sides(MtPush *push)
 	push->into = push->batch->reverse ? source : target;
 	if (!push->batch->reverse && kind->values[0][0][0] == RELKIND_MATVIEW)
 		push->batch->mode = "refresh";
+}
+
+/* check_empty refuses rows of the target that no push has brought, as preflight does before syncing. */
+static void
+check_empty(MtPush *push)
+{
+	if (push->may_replace || strcmp(push->batch->mode, "refresh") == 0 ||
+		mt_side_query(push->receiver, psprintf("SELECT EXISTS (SELECT FROM %s)", push->to))->values[0][0][0] == 'f')
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("%s has rows on the target, and nothing was pushed into it yet", push->into),
+			 errhint("Empty it there, or allow it: SELECT migrate_tiers.set_option('overwrite', 'on').")));
 }
 
 /*

@@ -42,6 +42,7 @@ typedef struct MtPush
 	MtColumns  *columns;
 	char	   *digest;			/* of a row of "t" */
 	bool		keep_digest;	/* of the whole snapshot */
+	bool		may_replace;	/* the receiver's rows are ours, or may be replaced */
 	char	   *owner;			/* of the table here, quoted */
 	char	   *mark_type;		/* of the watermark's literals, in mode append */
 	MtPushKey  *key;			/* in mode diff; in mode replace where there is one */

@@ -28,6 +28,7 @@
 #include "copy/copy.h"
 #include "phase/preflight.h"
 
+static char *object_name(Oid relid);
 static void refuse_in_block(const char *name);
 static void refuse_after_detach(const char *name);
 static void check_follows(const MtRelation *tagged, const char *state);
@@ -37,10 +38,15 @@ static void detach(void *arg);
 /* The last transaction that took a table out of the realtime tier: it has the table locked until its end. */
 static FullTransactionId detached_in = {0};
 
-/* mt_retag_check_new finds out, with its tag stored, whether a table that preflight has not seen can be realtime. */
+/*
+ * mt_retag_check_new finds out, with its tag stored, whether a table can be realtime that preflight has not seen, or not
+ * as a realtime one: its copy empties the target's table.
+ */
 void
-mt_retag_check_new(const MtMigration *migration, const char *name)
+mt_retag_check_new(const MtMigration *migration, const MtRelation *relation, bool filled)
 {
+	char	   *name = quote_qualified_identifier(relation->schema, relation->name);
+	char	   *object = object_name(relation->relid);
 	StringInfoData detail;
 	ListCell   *cell;
 
@@ -56,7 +62,7 @@ mt_retag_check_new(const MtMigration *migration, const char *name)
 		 */
 		if (strcmp(row->check_name, "tables_tagged") == 0 || strcmp(row->check_name, "deferrable") == 0 ||
 			strcmp(row->check_name, "source_rules") == 0 ||
-			(strcmp(row->check_name, "target_empty") == 0 && strcmp(row->object, name) != 0))
+			(strcmp(row->check_name, "target_empty") == 0 && (filled || strcmp(row->object, object) != 0)))
 			continue;
 		appendStringInfo(&detail, "%s%s%s%s: %s", detail.len ? "\n" : "", row->check_name, row->object ? " of " : "",
 						 row->object ? row->object : "", row->detail);
@@ -67,6 +73,20 @@ mt_retag_check_new(const MtMigration *migration, const char *name)
 				 errmsg("table %s cannot join the migration now", name),
 				 errdetail_internal("%s", detail.data),
 				 errhint("Mend it, and tag the table again. SELECT * FROM migrate_tiers.preflight() has more to each check.")));
+}
+
+/* object_name names a table as the checks of preflight do, whatever this session has for quote_all_identifiers. */
+static char *
+object_name(Oid relid)
+{
+	MtSpiScope	scope;
+	char	   *name;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec(SPI_OK_SELECT, "SELECT $1::regclass", MT_ARGS(MT_OID(relid)));
+	name = mt_spi_text(&scope, 0, 1);
+	mt_spi_end(&scope);
+	return name;
 }
 
 /* mt_retag_check refuses what cannot be done now. */

@@ -19,7 +19,10 @@ extern void mt_retag_check(const MtMigration *migration, const MtRelation *tagge
 extern void mt_retag_leave_realtime(const MtMigration *migration, const MtRelation *tagged);
 extern void mt_retag_enter_realtime(const MtRelation *relation, const char *note);
 
-/* Refuses a table that is new to the migration, after it is stored as realtime, where preflight finds something. */
-extern void mt_retag_check_new(const MtMigration *migration, const char *name);
+/*
+ * Refuses a table that is new to the realtime tier, after it is stored there, where preflight finds something.  The
+ * rows that its target's table has are no finding where our own pushes have filled it.
+ */
+extern void mt_retag_check_new(const MtMigration *migration, const MtRelation *relation, bool filled);
 
 #endif							/* MT_RETAG_H */

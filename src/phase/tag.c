@@ -11,6 +11,7 @@
 #include "base/errors.h"
 #include "base/spi.h"
 #include "batch/cron.h"
+#include "catalog/batch.h"
 #include "catalog/namespace.h"
 #include "phase/retag.h"
 #include "utils/array.h"
@@ -75,10 +76,12 @@ mt_tag_table(const MtMigration *migration, Oid relid, const char *tier, const ch
 	if (retagged && !realtime)
 		mt_retag_leave_realtime(migration, tagged);
 	store_tag(migration, candidate, tier, schema, name, key);
-	if (joins)
-		mt_retag_check_new(migration, mt_candidate_name(candidate));
 	if (joins || (retagged && realtime))
-		mt_retag_enter_realtime(mt_relation_by_relid(relid), joins ? "it is new in the migration" : "it was a batch table");
+	{
+		tagged = mt_relation_by_relid(relid);
+		mt_retag_check_new(migration, tagged, retagged && mt_batch_has_filled(tagged->id));
+		mt_retag_enter_realtime(tagged, joins ? "it is new in the migration" : "it was a batch table");
+	}
 }
 
 /* mt_tag_schema gives a tier to the tables of a schema that have none and can have it. */

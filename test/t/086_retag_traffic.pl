@@ -52,6 +52,35 @@ sql($source, 'DELETE FROM late WHERE id < 0');
 wait_synced($source);
 tables_equal($source, $target, 'late', 'and follows');
 
+# Nor does a table on the way through the batch tier, or with another target: only what our pushes have brought is ours.
+sql($_, 'CREATE TABLE history (id int PRIMARY KEY, v bigint, note text)') for $source, $target;
+sql($source, q{INSERT INTO history VALUES (1, 1, 'new'); SELECT migrate_tiers.set_option('overwrite', 'on')});
+sql($target, q{INSERT INTO history VALUES (-1, -1, 'of somebody')});
+is(sql($source, q{BEGIN; SELECT migrate_tiers.tag('history', 'realtime'); ROLLBACK; SELECT migrate_tiers.set_option('overwrite', NULL)}), "\n", 'where it is allowed, a table may be emptied');
+for my $quoted ('off', 'on')
+{
+	my $quoting = "SET quote_all_identifiers = $quoted;";
+	sql_fails($source, "$quoting SELECT migrate_tiers.tag('history', 'realtime')", 'MT001', qr/cannot join.*target_empty of public\.history: /s, "a new table is refused, quote_all_identifiers $quoted");
+	sql_fails($source, "$quoting SELECT migrate_tiers.tag('tally', 'realtime', target => 'public.history')", 'MT001', qr/target_empty of public\.tally: public\.history has rows/, 'and one for which another target is named');
+}
+sql($source, q{SELECT migrate_tiers.tag('history', 'batch')});
+sql_fails($source, q{SELECT migrate_tiers.tag('history', 'realtime')}, 'MT001', qr/target_empty of public\.history: /, 'and one that was batch, and was not pushed');
+for my $mode ('diff', 'replace')
+{
+	sql($source, "SELECT migrate_tiers.batch_policy('history', mode => '$mode')");
+	sql_fails($source, q{SELECT migrate_tiers.push_batch('history')}, '55000', qr/public\.history has rows on the target.*overwrite/s, "its first push is refused, mode $mode");
+}
+sql_fails($source, q{SELECT migrate_tiers.tag('history', 'realtime')}, 'MT001', qr/target_empty of public\.history: /, 'a push that was refused has brought nothing');
+sql($source, q{SELECT migrate_tiers.untag('history'), migrate_tiers.tag('tally', 'batch', target => 'public.history')});
+sql_fails($source, q{SELECT migrate_tiers.push_batch('tally')}, '55000', qr/public\.history has rows on the target/, 'so is one into a table that is named later');
+sql($source, q{SELECT migrate_tiers.tag('tally', 'batch', target => 'public.tally')});
+is(sql($target, 'TABLE history'), '-1|-1|of somebody', 'what the target has is there');
+sql($source, q{SELECT migrate_tiers.tag('history', 'batch'), migrate_tiers.set_option('overwrite', 'on'); SELECT migrate_tiers.push_batch('history'); SELECT migrate_tiers.set_option('overwrite', NULL); SELECT migrate_tiers.push_batch('history')});
+is(sql($target, 'TABLE history'), '1|1|new', 'where it is allowed, a push replaces it');
+sql($source, q{SELECT migrate_tiers.tag('history', 'realtime')});
+wait_synced($source);
+tables_equal($source, $target, 'history', 'and then it may be realtime');
+
 # While the target does not answer, nobody waits for the table; and it is batch all the same.
 sql($source, q{SELECT migrate_tiers.tag('tally', 'realtime')});
 wait_synced($source);
