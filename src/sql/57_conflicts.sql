@@ -27,4 +27,4 @@ COMMENT ON COLUMN migrate_tiers.conflicts.found IS 'when it was found';
 CREATE FUNCTION migrate_tiers.resolve_conflict(id bigint, winner text, migration name DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_resolve_conflict';
 COMMENT ON FUNCTION migrate_tiers.resolve_conflict(bigint, text, name) IS
-'settles a conflict: with the side that won, it stays as it is; with the other, source or target, the kept row of that side is put into the source''s table and sent on to the target like any change. Errors: 42704 no such conflict of a migration of yours, 55000 settled before, 22023 not a side, those of writing the row';
+'settles a conflict: with the side that won, it stays as it is; with the other, source or target, the kept row of that side is put into the source''s table and sent on to the target like any change. Errors: 42704 no such conflict of a migration of yours, 55000 settled before, 22023 not a side, MT003 the row that lost, in phase finished, since nothing is sent any more; those of writing the row';

@@ -22,6 +22,7 @@
 #include "base/row.h"
 #include "base/spi.h"
 #include "catalog/applying.h"
+#include "catalog/journal.h"
 #include "catalog/relation.h"
 #include "endpoint/statements.h"
 
@@ -34,6 +35,7 @@ typedef struct MtKept
 } MtKept;
 
 static void read_conflict(const MtMigration *migration, int64 id, const char *winner, MtKept *kept);
+static void check_sent(const MtMigration *migration, int64 id, const char *winner);
 static void write_row(const MtMigration *migration, const MtKept *kept);
 static void execute_kept(const MtMigration *migration, const MtRelation *relation, const MtKept *kept);
 static char *upsert_sql(const MtRelation *relation, const MtColumns *columns);
@@ -54,7 +56,10 @@ mt_resolve_run(const MtMigration *migration, int64 id, const char *winner)
 				 errhint("Sides are source and target.")));
 	read_conflict(migration, id, winner, &kept);
 	if (strcmp(kept.winner, winner) != 0)
+	{
+		check_sent(migration, id, winner);
 		write_row(migration, &kept);
+	}
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_UPDATE,
 				"UPDATE migrate_tiers.conflict SET resolved = clock_timestamp(), resolution = $2 WHERE id = $1",
@@ -93,6 +98,23 @@ read_conflict(const MtMigration *migration, int64 id, const char *winner, MtKept
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("conflict " INT64_FORMAT " was settled before", id),
 				 errhint("The row can be changed by an UPDATE, as any other.")));
+}
+
+/* check_sent refuses to write a row that is not sent on any more: after what drains the source for the last time. */
+static void
+check_sent(const MtMigration *migration, int64 id, const char *winner)
+{
+	MtPhase		from;
+	MtPhase		to;
+
+	if (migration->phase != MT_FINISHED && !(mt_journal_open(migration, &from, &to) && to == MT_FINISHED))
+		return;
+	ereport(ERROR,
+			(errcode(MT_ERRCODE_WRONG_PHASE),
+			 errmsg("the row of the %s cannot be taken in phase %s", winner, mt_phase_name(MT_FINISHED)),
+			 errdetail("It would be written on the source, and nothing is sent to the target any more."),
+			 errhint("Write it on the target yourself: SELECT %s_row FROM migrate_tiers.conflicts WHERE id = " INT64_FORMAT ". Then settle the conflict with the side that won.",
+					 winner, id)));
 }
 
 /* write_row puts the kept row into the source's table, through its fence if there is one. */

@@ -191,6 +191,10 @@ sub at_the_end
 	$pair->advance('finished');
 	is(value($_, $id), 't', "the $_ has the row that was chosen") for qw(source target);
 	$pair->equal('both sides are equal at the end');
+	$id = $pair->source_sql(q{UPDATE migrate_tiers.conflict SET resolved = NULL WHERE id = (SELECT max(id) FROM migrate_tiers.conflict WHERE winner = 'target') RETURNING id});
+	refused("SELECT migrate_tiers.resolve_conflict($id, 'source')", 'MT003', qr/cannot be taken in phase finished.*on the target yourself: SELECT source_row/s, 'a row that lost is not sent any more');
+	$pair->equal('so it is not written');
+	$pair->source_sql("SELECT migrate_tiers.resolve_conflict($id, 'target')");
 	return;
 }
 
