@@ -58,7 +58,8 @@ mt_xact_abort(MemoryContext context)
 }
 
 /*
- * mt_xact_next sets the level before the transaction's first snapshot.
+ * mt_xact_next sets the level, and that it may write, before the transaction's first snapshot: a database that was
+ * closed to its applications by default_transaction_read_only is still to be moved on.
  *
  * What the target has done by then stays done: a crash of this server is not to take back what goes with it.
  */
@@ -68,13 +69,14 @@ mt_xact_next(void)
 	ForceSyncCommit();
 	SPI_commit();
 	XactIsoLevel = XACT_READ_COMMITTED;
+	XactReadOnly = RecoveryInProgress();
 }
 
 /* mt_xact_first leaves the caller with an active snapshot, as it had one before. */
 void
 mt_xact_first(void)
 {
-	if (XactIsoLevel == XACT_READ_COMMITTED)
+	if (XactIsoLevel == XACT_READ_COMMITTED && XactReadOnly == RecoveryInProgress())
 		return;
 	mt_xact_next();
 	EnsurePortalSnapshotExists();

@@ -17,8 +17,8 @@ extern void mt_xact_commit(void);
 extern ErrorData *mt_xact_abort(MemoryContext context);
 
 /*
- * Of a procedure: commits, and begins the next transaction as READ COMMITTED whatever the default is, since it
- * has to see what others commit while it waits, and to change rows that they have changed.
+ * Of a procedure: commits, and begins the next transaction as READ COMMITTED and READ WRITE whatever the defaults are,
+ * since it has to see what others commit while it waits, and to change rows that they have changed.
  */
 extern void mt_xact_next(void);
 

@@ -130,8 +130,12 @@ for my $round (1, 2)
 # The end is asked for twice.
 sql_fails($source, q(CALL migrate_tiers.advance('finished')), 'MT001', qr/Gate finished: nobody has confirmed.*confirm\('finished'/s, 'the end wants a word');
 sql_fails($source, q(CALL migrate_tiers.rehearse('finished')), 'MT003', qr/no way back/, 'and is not rehearsed');
-sql($source, q(SELECT migrate_tiers.confirm('finished', 'all servers have moved')));
+# The source is closed as the README says: procedures begin transactions of their own.
+sql($source, 'ALTER DATABASE shop SET default_transaction_read_only = on');
+sql($source, q(SET default_transaction_read_only = off; SELECT migrate_tiers.confirm('finished', 'all servers have moved')));
 advance($source, 'finished');
+sql_fails($source, 'DELETE FROM item', '25006', qr/read-only transaction/, 'the source is closed all the while', as => 'app');
+sql($source, 'SET default_transaction_read_only = off; ALTER DATABASE shop RESET default_transaction_read_only');
 is(query($source, 'SELECT phase, reads, writes FROM migrate_tiers.routing'), 'finished|target|target', 'finished');
 sql($target, "INSERT INTO item (name) VALUES ('alone')", as => 'app');
 sql($source, "UPDATE item SET name = 'alone, too' WHERE id = 1", as => 'app');
