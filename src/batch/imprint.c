@@ -228,18 +228,25 @@ static MtRows *
 key_collations(MtPush *push, MtSide *side)
 {
 	StringInfoData sql;
+	MtRows	   *rows;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT coalesce(' COLLATE ' || quote_ident(n.nspname) || '.' || quote_ident(c.collname), '')"
 								 " FROM unnest(ARRAY[");
 	for (int i = 0; i < push->key->count; i++)
-		appendStringInfo(&sql, "%s%s", i ? ", " : "", quote_literal_cstr(push->key->columns[i]));
-	appendStringInfo(&sql, "]) WITH ORDINALITY AS k(name, n)"
-						   " JOIN pg_attribute AS a ON quote_ident(a.attname) = k.name AND a.attrelid = %s::regclass"
+		appendStringInfo(&sql, "%s%s", i ? ", " : "", quote_literal_cstr(push->key->names[i]));
+	appendStringInfo(&sql, "]::name[]) WITH ORDINALITY AS k(name, n)"
+						   " JOIN pg_attribute AS a ON a.attname = k.name AND a.attrelid = %s::regclass"
 						   " LEFT JOIN pg_collation AS c ON c.oid = a.attcollation LEFT JOIN pg_namespace AS n ON n.oid = c.collnamespace"
 						   " ORDER BY k.n",
 					 quote_literal_cstr(side == push->sender ? push->sender_name : push->into));
-	return mt_side_query(side, sql.data);
+	rows = mt_side_query(side, sql.data);
+	/* A column may have gone since the key was found. */
+	if (rows->count != push->key->count)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("a column of the key of table %s is not there any more", push->into)));
+	return rows;
 }
 
 /* mark_touched marks the ranges of rows that were not there, and notes how many of the others are missing. */

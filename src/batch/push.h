@@ -3,10 +3,9 @@
  *	  A push of a batch table: one snapshot of the sender, applied by the
  *	  receiver in one transaction.
  *
- * Readers of the receiver see the snapshot before or this one, and wait for
- * nobody: only rows are locked there.  A push that fails at whatever moment leaves
- * the snapshot before it.  Who sends and who receives depends on the phase
- * alone; the code is the same.
+ * Readers of the receiver see the snapshot before or this one, and wait for nobody: only rows are locked there.  A push
+ * that fails at whatever moment leaves the snapshot before it.  Who sends and who receives depends on the phase alone;
+ * the code is the same.
  */
 #ifndef MT_PUSH_H
 #define MT_PUSH_H
@@ -18,6 +17,7 @@
 typedef struct MtPushKey
 {
 	int			count;
+	char	  **names;			/* of the columns, as the catalogs have them: each server quotes otherwise */
 	char	  **columns;		/* quoted */
 	char	  **operators;		/* equality: OPERATOR(schema.=) */
 	char	  **types;			/* of literals */

@@ -50,8 +50,8 @@
 	" WHEN l.provider = 'c' AND l.name ILIKE 'C.%%' THEN lower(replace(l.name, '-', ''))" \
 	" WHEN l.provider = 'c' THEN concat_ws(' ', 'libc', lower(replace(l.name, '-', '')), c.collisdeterministic) || ' ' || l.version" \
 	" ELSE concat_ws(' ', l.provider, l.locale, quote_nullable(l.rules), c.collisdeterministic) || ' ' || l.version END" \
-	" FROM unnest(ARRAY[%s]::text[], ARRAY[%s]::bool[]) WITH ORDINALITY AS k(name, by_default, n)" \
-	" JOIN pg_attribute AS a ON quote_ident(a.attname) = k.name AND a.attrelid = %s::regclass" \
+	" FROM unnest(ARRAY[%s]::name[], ARRAY[%s]::bool[]) WITH ORDINALITY AS k(name, by_default, n)" \
+	" JOIN pg_attribute AS a ON a.attname = k.name AND a.attrelid = %s::regclass" \
 	" CROSS JOIN (SELECT d.oid, to_jsonb(d) FROM pg_database AS d WHERE d.datname = current_database()) AS d(oid, own)" \
 	" LEFT JOIN pg_collation AS c ON c.oid = CASE WHEN k.by_default THEN 100 ELSE a.attcollation END" \
 	" CROSS JOIN LATERAL (SELECT to_jsonb(c)) AS o(own)" \
@@ -167,6 +167,7 @@ make_key(MtPush *push, MtRows *keys, int first, int count, MtRows *here, int fir
 	Oid		   *types = palloc0(sizeof(Oid) * count);
 
 	key->count = count;
+	key->names = palloc0(sizeof(char *) * count);
 	key->columns = palloc0(sizeof(char *) * count);
 	key->operators = palloc0(sizeof(char *) * count);
 	key->types = palloc0(sizeof(char *) * count);
@@ -177,7 +178,8 @@ make_key(MtPush *push, MtRows *keys, int first, int count, MtRows *here, int fir
 		for (int c = 0; c < push->columns->count; c++)
 			if (strcmp(push->columns->columns[c].name, keys->values[first + i][1]) == 0)
 				types[i] = getBaseType(push->columns->columns[c].type);
-		key->columns[i] = pstrdup(quote_identifier(keys->values[first + i][1]));
+		key->names[i] = pstrdup(keys->values[first + i][1]);
+		key->columns[i] = pstrdup(quote_identifier(key->names[i]));
 		key->operators[i] = find_operator(here, first_here, keys->values[first + i][1]);
 		key->types[i] = format_type_extended(types[i], -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 		/* Comparisons of other types are not found with our search_path, those of enums depend on OIDs. */
@@ -218,7 +220,7 @@ in_same_order(MtPush *push, const MtPushKey *key, const Oid *types)
 		bool		jsonb = types[i] == JSONBOID;
 
 		collatable = collatable || jsonb || type_is_collatable(types[i]);
-		appendStringInfo(&names, "%s%s", i ? ", " : "", quote_literal_cstr(key->columns[i]));
+		appendStringInfo(&names, "%s%s", i ? ", " : "", quote_literal_cstr(key->names[i]));
 		appendStringInfo(&by_default, "%s%s", i ? ", " : "", jsonb ? "true" : "false");
 	}
 	if (!collatable)
@@ -227,6 +229,9 @@ in_same_order(MtPush *push, const MtPushKey *key, const Oid *types)
 						   psprintf(ORDERS_OF, names.data, by_default.data, quote_literal_cstr(push->sender_name)));
 	receiver = mt_side_query(push->receiver,
 							 psprintf(ORDERS_OF, names.data, by_default.data, quote_literal_cstr(push->into)));
+	/* A column may have gone since the keys were read. */
+	if (sender->count != key->count || receiver->count != key->count)
+		return false;
 	for (int i = 0; i < key->count; i++)
 		if (sender->values[i][0] == NULL || receiver->values[i][0] == NULL ||
 			strcmp(sender->values[i][0], receiver->values[i][0]) != 0)
