@@ -163,12 +163,12 @@ mt_sql_queue_cancel(const MtMigration *migration, const MtRelation *relation, co
 					mt_sql_queue_name(migration, relation), queue_params(relation, columns), relation->nkeys + 1);
 }
 
-/* mt_sql_queue_note adds an entry of a key. */
+/* mt_sql_queue_note adds an entry of a key; no application has written it, not even one without a name. */
 char *
 mt_sql_queue_note(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
 {
 	return psprintf("WITH w AS (INSERT INTO %s (xid, committed, application)"
-					" VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), 'migrate_tiers'))"
+					" VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), NULL))"
 					" INSERT INTO %s (kind, %s) VALUES (0, %s)",
 					mt_sql_writer_name(migration), mt_sql_queue_name(migration, relation), key_names(relation),
 					key_params(relation, columns));

@@ -28,7 +28,7 @@
 /*
  * mt_target_instances returns a JSON array of {"name", "phase", "reported", "written"}; ages are in seconds.
  *
- * Of writers, those that a mark of the way back (as text; NULL: none) did not see to have ended.
+ * Of writers, but for our own notes, which have no application: those that a mark of the way back (as text; NULL: none) did not see to have ended.
  */
 char *
 mt_target_instances(MtRemote *remote, const MtMigration *migration, const char *since)
@@ -52,7 +52,7 @@ mt_target_instances(MtRemote *remote, const MtMigration *migration, const char *
 	if (rows->values[0][1][0] == 't')
 		appendStringInfo(&sql,
 						 " UNION ALL (SELECT application, NULL, NULL, " WRITE_AGE " FROM %s"
-						 " WHERE xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($2::pg_catalog.pg_snapshot)"
+						 " WHERE application IS NOT NULL AND xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($2::pg_catalog.pg_snapshot)"
 						 " GROUP BY application HAVING count(committed) > 0" BOUNDED("application", "max(committed)"),
 						 writers);
 	/* What is not there has no use for its parameter. */

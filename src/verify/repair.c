@@ -220,7 +220,7 @@ note_on_target(const MtMigration *migration, const MtRelation *relation, const M
 							   relation->nkeys, (const char *const *) damage->keys[i]);
 	(void) mt_remote_query(remote,
 						   psprintf("INSERT INTO %s (xid, committed, application) VALUES (pg_current_xact_id(),"
-									" clock_timestamp(), 'migrate_tiers')",
+									" clock_timestamp(), NULL)",
 									mt_sql_writer_name(migration)),
 						   MT_NO_PARAMS);
 	mt_remote_run(remote, "COMMIT");

@@ -96,8 +96,13 @@ is(gate('read_target', 'batch_fresh'), 'f: public.daily was never pushed', 'batc
 sql($source, q(SELECT * FROM migrate_tiers.push_batch('daily')));
 is(gate('read_target', 'batch_fresh'), 't', 'batch_fresh: pushed');
 
-# Back to syncing.
+# Back to syncing.  What a repair has the target send is written by no application.
+my $token = query($source, 'SELECT token FROM migrate_tiers.migration');
+sql($target, "SET migrate_tiers.session = '$token'; SET session_replication_role = replica; UPDATE item SET name = 'damaged' WHERE id = 9");
+is(sql($source, q(SELECT different_rows FROM migrate_tiers.verify('item'); SELECT migrate_tiers.repair('item', side => 'target'))), "1\n1", 'a row is repaired from the target');
+ok(wait_until($source, 'SELECT name FROM item WHERE id = 9', 'damaged'), 'which sends it');
 is(gate('syncing', 'target_quiet'), 't', 'target_quiet: nobody has written it');
+is(query($source, q(SELECT count(*) FROM migrate_tiers.instances WHERE last_target_write IS NOT NULL)), '0', 'the roster has nobody, either');
 sql($target, q(SET application_name = 'web1'; UPDATE item SET name = 'by web1' WHERE id = 3), as => 'app');
 like(gate('syncing', 'target_quiet'), qr/^f: web1 wrote the target 00:0\d:\d\d ago$/, 'target_quiet: who wrote when, at once');
 sql_fails($source, q(CALL migrate_tiers.revert('syncing')), 'MT001', qr/Gate target_quiet: web1 wrote/, 'revert names it');
