@@ -17,10 +17,12 @@ COMMENT ON FUNCTION migrate_tiers.pending_entries(integer) IS
 -- verification that began later finds both sides equal, or the table is copied anew.
 CREATE VIEW migrate_tiers.uncaptured WITH (security_barrier) AS
     SELECT r.migration, r.id AS relation, r.relation::regclass::text AS name, r.uncaptured AS at
-      FROM migrate_tiers.relation AS r
-     WHERE r.tier = 'realtime' AND r.uncaptured > coalesce(r.copy_finished, '-infinity')
+      FROM migrate_tiers.relation AS r JOIN migrate_tiers.migration AS m ON m.id = r.migration
+     WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
+       AND r.tier = 'realtime' AND r.uncaptured > coalesce(r.copy_finished, '-infinity')
        AND NOT EXISTS (SELECT FROM migrate_tiers.verification AS v
                         WHERE v.relation = r.id AND v.verdict = 'equal' AND v.oldest > r.uncaptured);
+GRANT SELECT ON migrate_tiers.uncaptured TO PUBLIC;
 COMMENT ON VIEW migrate_tiers.uncaptured IS 'tables whose changes on the target may not have been noted, for the other views and the gates';
 COMMENT ON COLUMN migrate_tiers.uncaptured.migration IS 'number of the migration';
 COMMENT ON COLUMN migrate_tiers.uncaptured.relation IS 'number of the table';

@@ -39,13 +39,18 @@ SELECT throws_ok($$SELECT migrate_tiers.tag('berts', 'realtime')$$, '42501', NUL
 SELECT is((SELECT count(*) FROM migrate_tiers.status), 1::bigint, 'she sees it');
 SELECT is((SELECT count(*) FROM migrate_tiers.tables), 1::bigint, 'with its table');
 
+RESET ROLE;
+UPDATE migrate_tiers.relation SET uncaptured = now() WHERE relation = 'annas'::regclass;
+
 SET LOCAL ROLE annas_helper;
 SELECT is((SELECT count(*) FROM migrate_tiers.status), 1::bigint, 'a member of the owner sees it');
+SELECT is((SELECT string_agg(name, ',') FROM migrate_tiers.uncaptured), 'annas', 'with what was not captured');
 SELECT lives_ok($$SELECT migrate_tiers.set_option('max_lag', '6 s')$$, 'and drives it');
 
 SET LOCAL ROLE bert;
 SELECT is((SELECT count(*) FROM migrate_tiers.status), 0::bigint, 'bert sees no migration');
 SELECT is((SELECT count(*) FROM migrate_tiers.tables), 0::bigint, 'no table');
+SELECT is((SELECT count(*) FROM migrate_tiers.uncaptured), 0::bigint, 'none that was not captured');
 SELECT is((SELECT count(*) FROM migrate_tiers.progress), 0::bigint, 'no progress');
 SELECT is((SELECT count(*) FROM migrate_tiers.pending), 0::bigint, 'no pending key');
 SELECT is((SELECT count(*) FROM migrate_tiers.transitions), 0::bigint, 'no transition');
