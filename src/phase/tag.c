@@ -162,6 +162,8 @@ check_phase(const MtMigration *migration, const char *name, const char *from, co
 			 errhint("SELECT migrate_tiers.drop_migration() forgets the migration.") :
 			 migration->phase == MT_SYNCING && !leaves ?
 			 errhint("Tag one at a time: SELECT migrate_tiers.tag(..., 'realtime').") :
+			 migration->phase == MT_SYNCING ?
+			 errhint("Tag it batch first, which leaves the others in sync: SELECT migrate_tiers.tag(%s, 'batch').", quote_literal_cstr(name)) :
 			 errhint("Go back first: %s.", mt_phase_way_back(migration->phase, leaves ? MT_PLANNED : MT_SYNCING))));
 }
 
