@@ -55,7 +55,6 @@ typedef struct MtPageRead
 	bool		everything;
 	MtQueueRowFn row_function;
 	void	   *arg;
-	TimestampTz *newest;
 	MemoryContext scratch;
 } MtPageRead;
 
@@ -136,7 +135,6 @@ read_segment(MtQueueReader *reader, int number, MtPageRead *read)
 	next->waiting = next->waiting == NULL ?
 		MemoryContextAllocHuge(reader->context, sizeof(TransactionId) * Max(next->count, 64)) :
 		repalloc_huge(next->waiting, sizeof(TransactionId) * Max(next->count, 64));
-	read->newest = &next->newest;
 	for (uint32 i = 0; i < next->count; i++)
 	{
 		BlockNumber block = next->settled.low + i;
@@ -166,7 +164,6 @@ start_segment(MtQueueReader *reader, int number, Relation relation, bool everyth
 	{
 		known->settled = (MtSettled) {.filenode = mt_relation_filenode(relation)};
 		known->count = 0;
-		known->newest = 0;
 	}
 	*next = *known;
 	next->waiting = room;
@@ -294,7 +291,6 @@ give_row(MtPageRead *read, HeapTuple tuple)
 	row.xid = U64FromFullTransactionId(DatumGetFullTransactionId(values[0]));
 	row.committed = DatumGetTimestampTz(values[1]);
 	row.sent = mt_mark_sees(read->mark, row.xid);
-	*read->newest = Max(*read->newest, row.committed);
 	if (row.sent && !read->everything)
 		return;
 	previous = MemoryContextSwitchTo(read->scratch);

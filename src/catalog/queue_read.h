@@ -44,7 +44,6 @@ typedef struct MtSegment
 	MtSettled	settled;
 	TransactionId *waiting;		/* of pages low .. low + count - 1 */
 	uint32		count;
-	TimestampTz newest;
 } MtSegment;
 
 typedef struct MtQueueReader
@@ -66,14 +65,5 @@ extern void mt_queue_read_done(MtQueueReader *reader);
 
 /* Whether what is known of the segment's pages is still true of them; the segment is locked. */
 extern bool mt_queue_still_settled(const MtSettled *settled, Relation relation);
-
-/*
- * Truncate a segment that is wholly sent and older than the retention; or all that are wholly sent.
- * Neither waits.  "stored" is the mark that the target has, as text, or NULL.
- */
-extern bool mt_queue_rotate(MtQueueReader *reader, const MtMigration *migration, const MtMark *mark,
-							const char *stored);
-extern bool mt_queue_reclaim(MtQueueReader *reader, const MtMigration *migration, const MtMark *mark,
-							 const char *stored);
 
 #endif							/* MT_QUEUE_READ_H */

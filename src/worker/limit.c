@@ -5,7 +5,8 @@
  * Tables that writers have disarmed (catalog/disarmed.h) are marked to be copied
  * again; ticks go on without them.  They are attached again, and so armed, when
  * the queue has room: the segments that nobody needs are given back first, or else
- * the first writer would disarm them anew.
+ * the first writer would disarm them anew.  So they are, before their time, when the
+ * limit is near; where nothing may be disarmed it is no reason to keep less.
  */
 #include "worker/worker.h"
 
@@ -14,6 +15,7 @@
 #include "catalog/disarmed.h"
 #include "catalog/option.h"
 
+static bool is_short_of_room(const MtWorker *worker);
 static bool needs_old_entries(int32 migration);
 
 /* mt_worker_recopy_disarmed marks tables that were disarmed to be copied again. */
@@ -50,21 +52,34 @@ mt_worker_has_room(MtWorker *worker)
 	return room;
 }
 
-/* mt_worker_rotate gives back what the queue does not need: what is old, or, where room gets short, all. */
+/* mt_worker_rotate gives back what the queue does not need: what was sent long ago, or, where room gets short, all. */
 void
 mt_worker_rotate(MtWorker *worker)
 {
 	MtSync	   *sync = worker->sync;
-	bool		short_of_room = !mt_worker_has_room(worker);
 
 	mt_xact_begin();
 	if (needs_old_entries(worker->migration_id))
 		/* nothing can go */;
-	else if (short_of_room)
-		(void) mt_queue_reclaim(sync->reader, worker->migration, sync->mark, sync->stored_mark);
+	else if (is_short_of_room(worker))
+		mt_queue_reclaim(sync->reader, &worker->queue_sent, worker->migration, sync->mark, sync->stored_mark);
 	else
-		(void) mt_queue_rotate(sync->reader, worker->migration, sync->mark, sync->stored_mark);
+		mt_queue_rotate(sync->reader, &worker->queue_sent, worker->migration, sync->mark, sync->stored_mark);
 	mt_xact_commit();
+}
+
+/* is_short_of_room says whether the limit is near, or a table that was disarmed waits for room. */
+static bool
+is_short_of_room(const MtWorker *worker)
+{
+	const MtMigration *migration = worker->migration;
+	int64		limit = mt_option_integer(migration->id, "queue_limit");
+	int64		bytes;
+
+	if (limit == 0 || migration->phase > MT_SYNCING || migration->reversing)
+		return false;
+	bytes = mt_queue_bytes(migration->queue);
+	return bytes > limit / 4 * 3 || (bytes > limit / 2 && mt_disarmed_list(migration->id, NULL) != NIL);
 }
 
 /*

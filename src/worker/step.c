@@ -111,6 +111,7 @@ mt_worker_open_sync(MtWorker *worker)
 	worker->sync->at_reverse_mark = mt_worker_give_point_back;
 	worker->sync->at_mark_arg = worker->shared;
 	mt_worker_open_sweep(worker);
+	mt_queue_sent_check(&worker->queue_sent, worker->sync->mark);
 	mt_worker_open_roster(worker);
 	worker->unjoined = worker->foreign_keys_due = true;
 	mt_worker_look_for_left();

@@ -93,7 +93,7 @@ begin_work(int32 migration_id)
 	MtWorker   *worker = MemoryContextAllocZero(context, sizeof(MtWorker));
 	int64		handle;
 
-	worker->context = context;
+	worker->context = worker->queue_sent.context = context;
 	worker->migration_context = AllocSetContextCreate(context, "migrate_tiers migration", ALLOCSET_DEFAULT_SIZES);
 	worker->round_context = AllocSetContextCreate(context, "migrate_tiers round", ALLOCSET_DEFAULT_SIZES);
 	worker->migration_id = migration_id;

@@ -15,6 +15,7 @@
 
 #include "postmaster/bgworker.h"
 
+#include "catalog/queue_rotate.h"
 #include "catalog/shared.h"
 #include "catalog/worker.h"
 #include "sync/tick.h"
@@ -50,6 +51,7 @@ typedef struct MtWorker
 	TimestampTz tick_ended;		/* 0: the last one sent nothing */
 	TimestampTz persisted;
 	TimestampTz rotated;
+	MtQueueSent queue_sent;		/* segments that are kept for queue_retention */
 	TimestampTz roster_saved;
 	char	   *persisted_mark;
 	int			copier_failures;	/* launches since copy workers began to fail */

@@ -93,6 +93,29 @@ subtest 'a copy that begins anew' => sub {
 	like(slurp_file($source->logfile, $log), qr/table public\.kept will be copied to the target again/, 'the log says so');
 };
 
+# What was sent is kept for queue_retention, and no rotation says that less is.
+subtest 'a standby that was cut off before a rotation' => sub {
+	my $standby = standby_of($pair->target, 'back_rotated');
+	my $floor = q{SELECT coalesce(floor::text, '') FROM migrate_tiers.migration};
+	my $id = 30000;
+	my $write = sub { $id++; return $pair->source_sql("INSERT INTO big VALUES ($id, 'steady'); SELECT clock_timestamp()"); };
+	my $rotated = sub {
+		my $before = $pair->source_sql($floor);
+		return MigrateTiers::wait_for(sub { $write->(); return $pair->source_sql($floor) ne $before; }, 60);
+	};
+	$pair->set_option('queue_retention', '6 s');
+	# At first what is there from before goes; then a segment a period.
+	ok($rotated->(), 'a segment is given back') for 1 .. 3;
+	my $late = $pair->source_sql(q{SELECT clock_timestamp() + interval '3 s'});
+	MigrateTiers::wait_for(sub { return $write->() gt $late; }, 20);
+	cut_off($standby);
+	ok($rotated->(), 'the next one after less than the period');
+	fail_over($standby);
+	$pair->sync;
+	$pair->equal('what it lacked is still there to be sent');
+	$pair->set_option('queue_retention', '5 min');
+};
+
 # Whoever asks meanwhile, a gate or a push, asks the new one.
 subtest 'the server is pointed to another one while the old one runs on' => sub {
 	my $old = $pair->target;
