@@ -7,7 +7,13 @@
  * around the counter old: it is in doubt.  It is left out, as a new one
  * would be, and its key is noted in the queue, as a new one's is: sync brings it.
  * The notes must be there before the chunk counts as copied, so a chunk in which
- * there was doubt is read again: ids below task->noted are then not doubted.
+ * there was doubt is read again, at once: ids below task->noted are then not doubted.
+ *
+ * Rows may be frozen while it is read again, as those of a busy table under VACUUM
+ * (FREEZE) are: with ids that were given out since the first reading.  So that reading
+ * doubts ids ahead of the counter as well.  A row that carries one of them was there
+ * already, frozen in a round before, and is noted; one that gets it later is new.
+ * Hence the second reading is the last, unless as many ids were given out meanwhile.
  */
 #include "copy/copy.h"
 
@@ -32,6 +38,9 @@
 #include "endpoint/statements.h"
 #include "endpoint/remote_copy.h"
 
+/* How far ahead of the counter ids are doubted. */
+#define IDS_AHEAD 1048576
+
 typedef enum MtRowAge
 {
 	MT_ROW_OLD,					/* S0 sees it: it is copied */
@@ -45,7 +54,7 @@ typedef struct MtChunk
 	const MtRelation *relation;
 	MtMark	   *captured_from;
 	TransactionId first;		/* no id given out since S0 is before it */
-	TransactionId next;			/* nor at or after this one */
+	TransactionId limit;		/* nor at or after this one, until all ids before it are noted */
 	MtKeyDesc	key;
 	MtQueue		queue;
 	StringInfoData doubts;		/* entries of a queue row */
@@ -55,6 +64,7 @@ typedef struct MtChunk
 
 static void check_readable(Oid table, Oid owner);
 static void stream_rows(Relation table, MtChunk *chunk);
+static TransactionId doubt_limit(const MtChunk *chunk);
 static MtRowAge row_age(const MtChunk *chunk, HeapTupleHeader header);
 static void note_doubt(MtChunk *chunk, TupleTableSlot *slot);
 static void flush_doubts(MtChunk *chunk);
@@ -123,8 +133,8 @@ stream_rows(Relation table, MtChunk *chunk)
 
 	chunk->task->visible_lsn = GetXLogInsertRecPtr();
 	chunk->first = (TransactionId) chunk->captured_from->xmin;
-	/* Read after the snapshot: no row that it sees was written by a later one. */
-	chunk->next = ReadNextTransactionId();
+	/* Asked after the snapshot: no row that it sees was written by a later one. */
+	chunk->limit = doubt_limit(chunk);
 	initStringInfo(&chunk->doubts);
 	initStringInfo(&chunk->key_bytes);
 	PushActiveSnapshot(snapshot);
@@ -150,7 +160,21 @@ stream_rows(Relation table, MtChunk *chunk)
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
-	chunk->task->noted = chunk->next;
+	chunk->task->noted = chunk->limit;
+}
+
+/* doubt_limit says up to which id rows are in doubt: to where they are noted, if the counter is not there yet. */
+static TransactionId
+doubt_limit(const MtChunk *chunk)
+{
+	TransactionId next = ReadNextTransactionId();
+	TransactionId noted = chunk->task->noted;
+
+	if (TransactionIdIsValid(noted) && (uint32) (next - chunk->first) <= (uint32) (noted - chunk->first))
+		return noted;
+	next += IDS_AHEAD;
+	/* No id: says that nothing is noted. */
+	return TransactionIdIsValid(next) ? next : FirstNormalTransactionId;
 }
 
 /* row_age says whether S0 sees a row version. */
@@ -163,7 +187,7 @@ row_age(const MtChunk *chunk, HeapTupleHeader header)
 	if (!HeapTupleHeaderXminFrozen(header))
 		return mt_mark_sees_tuple_xid(chunk->captured_from, xmin) ? MT_ROW_OLD : MT_ROW_NEW;
 	/* What S0 sees is old, be it of now or of a round before; at an earlier reading it may not have been frozen yet. */
-	if (after_first >= (uint32) (chunk->next - chunk->first) || mt_mark_sees_tuple_xid(chunk->captured_from, xmin))
+	if (after_first >= (uint32) (chunk->limit - chunk->first) || mt_mark_sees_tuple_xid(chunk->captured_from, xmin))
 		return MT_ROW_OLD;
 	if (TransactionIdIsValid(chunk->task->noted) && after_first < (uint32) (chunk->task->noted - chunk->first))
 		return MT_ROW_NEW;

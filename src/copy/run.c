@@ -29,7 +29,8 @@
 	" AND l.objid = t.relation::text::oid AND l.objsubid = t.task & " CppAsString2(MT_COPY_LOCK_MASK) ")"
 
 static bool announce(const MtMigration *migration, MtCopyTask *task);
-static bool copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes);
+static bool run_chunk(const MtMigration *migration, MtRemote *remote, MtCopyTask *task);
+static void copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes);
 static void keep_noted(const MtCopyTask *task);
 static bool is_rewritten(const MtCopyTask *task);
 static void begin_there(const MtMigration *migration, MtRemote *remote, const char *relation_id);
@@ -41,8 +42,6 @@ bool
 mt_copy_run_next(const MtMigration *migration, MtRemote *remote)
 {
 	MtCopyTask	task;
-	TimestampTz started = GetCurrentTimestamp();
-	int64		bytes = 0;
 	bool		found;
 
 	mt_xact_begin();
@@ -56,12 +55,27 @@ mt_copy_run_next(const MtMigration *migration, MtRemote *remote)
 		return true;
 	}
 
+	/* Not behind all others: by then more of its rows would be in doubt. */
+	while (run_chunk(migration, remote, &task))
+		;
+	return true;
+}
+
+/* run_chunk copies a chunk that was announced; true when it has to be read again. */
+static bool
+run_chunk(const MtMigration *migration, MtRemote *remote, MtCopyTask *task)
+{
+	TimestampTz started = GetCurrentTimestamp();
+	int64		bytes = 0;
+	bool		claimed;
+
 	mt_xact_begin();
-	if (mt_copy_claim(&task))
-		(void) copy(migration, remote, &task, &bytes);
+	claimed = mt_copy_claim(task);
+	if (claimed)
+		copy(migration, remote, task, &bytes);
 	mt_xact_commit();
 	throttle(migration->id, bytes, started);
-	return true;
+	return claimed && task->doubts > 0;
 }
 
 /*
@@ -130,8 +144,8 @@ mt_copy_claim(MtCopyTask *task)
 	return found;
 }
 
-/* copy copies a claimed chunk; false when it, or its whole table, has to be done again. */
-static bool
+/* copy copies a claimed chunk, unless its table has to be copied again; with doubts it has to be read again. */
+static void
 copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes)
 {
 	MtRelation *relation = mt_relation_by_id(task->relation, false);
@@ -148,12 +162,12 @@ copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *by
 	if (there->count == 0)
 	{
 		mt_relation_recopy(task->relation, MT_COPY_SET_BACK);
-		return false;
+		return;
 	}
 	if (there->count > 1)
 	{
 		mt_copy_finish(task, strtoll(there->values[1][0], NULL, 10), strtoll(there->values[1][1], NULL, 10));
-		return true;
+		return;
 	}
 	mt_lock_tables(list_make1_oid(task->table), AccessShareLock);
 	if (is_rewritten(task))
@@ -162,7 +176,7 @@ copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *by
 			finish_table(task);
 		else
 			mt_relation_recopy(task->relation, "its rows were rewritten");
-		return false;
+		return;
 	}
 	begin_there(migration, remote, relation_id);
 	rows = mt_copy_chunk(migration, remote, relation, task, bytes);
@@ -170,7 +184,7 @@ copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *by
 	{
 		mt_remote_run(remote, "ROLLBACK");
 		keep_noted(task);
-		return false;
+		return;
 	}
 	mt_remote_query(remote,
 					"INSERT INTO migrate_tiers.chunk (migration, relation, incarnation, task, rows, bytes)"
@@ -181,7 +195,6 @@ copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *by
 	mt_xact_flush(task->visible_lsn);
 	mt_remote_run(remote, "COMMIT");
 	mt_copy_finish(task, rows, *bytes);
-	return true;
 }
 
 /* keep_noted remembers, with the notes themselves, which rows of a chunk are noted. */

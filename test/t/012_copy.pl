@@ -355,4 +355,39 @@ subtest 'rows that are frozen in the middle' => sub {
 	$pair->finish;
 };
 
+# A chunk in doubt is read again before more of its rows are frozen, and that reading is the last.
+subtest 'rows that are frozen all the time' => sub {
+	my $pair = MigrateTiers::Pair->new('freezing');
+	$pair->both_sql('CREATE TABLE a_slow (id int PRIMARY KEY, v text); CREATE TABLE busy (id int PRIMARY KEY, v text) WITH (fillfactor = 40, autovacuum_enabled = off)');
+	$pair->source_sql(q{INSERT INTO a_slow SELECT i, repeat('s', 1000) FROM generate_series(1, 500) i; INSERT INTO busy SELECT i, repeat('b', 200) FROM generate_series(1, 3000) i});
+	$pair->declare;
+	$pair->set_option('copy_workers', 1);
+	$pair->set_option('copy_rate', 100_000);
+	$pair->set_option('chunk_size', '64kB');
+	$pair->advance;
+	ok($pair->wait_until(source => q{SELECT count(*) > 1 FROM migrate_tiers.copy_task WHERE source_table = 'busy'::regclass}), 'its copy is planned');
+	my $busy = MigrateTiers::session($pair->source);
+	my ($round, $state) = (0, '');
+	# In turns, so that at any moment some rows of each chunk are frozen that were not at its last reading.
+	my $freeze = sub {
+		$round++;
+		$busy->query_safe($_) for "UPDATE busy SET v = 'round $round' || repeat('b', 200) WHERE id % 4 = $round % 2", 'VACUUM (FREEZE) busy';
+		return;
+	};
+	$freeze->() for 1 .. 4;
+	is($pair->source_sql(q{SELECT bool_and(state = 'planned') FROM migrate_tiers.copy_task WHERE source_table = 'busy'::regclass}), 't', 'no chunk was read before');
+	$pair->set_option('copy_rate', 300_000);
+	my $end = time + 20;
+	while ($state ne 'syncing' && time < $end)
+	{
+		$freeze->();
+		$state = state_of($pair, 'busy');
+	}
+	is($state, 'syncing', "the copy ends, while rows are frozen $round times");
+	$busy->quit;
+	$pair->sync;
+	$pair->equal('and equal');
+	$pair->finish;
+};
+
 done_testing();
