@@ -6,7 +6,7 @@
  *
  * A queue on the target has a table of its own for each table: xid, noted, kind,
  * condition, and the key's columns k1, k2, ...  An entry is unsent where the mark
- * does not see its transaction; the index on xid finds the few that can be.
+ * does not see its transaction.
  */
 #include "endpoint/statements_queue.h"
 
@@ -14,11 +14,15 @@
 #include "utils/builtins.h"
 
 #include "endpoint/statements.h"
+#include "endpoint/target_capture.h"
 
-/* Entries that the mark in parameter 1 does not see. */
-#define UNSENT \
-	"q.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($1::pg_catalog.pg_snapshot)" \
-	" AND NOT pg_catalog.pg_visible_in_snapshot(q.xid, $1::pg_catalog.pg_snapshot)"
+/*
+ * Entries that the mark in parameter 1 does not see: of transactions that began after it, or ran then.  Nothing else is
+ * read: from the oldest that ran on, that would be all since it began, as often as we look, and it may stay open for hours.
+ */
+#define UNSENT_SINCE "q.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($1::pg_catalog.pg_snapshot)"
+#define UNSENT_THEN \
+	"q.xid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1::pg_catalog.pg_snapshot)))"
 
 /*
  * Where the log ends; a place right behind a page's header means the end of the page before, which
@@ -32,6 +36,7 @@
 	" pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))::pg_catalog.numeric AS segment" \
 	" FROM pg_catalog.pg_current_wal_insert_lsn() AS i(lsn)) AS l)"
 
+static char *unsent(const char *table);
 static const MtColumn *key_column(const MtRelation *relation, const MtColumns *columns, int number);
 static char *as_text(const char *value);
 static bool exact_in_jsonb(Oid type);
@@ -39,7 +44,6 @@ static char *forms(const MtColumns *columns, const char *prefix);
 static char *key_forms(const MtRelation *relation, const MtColumns *columns);
 static char *queue_match(const MtRelation *relation, const char *row);
 static char *queue_params(const MtRelation *relation, const MtColumns *columns);
-static char *key_names(const MtRelation *relation);
 static char *key_params(const MtRelation *relation, const MtColumns *columns);
 
 /* mt_sql_queue_name names the queue of a table on the target. */
@@ -60,8 +64,20 @@ mt_sql_writer_name(const MtMigration *migration)
 char *
 mt_sql_writer_unsent(const MtMigration *migration)
 {
+	const char *name = mt_sql_writer_name(migration);
+
 	/* In the order of the index, which is then taken whatever the statistics say. */
-	return psprintf("SELECT 1 FROM %s AS q WHERE " UNSENT " ORDER BY q.xid DESC LIMIT 1", mt_sql_writer_name(migration));
+	return psprintf("(SELECT 1 FROM %s AS q WHERE " UNSENT_SINCE " ORDER BY q.xid DESC LIMIT 1) UNION ALL"
+					" (SELECT 1 FROM %s AS q WHERE " UNSENT_THEN " ORDER BY q.xid DESC LIMIT 1) LIMIT 1",
+					name, name);
+}
+
+/* unsent gives what is unsent of a table, in two parts since each then goes by the index, also for the first few. */
+static char *
+unsent(const char *table)
+{
+	return psprintf("(SELECT * FROM %s AS q WHERE " UNSENT_SINCE " UNION ALL SELECT * FROM %s AS q WHERE " UNSENT_THEN ")",
+					table, table);
 }
 
 /*
@@ -83,13 +99,13 @@ mt_sql_queues_unsent(const MtMigration *migration, const List *relations)
 
 		partitioned = partitioned || relation->target_partitioned;
 		appendStringInfo(&tables, "%s(SELECT '%d:' || nullif(pg_catalog.count(*), 0) || ' '"
-								  " FROM (SELECT FROM %s AS q WHERE " UNSENT " LIMIT $2::pg_catalog.int8) AS l)",
-						 tables.len ? ", " : "", relation->id, mt_sql_queue_name(migration, relation));
+								  " FROM (SELECT FROM %s AS q LIMIT $2::pg_catalog.int8) AS l)",
+						 tables.len ? ", " : "", relation->id, unsent(mt_sql_queue_name(migration, relation)));
 	}
 	return psprintf("SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.clock_timestamp()::pg_catalog.text,"
-					" (SELECT pg_catalog.min(q.committed)::pg_catalog.text FROM %s AS q WHERE " UNSENT "),"
+					" (SELECT pg_catalog.min(q.committed)::pg_catalog.text FROM %s AS q),"
 					" pg_catalog.array_to_string(ARRAY[%s]::pg_catalog.text[], ''), " LOG_END "::pg_catalog.text, (%s)",
-					mt_sql_writer_name(migration), tables.data,
+					unsent(mt_sql_writer_name(migration)), tables.data,
 					partitioned ? mt_sql_leaves_state(migration) : "SELECT ''");
 }
 
@@ -119,12 +135,12 @@ mt_sql_queue_entries(const MtMigration *migration, const MtRelation *relation, c
 	if (times)
 	{
 		written = "coalesce(w.committed, q.noted)";
-		writers = psprintf(" LEFT JOIN (SELECT q.xid, pg_catalog.max(q.committed) AS committed FROM %s AS q WHERE " UNSENT
+		writers = psprintf(" LEFT JOIN (SELECT q.xid, pg_catalog.max(q.committed) AS committed FROM %s AS q"
 						   " GROUP BY q.xid) AS w ON w.xid OPERATOR(pg_catalog.=) q.xid",
-						   mt_sql_writer_name(migration));
+						   unsent(mt_sql_writer_name(migration)));
 	}
-	return psprintf("SELECT q.kind::pg_catalog.int4, q.xid, %s, q.condition, %s FROM %s AS q%s WHERE " UNSENT,
-					written, key_forms(relation, columns), mt_sql_queue_name(migration, relation), writers);
+	return psprintf("SELECT q.kind::pg_catalog.int4, q.xid, %s, q.condition, %s FROM %s AS q%s",
+					written, key_forms(relation, columns), unsent(mt_sql_queue_name(migration, relation)), writers);
 }
 
 /* mt_sql_queue_present reads the rows whose keys the queue holds, each once. */
@@ -136,9 +152,9 @@ mt_sql_queue_present(const MtMigration *migration, const MtRelation *relation, c
 	initStringInfo(&names);
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&names, "%sq.k%d", i ? ", " : "", i + 1);
-	return psprintf("SELECT %s FROM (SELECT DISTINCT %s FROM %s AS q WHERE q.kind = 0 AND " UNSENT ") AS q"
+	return psprintf("SELECT %s FROM (SELECT DISTINCT %s FROM %s AS q WHERE q.kind = 0) AS q"
 					" JOIN %s%s AS t ON %s",
-					forms(columns, "t."), names.data, mt_sql_queue_name(migration, relation),
+					forms(columns, "t."), names.data, unsent(mt_sql_queue_name(migration, relation)),
 					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation),
 					queue_match(relation, "t."));
 }
@@ -147,9 +163,9 @@ mt_sql_queue_present(const MtMigration *migration, const MtRelation *relation, c
 char *
 mt_sql_queue_absent(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
 {
-	return psprintf("SELECT %s FROM %s AS q WHERE q.kind = 0 AND " UNSENT
+	return psprintf("SELECT %s FROM %s AS q WHERE q.kind = 0"
 					" AND NOT EXISTS (SELECT FROM %s%s AS t WHERE %s)",
-					key_forms(relation, columns), mt_sql_queue_name(migration, relation),
+					key_forms(relation, columns), unsent(mt_sql_queue_name(migration, relation)),
 					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation),
 					queue_match(relation, "t."));
 }
@@ -170,7 +186,7 @@ mt_sql_queue_note(const MtMigration *migration, const MtRelation *relation, cons
 	return psprintf("WITH w AS (INSERT INTO %s (xid, committed, application)"
 					" VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), NULL))"
 					" INSERT INTO %s (kind, %s) VALUES (0, %s)",
-					mt_sql_writer_name(migration), mt_sql_queue_name(migration, relation), key_names(relation),
+					mt_sql_writer_name(migration), mt_sql_queue_name(migration, relation), mt_target_queue_columns(relation),
 					key_params(relation, columns));
 }
 
@@ -179,7 +195,7 @@ char *
 mt_sql_queue_spare(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
 {
 	return psprintf("INSERT INTO %s (kind, %s, condition) VALUES (3, %s, $%d::pg_catalog.text)",
-					mt_sql_queue_name(migration, relation), key_names(relation), key_params(relation, columns),
+					mt_sql_queue_name(migration, relation), mt_target_queue_columns(relation), key_params(relation, columns),
 					relation->nkeys + 1);
 }
 
@@ -346,18 +362,6 @@ queue_params(const MtRelation *relation, const MtColumns *columns)
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&text, "%sq.k%d %s $%d::%s", i ? " AND " : "", i + 1, relation->key_operators[i], i + 1,
 						 mt_sql_type(key_column(relation, columns, i)->type));
-	return text.data;
-}
-
-/* key_names lists the key's columns of a queue. */
-static char *
-key_names(const MtRelation *relation)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (int i = 0; i < relation->nkeys; i++)
-		appendStringInfo(&text, "%sk%d", i ? ", " : "", i + 1);
 	return text.data;
 }
 

@@ -61,6 +61,7 @@ in_the_way();
 
 $pair->target_sql(q{ALTER TABLE other ALTER v TYPE varchar(20)});
 in_one_tick(q{UPDATE other SET v = 'after' WHERE id < 10}, 'a column of another type than when the statement was prepared');
+beside_an_open_transaction();
 
 # What was sent goes, some thousand rows at a time.
 my $queue = $pair->target_sql(q{SELECT string_agg(format('SELECT count(*) AS n FROM %s', oid::regclass), ' UNION ALL ') FROM pg_class WHERE relname ~ '^(queue|writer)_' AND relkind = 'r'});
@@ -69,6 +70,46 @@ $pair->source_sql(q{SELECT migrate_tiers.set_option('queue_retention', '1 s')});
 ok($pair->wait_until(target => "SELECT sum(n) FROM ($queue) q", expected => '0'), 'and then deleted');
 $pair->finish;
 done_testing();
+
+# reads waits until the sessions of the target have told of more than some scans of the queues since it was called before,
+# and returns how many entries these have read.
+my ($scans_before, $reads_before) = (0, 0);
+sub reads
+{
+	my ($more, $name) = @_;
+	my ($scans, $reads);
+	my $told = MigrateTiers::wait_for(
+		sub {
+			($scans, $reads) = split /\|/, $pair->target_sql(q{SELECT sum(idx_scan), sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname ~ '^(queue|writer)_'});
+			return $scans > $scans_before + $more;
+		}, 60);
+	ok($told, "$name: the queues were looked into");
+	my $read = $reads - $reads_before;
+	($scans_before, $reads_before) = ($scans, $reads);
+	return $read;
+}
+
+# A transaction of the target that has an id and stays open: what was sent since it began is not read at each look.
+sub beside_an_open_transaction
+{
+	my $session = MigrateTiers::session($pair->target);
+	$session->query_safe('BEGIN; SELECT pg_current_xact_id()');
+	in_one_tick(q{UPDATE other SET v = 'beside'}, 'many rows beside a transaction that stays open');
+	reads(0, 'a large tick');
+	foreach my $n (1 .. 20)
+	{
+		$pair->target_sql("UPDATE other SET v = 'beside $n' WHERE id = $n");
+		$pair->sync_back;
+	}
+	my $many = $pair->target_sql('SELECT count(*) FROM other');
+	cmp_ok(reads(20, 'small ticks'), '<', 8 * $many, "twenty small ticks beside it do not each read the $many entries of the large one");
+	$session->quit;
+	# The mark of this tick is not held back any more.
+	$pair->target_sql(q{UPDATE other SET v = 'after it' WHERE id = 1});
+	$pair->sync_back;
+	$pair->equal('equal after it');
+	return;
+}
 
 # One row of thousands that one side has unsent is in the way of one of thousands of the other side, whichever sends
 # first: to find it, each is taken away a few times, and not at every halving.
