@@ -7,6 +7,7 @@
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
+#include "catalog/discrepancy.h"
 
 /* mt_suspect_list reads the keys of a range's suspects. */
 List *

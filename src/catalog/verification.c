@@ -7,10 +7,10 @@
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
+#include "catalog/discrepancy.h"
 #include "catalog/suspect.h"
 
 static void read_range(MtSpiScope *scope, MtRange *range);
-static void keep_discrepancy(const MtRange *range, const MtOutcome *outcome, const MtDiscrepancy *discrepancy);
 
 /* mt_verification_new_run gives a number to a call. */
 int64
@@ -102,6 +102,7 @@ mt_verification_store(int32 migration, int32 relation, int64 run, bool scheduled
 	range.verification = mt_spi_int8(0, 1);
 	mt_spi_end(&scope);
 	mt_discrepancy_store(&range, outcome);
+	mt_discrepancy_forget_older(run);
 }
 
 /* mt_verification_cut ends a run before its end; the next one goes on with what is there. */
@@ -312,32 +313,6 @@ mt_range_finish(const MtRange *range, const MtOutcome *outcome)
 	mt_spi_end(&scope);
 }
 
-/* mt_discrepancy_store keeps the rows that differ. */
-void
-mt_discrepancy_store(const MtRange *range, const MtOutcome *outcome)
-{
-	ListCell   *cell;
-	MtSpiScope	scope;
-
-	mt_spi_begin(&scope);
-	foreach(cell, outcome->discrepancies)
-		keep_discrepancy(range, outcome, (MtDiscrepancy *) lfirst(cell));
-	mt_spi_end(&scope);
-}
-
-static void
-keep_discrepancy(const MtRange *range, const MtOutcome *outcome, const MtDiscrepancy *discrepancy)
-{
-	mt_spi_exec(SPI_OK_INSERT,
-				"INSERT INTO migrate_tiers.discrepancy (verification, migration, relation, range, kind, key, columns,"
-				" source_row, target_row, found) SELECT v.id, v.migration, v.relation, $2, $3, $4, $5::name[],"
-				" $6::jsonb, $7::jsonb, $8 FROM migrate_tiers.verification AS v WHERE v.id = $1",
-				MT_ARGS(MT_INT8(range->verification), MT_INT4(range->number), MT_TEXT(discrepancy->kind),
-						mt_spi_texts_arg(range->nkeys, discrepancy->key), MT_TEXT(discrepancy->columns),
-						MT_TEXT(discrepancy->source_row), MT_TEXT(discrepancy->target_row),
-						{TIMESTAMPTZOID, TimestampTzGetDatum(outcome->point), false}));
-}
-
 /* mt_verification_finish gives a verdict to the tables of a run that were compared to their end. */
 void
 mt_verification_finish(int64 run)
@@ -349,7 +324,8 @@ mt_verification_finish(int64 run)
 				"UPDATE migrate_tiers.verification AS v SET state = 'done', finished = clock_timestamp(),"
 				" source_rows = s.source_rows, target_rows = s.target_rows, different_rows = s.different_rows,"
 				" verdict = CASE WHEN s.different_rows = 0 AND s.source_rows = s.target_rows THEN 'equal' ELSE 'different' END,"
-				" detail = CASE WHEN s.different_rows > k.kept THEN format('%s of the rows that differ are in discrepancies', k.kept)"
+				" detail = CASE WHEN s.different_rows > k.kept THEN format('%s of the rows that differ are in discrepancies;"
+				" the next verification after repair has kept others', k.kept)"
 				" WHEN s.points > 1 THEN format('compared at %s common points, the first of %s', s.points, v.oldest) END"
 				" FROM migrate_tiers.verification AS w CROSS JOIN LATERAL (SELECT sum(r.source_rows) AS source_rows,"
 				"  sum(r.target_rows) AS target_rows, sum(r.different_rows) AS different_rows, count(DISTINCT r.point) AS points,"
@@ -358,4 +334,5 @@ mt_verification_finish(int64 run)
 				" WHERE w.id = v.id AND v.run = $1 AND v.state = 'running' AND v.given_out AND s.done",
 				MT_ARGS(MT_INT8(run)));
 	mt_spi_end(&scope);
+	mt_discrepancy_forget_older(run);
 }

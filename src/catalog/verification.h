@@ -80,7 +80,6 @@ extern bool mt_range_next(int64 run, MtRange *range);
 /* Gives out the range that was cut off (high is set); stores its outcome. */
 extern void mt_range_give(MtRange *range);
 extern void mt_range_finish(const MtRange *range, const MtOutcome *outcome);
-extern void mt_discrepancy_store(const MtRange *range, const MtOutcome *outcome);
 
 /* Gives every table of the run that was compared to its end its verdict. */
 extern void mt_verification_finish(int64 run);

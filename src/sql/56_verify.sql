@@ -86,7 +86,7 @@ COMMENT ON FUNCTION migrate_tiers.verify(regclass, name) IS
 CREATE FUNCTION migrate_tiers.repair(relation regclass, side text DEFAULT NULL, migration name DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'mt_repair';
 COMMENT ON FUNCTION migrate_tiers.repair(regclass, text, name) IS
-'has the rows sent again that the last verification of a table found different: their keys are noted in the queue of the side that is right, and sync mends the other side; both rows stay in discrepancies. side: source or target, the one that applications read if not given. A batch table is mended by push_batch. Returns the number of rows. Errors: 42704 not tagged, 55000 not a realtime table, MT003 not in sync in this phase or nothing is sent from that side, MT008 another server sends to the target, 22023 unknown side';
+'has the rows sent again that the last verification of a table found different: their keys are noted in the queue of the side that is right, and sync mends the other side; both rows stay in discrepancies. Where more differ than are kept there, verify and repair again. side: source or target, the one that applications read if not given. A batch table is mended by push_batch. Returns the number of rows. Errors: 42704 not tagged, 55000 not a realtime table, MT003 not in sync in this phase or nothing is sent from that side, MT008 another server sends to the target, 22023 unknown side';
 
 CREATE VIEW migrate_tiers.verifications WITH (security_barrier) AS
     SELECT v.id, m.name AS migration, r.relation::regclass AS relation, coalesce(v.verdict, 'unknown') AS verdict,
@@ -129,7 +129,7 @@ CREATE VIEW migrate_tiers.discrepancies WITH (security_barrier) AS
      WHERE pg_catalog.pg_has_role(m.owner, 'MEMBER')
      ORDER BY d.id;
 GRANT SELECT ON migrate_tiers.discrepancies TO PUBLIC;
-COMMENT ON VIEW migrate_tiers.discrepancies IS 'rows that a verification found not the same on both sides, as they were there';
+COMMENT ON VIEW migrate_tiers.discrepancies IS 'rows that a verification found not the same on both sides, as they were there: at most 10,000 of one verification; those that were not repaired until a newer one has ended';
 COMMENT ON COLUMN migrate_tiers.discrepancies.id IS 'number of the discrepancy';
 COMMENT ON COLUMN migrate_tiers.discrepancies.migration IS 'name of the migration';
 COMMENT ON COLUMN migrate_tiers.discrepancies.relation IS 'table on the source';

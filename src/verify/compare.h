@@ -10,12 +10,8 @@
 
 #include "utils/hsearch.h"
 
-#include "catalog/verification.h"
+#include "catalog/discrepancy.h"
 #include "verify/table.h"
-
-/* Rows that differ are kept with both images up to so many a range, and so many bytes. */
-#define MT_KEPT_ROWS  10000
-#define MT_KEPT_BYTES (64 * 1024 * 1024)
 
 /* Fills the counts and the list of discrepancies, in the current memory context. */
 extern void mt_compare_range(const MtVerifyTable *table, MtRemote *remote, const MtKeyRange *range,

@@ -133,8 +133,10 @@ is($pair->source_sql(q{SELECT migrate_tiers.repair('item')}), '0', 'nothing is l
 # Many rows at once: more than are compared in one go, and more than are kept.
 damage('UPDATE item SET name = upper(name); DELETE FROM item WHERE id % 10 = 0; INSERT INTO item SELECT i FROM generate_series(500001, 500100) i');
 like(verdict('item'), qr/^different 100000 90100 100100\b/, 'a table that is all damage is counted to the last row');
+is($pair->source_sql(q{SELECT count(*) FROM migrate_tiers.discrepancies WHERE verification = (SELECT max(id) FROM migrate_tiers.verifications)}), '10000', 'and 10,000 of them are kept');
 damage('TRUNCATE item');
 is($pair->source_sql(q{SELECT concat_ws(' ', verdict, source_rows, target_rows, different_rows) FROM migrate_tiers.verify('item')}), 'different 100000 0 100000', 'an empty target is no equal one');
+is($pair->source_sql(q{SELECT count(*) FROM migrate_tiers.discrepancies WHERE relation = 'item'::regclass AND repaired IS NULL}), '10000', 'and what the verification before has found is forgotten');
 
 is($pair->source_sql(q{SELECT last_verdict || ' ' || (last_verified > now() - interval '1 minute') FROM migrate_tiers.tables WHERE relation = 'item'::regclass}), 'different true', 'the view tables tells the last verdict');
 is($pair->source_sql(q{SELECT count(*) > 50 AND bool_and(finished >= started AND at_mark IS NOT NULL) FROM migrate_tiers.verifications}), 't', 'the history is kept');
