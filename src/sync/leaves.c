@@ -27,6 +27,8 @@ mt_leaves_cover(MtSync *sync, const char *leaves)
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (table->relation->target_partitioned)
 			(void) mt_target_cover_partitions(sync->remote, sync->migration, table->relation, true);
+	if (sync->leaves)
+		pfree(sync->leaves);
 	sync->leaves = MemoryContextStrdup(sync->tables_context, leaves);
 }
 
