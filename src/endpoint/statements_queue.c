@@ -17,8 +17,8 @@
 #include "endpoint/target_capture.h"
 
 /*
- * Entries that the mark in parameter 1 does not see: of transactions that began after it, or ran then.  Nothing else is
- * read: from the oldest that ran on, that would be all since it began, as often as we look, and it may stay open for hours.
+ * Entries that the mark in parameter 1 does not see: of transactions that began after it, or ran then.  Nothing else
+ * is read: from the oldest that ran on, that would be all since it began, at each look; it may stay open for hours.
  */
 #define UNSENT_SINCE "q.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($1::pg_catalog.pg_snapshot)"
 #define UNSENT_THEN \
@@ -186,8 +186,8 @@ mt_sql_queue_note(const MtMigration *migration, const MtRelation *relation, cons
 	return psprintf("WITH w AS (INSERT INTO %s (xid, committed, application)"
 					" VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.clock_timestamp(), NULL))"
 					" INSERT INTO %s (kind, %s) VALUES (0, %s)",
-					mt_sql_writer_name(migration), mt_sql_queue_name(migration, relation), mt_target_queue_columns(relation),
-					key_params(relation, columns));
+					mt_sql_writer_name(migration), mt_sql_queue_name(migration, relation),
+					mt_target_queue_columns(relation), key_params(relation, columns));
 }
 
 /* mt_sql_queue_spare notes that truncations are not to concern a key. */
@@ -195,8 +195,8 @@ char *
 mt_sql_queue_spare(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
 {
 	return psprintf("INSERT INTO %s (kind, %s, condition) VALUES (3, %s, $%d::pg_catalog.text)",
-					mt_sql_queue_name(migration, relation), mt_target_queue_columns(relation), key_params(relation, columns),
-					relation->nkeys + 1);
+					mt_sql_queue_name(migration, relation), mt_target_queue_columns(relation),
+					key_params(relation, columns), relation->nkeys + 1);
 }
 
 /* mt_sql_target_row reads a row of the target by its key, in the columns' form. */

@@ -33,7 +33,7 @@ typedef struct MtSwept
 	uint64		below;
 } MtSwept;
 
-/* Of the one worker of this process: a round has left some; and how far the queues are swept, since the session began. */
+/* Of the one worker of this process: a round has left some; how far queues are swept, since the session began. */
 static bool sweeping = false;
 static HTAB *swept = NULL;
 
@@ -139,7 +139,8 @@ sweep_queue(MtWorker *worker, int32 id, const char *queue)
 	if (!found)
 		from->below = 0;
 	rows = mt_remote_query(worker->sync->remote, psprintf(delete, queue, queue),
-						   MT_PARAMS(worker->sweep_below, worker->sync->reverse_mark, psprintf(UINT64_FORMAT, from->below)));
+						   MT_PARAMS(worker->sweep_below, worker->sync->reverse_mark,
+									 psprintf(UINT64_FORMAT, from->below)));
 	from->below = strtou64(rows->values[0][1], NULL, 10);
 	return strtol(rows->values[0][0], NULL, 10) < atoi(SWEPT_ROWS);
 }
