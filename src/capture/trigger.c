@@ -41,6 +41,9 @@
 
 #define RECENT_TABLES 64
 
+/* How the names of the triggers begin that a migration makes. */
+#define OWN_NAME "migrate_tiers_capture"
+
 /* A table or partition as captured by this backend. */
 typedef struct MtCaptured
 {
@@ -49,7 +52,7 @@ typedef struct MtCaptured
 	bool		valid;
 	int32		migration;
 	int32		relation;
-	bool		idle;			/* nothing is captured in this database, a restored copy of another */
+	bool		idle;			/* not captured: the trigger came with a dump of a database where it was */
 	bool		whole;			/* no partition of the captured table, but all of it */
 	bool		past;			/* can be written past its own statement triggers, which are the fence */
 	Oid			all;			/* the captured table that this is, or is a partition of */
@@ -187,15 +190,16 @@ get_captured(Relation relation, Trigger *trigger)
 }
 
 /*
- * check_idle lets a trigger do nothing where no migration captures anything: a dump that is taken while one does holds
- * the triggers and no row of ours, and what is restored from it is to be written.  Else a trigger on a table that is
- * not captured is nobody's work but a stranger's: anyone may make one with the function, as a partition's are made.
+ * check_idle lets a trigger do nothing: a dump that is taken while a table is captured holds the triggers and no row
+ * of ours, and what is restored from it is to be written, also while a migration captures other tables of it, or this
+ * one not yet.  One by another name is nobody's work but a stranger's, which is told of while something is captured:
+ * anyone may make one with the function, as a partition's are made.
  */
 static void
 check_idle(Relation relation, const Trigger *trigger)
 {
 	migration_table = mt_extension_table("migration");
-	if (mt_queue_exists())
+	if (strncmp(trigger->tgname, OWN_NAME, strlen(OWN_NAME)) != 0 && mt_queue_exists())
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" on table \"%s\" was not made by migrate_tiers",
