@@ -25,25 +25,31 @@
 	" SELECT w.id, t.oid FROM wanted w" \
 	" CROSS JOIN LATERAL (SELECT w.oid UNION SELECT p.relid FROM pg_partition_tree(w.oid) p) t)," \
 	" member AS MATERIALIZED (" \
-	" SELECT t.id, c.oid, c.relkind, c.relpersistence, a.amname" \
+	" SELECT t.id, c.oid, c.relkind, c.relpersistence, c.relowner, a.amname" \
 	" FROM tree t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_am a ON a.oid = c.relam),"
 
+/* A partition is read, and gets triggers, as a table by itself: those are barred whose owner does not let us. */
 #define TABLES \
+	" rights AS MATERIALIZED (SELECT m.id, m.oid, pg_has_role(m.relowner, 'USAGE') AS owned," \
+	" row_security_active(m.oid) AS row_security," \
+	" (SELECT jsonb_agg(p) FROM unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) p" \
+	"  WHERE NOT has_table_privilege(m.oid, p)) AS lacks FROM member m)," \
 	" tables AS (SELECT jsonb_agg(jsonb_build_object('id', w.id, 'oid', w.oid::bigint, 'kind', w.relkind," \
 	" 'persistence', w.relpersistence," \
-	" 'owned', pg_has_role(w.relowner, 'USAGE')," \
-	" 'row_security', row_security_active(w.oid)," \
-	" 'lacks', (SELECT jsonb_agg(p) FROM unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) p" \
-	"  WHERE NOT has_table_privilege(w.oid, p))," \
+	" 'owned', g.owned, 'row_security', g.row_security, 'lacks', g.lacks, 'barred', b.barred," \
 	" 'schema_usage', has_schema_privilege(w.schema_oid, 'USAGE')," \
 	" 'schema_create', has_schema_privilege(w.schema_oid, 'CREATE')," \
 	" 'indexed', EXISTS (SELECT FROM pg_index x WHERE x.indrelid = w.oid)," \
 	" 'partitions', coalesce(m.partitions, 0), 'unfit', m.unfit)) AS value" \
-	" FROM wanted w LEFT JOIN (SELECT id, count(*) AS partitions," \
+	" FROM wanted w JOIN rights g ON g.id = w.id AND g.oid = w.oid LEFT JOIN (SELECT id, count(*) AS partitions," \
 	"  jsonb_agg(jsonb_build_object('name', oid::regclass::text, 'kind', relkind," \
 	"  'persistence', relpersistence, 'method', amname) ORDER BY oid::regclass::text)" \
 	"  FILTER (WHERE relkind = 'f' OR relpersistence <> 'p' OR amname <> 'heap') AS unfit" \
-	"  FROM member WHERE relkind <> 'p' GROUP BY id) m ON m.id = w.id),"
+	"  FROM member WHERE relkind <> 'p' GROUP BY id) m ON m.id = w.id" \
+	" LEFT JOIN (SELECT k.id, jsonb_agg(jsonb_build_object('name', k.oid::regclass::text, 'owned', k.owned," \
+	"  'row_security', k.row_security, 'lacks', k.lacks) ORDER BY k.oid::regclass::text) AS barred" \
+	"  FROM rights k JOIN wanted r ON r.id = k.id AND r.oid <> k.oid" \
+	"  WHERE NOT k.owned OR k.row_security OR k.lacks IS NOT NULL GROUP BY k.id) b ON b.id = w.id),"
 
 #define COLUMNS_OF \
 	" columns AS (SELECT jsonb_agg(jsonb_build_object('id', w.id, 'name', a.attname," \

@@ -112,6 +112,18 @@ CREATE FUNCTION migrate_tiers.preflight_source_privileges(m integer, source json
      CROSS JOIN LATERAL (SELECT has_schema_privilege(c.relowner, c.relnamespace, 'USAGE') AS usage) AS o
      WHERE r.migration = m AND r.tier <> 'ignored'
        AND (NOT s.owned OR NOT s.schema_usage OR NOT o.usage OR s.lacks @> '["SELECT"]')
+    UNION ALL
+    SELECT p.name, 'failure',
+           CASE WHEN NOT p.owned THEN format('role %s, which owns the migration, does not own the partition', g.owner::regrole)
+                ELSE format('role %s may not read the partition', g.owner::regrole) END,
+           CASE WHEN NOT p.owned THEN format('Run ALTER TABLE %s OWNER TO %s, or make that role a member of the owner.',
+                                             p.name, g.owner::regrole)
+                ELSE format('Run GRANT SELECT ON %s TO %s.', p.name, g.owner::regrole) END
+      FROM migrate_tiers.relation r
+      JOIN migrate_tiers.migration g ON g.id = r.migration
+      JOIN jsonb_to_recordset(source->'tables') AS s(id integer, barred jsonb) ON s.id = r.id
+     CROSS JOIN LATERAL jsonb_to_recordset(s.barred) AS p(name text, owned boolean, lacks jsonb)
+     WHERE r.migration = m AND r.tier = 'realtime' AND (NOT p.owned OR p.lacks @> '["SELECT"]')
      ORDER BY 1
 $$;
 
@@ -136,16 +148,19 @@ $$;
 CREATE FUNCTION migrate_tiers.preflight_row_security(m integer, source jsonb, target jsonb)
     RETURNS TABLE (object text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('%s of %s', r.relation::regclass, v.side), 'failure',
+    SELECT format('%s of %s', coalesce(p.name, r.relation::regclass::text), v.side), 'failure',
            format('row security would hide rows from role %I', v.structure->'server'->>'user'),
            format('Run ALTER ROLE %I BYPASSRLS on that side, or ALTER TABLE %s NO FORCE ROW LEVEL SECURITY where it owns the table.',
                   v.structure->'server'->>'user',
-                  CASE v.side WHEN 'source' THEN r.relation::regclass::text
-                              ELSE format('%I.%I', r.target_schema, r.target_name) END)
+                  CASE WHEN p.name IS NOT NULL THEN p.name WHEN v.side = 'source' THEN r.relation::regclass::text
+                       ELSE format('%I.%I', r.target_schema, r.target_name) END)
       FROM (VALUES ('source', source), ('target', target)) AS v(side, structure)
-     CROSS JOIN LATERAL jsonb_to_recordset(v.structure->'tables') AS s(id integer, row_security boolean)
+     CROSS JOIN LATERAL jsonb_to_recordset(v.structure->'tables') AS s(id integer, row_security boolean, barred jsonb)
       JOIN migrate_tiers.relation r ON r.id = s.id
-     WHERE r.tier <> 'ignored' AND s.row_security
+     CROSS JOIN LATERAL (SELECT NULL AS name, s.row_security UNION ALL
+                         SELECT b.name, b.row_security FROM jsonb_to_recordset(s.barred) AS b(name text, row_security boolean)
+                          WHERE r.tier = 'realtime') AS p
+     WHERE r.tier <> 'ignored' AND p.row_security
      ORDER BY 1
 $$;
 

@@ -42,6 +42,20 @@ CREATE FUNCTION migrate_tiers.preflight_target_privileges(m integer, source json
                 r.target_schema, u.name))
      ) AS v(found, detail, hint)
      WHERE r.tier <> 'ignored' AND v.found
+    UNION ALL
+    SELECT r.relation::regclass::text, 'failure', v.detail, v.hint
+      FROM migrate_tiers.relation r
+      JOIN jsonb_to_recordset(target->'tables') AS t(id integer, barred jsonb) ON t.id = r.id
+     CROSS JOIN LATERAL jsonb_to_recordset(t.barred) AS p(name text, owned boolean, lacks jsonb)
+     CROSS JOIN (SELECT target->'server'->>'user' AS name) u
+     CROSS JOIN LATERAL (VALUES
+        (NOT p.owned, format('role %I does not own partition %s on the target, so it cannot fence it', u.name, p.name),
+         format('Run ALTER TABLE %s OWNER TO %I on the target.', p.name, u.name)),
+        (p.owned AND p.lacks IS NOT NULL, format('role %I lacks the privilege %s of partition %s on the target', u.name,
+             (SELECT string_agg(l, ', ') FROM jsonb_array_elements_text(p.lacks) l), p.name),
+         format('Run GRANT ALL ON %s TO %I on the target.', p.name, u.name))
+     ) AS v(found, detail, hint)
+     WHERE r.tier = 'realtime' AND v.found
      ORDER BY 1, 3
 $$;
 
