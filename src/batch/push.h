@@ -60,13 +60,12 @@ extern void mt_push_run(const MtMigration *migration, MtRemote **remote, int32 r
 /* Drops what pushes that were cut off have left in this database. */
 extern void mt_push_clean(const MtMigration *migration);
 
-/* The modes; the sender's transaction has begun.  With the last of these they commit what the receiver is to show. */
+/* The modes; the sender's transaction has begun.  With mt_push_commit they commit what the receiver is to show. */
 extern void mt_push_diff(MtPush *push);
 extern void mt_push_replace(MtPush *push);
 extern void mt_push_append(MtPush *push);
 extern void mt_push_commit(MtPush *push);
-/* Where the receiver computes the rows itself: nothing is sent. */
-extern void mt_push_refresh(MtPush *push);
+extern void mt_push_refresh(MtPush *push);	/* where the receiver computes the rows itself: nothing is sent */
 
 /* All rows are sent to a stage; of the receiver's table only those that differ are changed.  It needs the key. */
 extern void mt_push_whole(MtPush *push);

@@ -28,7 +28,8 @@
 /*
  * mt_target_instances returns a JSON array of {"name", "phase", "reported", "written"}; ages are in seconds.
  *
- * Of writers, but for our own notes, which have no application: those that a mark of the way back (as text; NULL: none) did not see to have ended.
+ * Of writers, those that a mark of the way back (as text; NULL: none) did not see to have ended; what we note there
+ * ourselves has no application.
  */
 char *
 mt_target_instances(MtRemote *remote, const MtMigration *migration, const char *since)

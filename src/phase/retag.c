@@ -39,8 +39,8 @@ static void detach(void *arg);
 static FullTransactionId detached_in = {0};
 
 /*
- * mt_retag_check_new finds out, with its tag stored, whether a table can be realtime that preflight has not seen, or not
- * as a realtime one: its copy empties the target's table.
+ * mt_retag_check_new finds out, with its tag stored, whether a table can be realtime that preflight has not seen so:
+ * its copy empties the target's table.
  */
 void
 mt_retag_check_new(const MtMigration *migration, const MtRelation *relation, bool filled)
