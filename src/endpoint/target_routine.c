@@ -22,6 +22,11 @@ const char *const mt_target_routines =
 	"    RAISE EXCEPTION USING ERRCODE = 'ambiguous_parameter', MESSAGE = 'there is more than one migration to this database',\n"
 	"      HINT = 'Name the one that is meant in the last argument, migration.';\n"
 	"  END IF;\n"
+	/* Each source names its own; which of two is meant nobody can say. */
+	"  IF (SELECT count(*) FROM migrate_tiers.migration m WHERE m.name = $1) > 1 THEN\n"
+	"    RAISE EXCEPTION USING ERRCODE = 'ambiguous_parameter', MESSAGE = format('more than one migration to this database is called \"%s\"', $1),\n"
+	"      HINT = 'They come from other sources. Call it on the source.';\n"
+	"  END IF;\n"
 	"  SELECT m.* INTO this FROM migrate_tiers.migration m WHERE m.name = coalesce($1, m.name);\n"
 	"  IF this.ident IS NULL THEN\n"
 	"    RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('migration \"%s\" does not lead to this database', $1),\n"

@@ -109,6 +109,13 @@ static const char *const install_body =
 static const char *const own_body =
 	"BEGIN\n"
 	"PERFORM pg_catalog.pg_advisory_xact_lock(" MT_TARGET_LOCK ");\n"
+	/* What applications call on the target knows a migration by its name. */
+	"IF EXISTS (SELECT FROM migrate_tiers.migration AS m WHERE m.name = %2$s AND m.ident <> %1$s)\n"
+	"  AND NOT EXISTS (SELECT FROM migrate_tiers.migration AS m WHERE m.ident = %1$s) THEN\n"
+	"  RAISE EXCEPTION USING ERRCODE = 'duplicate_object',\n"
+	"    MESSAGE = 'another migration to this database has the name ' || pg_catalog.quote_ident(%2$s), DETAIL = 'It comes from another source.',\n"
+	"    HINT = 'SELECT migrate_tiers.drop_migration() there, or here and create this one under another name.';\n"
+	"END IF;\n"
 	"INSERT INTO migrate_tiers.migration AS m (ident, name, token, phase) VALUES (%1$s, %2$s, %3$s, 'syncing')\n"
 	"  ON CONFLICT (ident) DO UPDATE SET name = excluded.name, token = excluded.token\n"
 	"  WHERE (m.name, m.token) IS DISTINCT FROM (excluded.name, excluded.token);\n"

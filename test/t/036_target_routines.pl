@@ -67,6 +67,23 @@ subtest 'bad input' => sub {
 	fails(q{SELECT migrate_tiers.find_migration(NULL)}, '42501', qr/permission denied/, 'nor what only serves the others');
 };
 
+# Each source names its own migrations, so two to one database may be called alike.
+subtest 'another source' => sub {
+	my $namesake = sub { $pair->target_sql("INSERT INTO migrate_tiers.migration (ident, name, token, phase) SELECT gen_random_uuid(), '$_[0]', gen_random_uuid(), 'syncing'") };
+	my $gone = sub { $pair->target_sql("DELETE FROM migrate_tiers.migration WHERE ident NOT IN ('" . $pair->source_sql('SELECT string_agg(ident::text, $$\',\'$$) FROM migrate_tiers.migration') . "')") };
+	$namesake->('m');
+	fails($_, '42P08', qr/more than one migration to this database is called "m"/, $_)
+	  for q{SELECT migrate_tiers.sync_token('m')}, q{SELECT migrate_tiers.wait_for_sync(migration => 'm')}, q{SELECT migrate_tiers.report_instance('x', 'syncing', 'm')};
+	$gone->();
+	$namesake->('second');
+	$pair->both_sql('CREATE TABLE late (id int PRIMARY KEY)');
+	$pair->source_sql(q{SELECT migrate_tiers.create_migration('second', 'new_db'); SELECT migrate_tiers.tag('late', 'realtime', migration => 'second')});
+	MigrateTiers::sql_fails($pair->source, q{CALL migrate_tiers.advance('syncing', 'second')}, '42710', qr/another migration to this database has the name second.*another name/s, 'a name that is there already is refused');
+	$gone->();
+	$pair->source_sql(q{CALL migrate_tiers.advance('syncing', 'second')});
+	$pair->source_sql(q{CALL migrate_tiers.revert('planned', 'second'); SELECT migrate_tiers.drop_migration('second')});
+};
+
 $pair->source_sql(q{SELECT migrate_tiers.expect_instance('shop 1')});
 as_clerk(q{SELECT migrate_tiers.report_instance('shop 1', 'syncing'); SELECT migrate_tiers.report_instance('shop 1', 'dual_write')});
 ok($pair->wait_until(source => q{SELECT reported_phase = 'dual_write' FROM migrate_tiers.instances WHERE name = 'shop 1'}), 'a report is seen on the source');
