@@ -21,6 +21,7 @@
 
 
 static int32 start_at_commit = 0;
+static Oid	session_table = InvalidOid;	/* when it was asked for last: after a commit it cannot be */
 
 static void on_transaction(XactEvent event, void *arg);
 /* A backend that writes does not try to start a worker more often than this. */
@@ -33,6 +34,7 @@ static BackgroundWorkerHandle *launch(int32 migration, int slot, const char *kin
 									  const void *order, Size length);
 static void set_tag(LOCKTAG *tag, int32 migration, int slot);
 static void set_life_tag(LOCKTAG *tag, int32 migration);
+static bool is_barred(int32 migration);
 static bool take_all(int32 migration);
 static bool take(int32 migration, int first, int count);
 static void end(List *pids);
@@ -92,6 +94,26 @@ BackgroundWorkerHandle *
 mt_worker_launch_push(int32 migration, const MtPushOrder *order)
 {
 	return launch(migration, MT_WORKER_BATCH + 1, "batch", true, order, sizeof(MtPushOrder));
+}
+
+/*
+ * is_barred says whether somebody has the lock of mt_worker_lives: a worker that lives, or who bars workers.  One
+ * that was started meanwhile would end at once.
+ *
+ * It is asked when a transaction has committed: without the catalog, and nothing may fail.
+ */
+static bool
+is_barred(int32 migration)
+{
+	LOCKTAG		tag;
+
+	if (!OidIsValid(session_table))
+		return false;
+	set_life_tag(&tag, migration);
+	if (LockAcquireExtended(&tag, ShareLock, true, true, false, NULL) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ShareLock, true);
+	return false;
 }
 
 /*
@@ -155,7 +177,8 @@ mt_worker_call(int32 migration, int pid, TimestampTz *launched)
 	if (TimestampDifferenceExceeds(*launched, now, LAUNCH_INTERVAL_MS))
 	{
 		*launched = now;
-		(void) mt_worker_launch(migration, MT_WORKER_SYNC, false);
+		if (!is_barred(migration))
+			(void) mt_worker_launch(migration, MT_WORKER_SYNC, false);
 	}
 }
 
@@ -284,15 +307,21 @@ set_tag(LOCKTAG *tag, int32 migration, int slot)
 static void
 set_life_tag(LOCKTAG *tag, int32 migration)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, mt_extension_table("session"), (uint32) migration, 0);
+	if (IsTransactionState())
+		session_table = mt_extension_table("session");
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, session_table, (uint32) migration, 0);
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 
-/* take_all takes the locks of all slots, until one is not to be had. */
+/* take_all takes the locks of all slots, and the one that tells writers to start none, until one is not to be had. */
 static bool
 take_all(int32 migration)
 {
-	return take(migration, MT_WORKER_SYNC, 1) && take(migration, MT_WORKER_VERIFY, 1) &&
+	LOCKTAG		tag;
+
+	set_life_tag(&tag, migration);
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL &&
+		take(migration, MT_WORKER_SYNC, 1) && take(migration, MT_WORKER_VERIFY, 1) &&
 		take(migration, MT_WORKER_COPY, MT_MAX_COPY_WORKERS) &&
 		take(migration, MT_WORKER_READER, MT_MAX_COPY_WORKERS) &&
 		take(migration, MT_WORKER_BATCH, MT_MAX_BATCH_WORKERS);

@@ -404,11 +404,33 @@ subtest 'the extension dropped and created under old sessions' => sub {
 	$old->quit;
 };
 
-subtest 'DROP DATABASE' => sub {
+subtest 'writers start no worker while a migration is dropped' => sub {
 	$pair->source_sql('DROP SERVER new_db CASCADE');
 	$pair->declare(port => $proxy->port);
 	$pair->advance;
 	$pair->sync;
+	my $holder = MigrateTiers::session($target);
+	my $dropper = MigrateTiers::session($source);
+	my $pid = $dropper->query_safe('SELECT pg_backend_pid()');
+	$source->safe_psql('shop', $_) for 'ALTER SYSTEM SET log_min_messages = debug1', 'SELECT pg_reload_conf()';
+	$holder->query_safe('BEGIN; LOCK TABLE item IN ACCESS SHARE MODE');
+	$dropper->query_until(qr/going/, "\\echo going\nSELECT migrate_tiers.drop_migration();\n");
+	ok($pair->wait_until(source => "SELECT count(*) > 100 FROM pg_locks WHERE pid = $pid AND locktype = 'object' AND mode = 'ExclusiveLock' AND granted"), 'it waits for the target');
+	my $log = -s $source->logfile;
+	$pair->source_sql("INSERT INTO item VALUES (89000$_, 'meanwhile')") for 1 .. 5;
+	unlike(slurp_file($source->logfile, $log), qr/starting background worker process "migrate_tiers sync/, 'nobody starts a worker');
+	$pair->source_sql("SELECT pg_terminate_backend($pid)");
+	eval { $dropper->quit };
+	$holder->quit;
+	ok(gone($pid), 'it is given up');
+	$pair->source_sql(q{INSERT INTO item VALUES (890010, 'after')});
+	$pair->sync;
+	$pair->equal('the next writer starts it again');
+	like(slurp_file($source->logfile, $log), qr/starting background worker process "migrate_tiers sync/, '... which the log tells');
+	$source->safe_psql('shop', $_) for 'ALTER SYSTEM RESET log_min_messages', 'SELECT pg_reload_conf()';
+};
+
+subtest 'DROP DATABASE' => sub {
 	stick();
 	my $start = time;
 	$pair->source_sql('DROP DATABASE shop WITH (FORCE)', db => 'postgres');
