@@ -26,7 +26,8 @@
 
 /*
  * The indexes of table t.  An exclusion constraint, or a key that is more than
- * a unique B-tree, cannot be made from an index: it has no build part.
+ * a unique B-tree, cannot be made from an index: it has no build part.  One in a
+ * tablespace where we may make nothing stays where it is.
  */
 #define INDEXES \
 	"SELECT i.indexrelid, x.relname, s.spcname, con.conname," \
@@ -63,7 +64,8 @@
 	"  CASE WHEN c.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END AS deferral, pg_catalog.pg_get_constraintdef(c.oid) AS def" \
 	"  FROM pg_catalog.pg_constraint c WHERE c.conindid = i.indexrelid AND c.conrelid = i.indrelid" \
 	"  AND c.contype IN ('p', 'u', 'x')) con ON true" \
-	" WHERE i.indrelid = t AND i.indisvalid"
+	" WHERE i.indrelid = t AND i.indisvalid" \
+	" AND (x.reltablespace = 0 OR pg_catalog.has_tablespace_privilege(x.reltablespace, 'CREATE'))"
 
 /*
  * The foreign keys that rest on index k.indexrelid.  One of a partitioned table

@@ -22,6 +22,8 @@ CREATE INDEX ON item (v);
 SQL
 $pair->source_sql("CREATE ROLE keeper LOGIN; GRANT CREATE ON SCHEMA public TO keeper; SET ROLE keeper; $tables");
 $pair->target_sql("CREATE ROLE mover LOGIN PASSWORD '$literal'; GRANT CREATE ON SCHEMA public TO mover; GRANT CREATE ON DATABASE shop TO mover; GRANT SET ON PARAMETER session_replication_role TO mover; SET ROLE mover; $tables");
+# A superuser has put an index where the mapping's role can put none.
+$pair->target_sql("SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''; CREATE INDEX item_elsewhere ON item (v) TABLESPACE elsewhere");
 $pair->source_sql('CREATE ROLE writer; GRANT INSERT, UPDATE, DELETE, SELECT, TRUNCATE ON ALL TABLES IN SCHEMA public TO writer');
 $pair->source_sql(q{INSERT INTO item (n, v) SELECT i, 'v' || i FROM generate_series(1, 3000) i; INSERT INTO line SELECT i, 1, 'l' FROM generate_series(1, 1000) i; INSERT INTO event SELECT i, i FROM generate_series(1, 1000) i});
 $pair->source_sql('CREATE EXTENSION postgres_fdw; CREATE EXTENSION migrate_tiers');
@@ -49,6 +51,7 @@ $pair->both_sql('DROP ROLE other');
 as_keeper(q{CALL migrate_tiers.advance('syncing')});
 as_keeper('SELECT migrate_tiers.wait_for_sync()');
 $pair->equal('the copy');
+is($pair->target_sql(q{SELECT count(*) FROM pg_indexes WHERE tablespace = 'elsewhere'}), '1', 'an index that could not be built again was left in place');
 is($target->safe_psql('shop', q{SELECT string_agg(DISTINCT usename, ',') FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()}), 'mover', 'and the mapping\'s role there');
 
 for my $keys (100000, 1)
