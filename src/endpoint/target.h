@@ -61,15 +61,15 @@ extern char *mt_target_still_aside(MtRemote *remote, const MtMigration *migratio
 /* The indexes of a table that still wait to be built again (char *). */
 extern List *mt_target_aside(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
 
-/* Builds one of them; the caller chooses how many run side by side. */
+/* Builds one of them; the caller chooses how many run side by side.  And restores what rests on them, and all else. */
 extern void mt_target_build_index(MtRemote *remote, const MtMigration *migration, const MtRelation *relation,
 								  const char *name);
-/* Restores constraints over built indexes, comments, cluster and replica identity marks. */
 extern void mt_target_restore_constraints(MtRemote *remote, const MtMigration *migration,
 										  const MtRelation *relation);
-
-/* At an end: adds the foreign keys again and validates them; one that does not hold stays NOT VALID, with a WARNING. */
-extern void mt_target_restore_foreign_keys(MtRemote *remote, const MtMigration *migration);
+/* On a way back: all of it; without a table, foreign keys.  What rows or tables do not allow is left to uninstall. */
+extern void mt_target_bring_back(MtRemote *remote, const MtMigration *migration, const MtRelation *relation);
+/* All of a table that has left, which may be gone here; what cannot be restored is told in a WARNING, and forgotten. */
+extern void mt_target_restore_left(MtRemote *remote, const MtMigration *migration, int32 relation);
 
 /* When every table is in sync: adds them, and returns (MtForeignCheck) how each is checked. */
 typedef struct MtForeignCheck

@@ -115,7 +115,10 @@ static const char *const set_aside_body =
 	"    END LOOP;\n"
 	"    INSERT INTO migrate_tiers.set_aside (migration, relation, kind, table_oid, table_schema, table_name, name, tablespace, build, finish)\n"
 	"    SELECT %2$s, %3$d, k.kind, t, n.nspname, c.relname, k.relname, k.spcname, k.build, k.finish\n"
-	"    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = t;\n"
+	"    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = t\n"
+	/* One on the list may have been made again by hand. */
+	"    ON CONFLICT ON CONSTRAINT set_aside_pkey DO UPDATE SET (tablespace, build, finish, state)\n"
+	"      = (excluded.tablespace, excluded.build, excluded.finish, 'aside');\n"
 	"    EXECUTE k.removal;\n"
 	/* What a view needs, an extension owns or somebody else has made stays where it is. */
 	"  EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN NULL;\n"
@@ -186,8 +189,7 @@ mt_target_build_index(MtRemote *remote, const MtMigration *migration, const MtRe
 							 "  RETURNING * INTO s;\n"
 							 "IF NOT FOUND THEN RETURN; END IF;\n"
 							 "PERFORM pg_catalog.set_config('default_tablespace', COALESCE(s.tablespace, ''), true);\n"
-							 "EXECUTE s.build;\n"
-							 "END",
+							 "EXECUTE s.build;\n" MT_TARGET_WAY_OUT("s.build") "END",
 							 quote_literal_cstr(migration->ident), relation->id,
 							 quote_literal_cstr(name)),
 					BUILD_LOCK_TIMEOUT);
@@ -211,8 +213,7 @@ mt_target_restore_constraints(MtRemote *remote, const MtMigration *migration,
 							 "  END IF;\n"
 							 "  PERFORM pg_catalog.set_config('default_tablespace', COALESCE(s.tablespace, ''), true);\n"
 							 "  FOREACH statement IN ARRAY s.finish LOOP EXECUTE statement; END LOOP;\n"
-							 "END LOOP;\n"
-							 "END",
+							 "END LOOP;\n" MT_TARGET_WAY_OUT("statement") "END",
 							 quote_literal_cstr(migration->ident), relation->id),
 					mt_lock_timeout_text());
 }

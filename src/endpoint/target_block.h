@@ -46,6 +46,20 @@ extern char *mt_target_fence_function(const MtMigration *migration);
 /* Takes every fence of the migration off, wherever its tables have gone. */
 extern void mt_target_unfence_all(MtRemote *remote, const MtMigration *migration);
 
+/* Adds the foreign keys again and checks them; one that does not hold stays NOT VALID, with a WARNING. */
+extern void mt_target_restore_foreign_keys(MtRemote *remote, const MtMigration *migration);
+
+/*
+ * The end of a block that brings back what is on the list, as s: a table that was altered meanwhile (class 42) does
+ * not allow it any more, and only a person can say what is wanted instead.
+ */
+#define MT_TARGET_WAY_OUT(statement) \
+	"EXCEPTION WHEN syntax_error_or_access_rule_violation THEN\n" \
+	"  RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM, DETAIL = 'The statement was: ' || " statement ",\n" \
+	"    HINT = pg_catalog.format('Mend that in the target database. Or, if it is made already or not wanted any more, run there:'\n" \
+	"      ' DELETE FROM migrate_tiers.set_aside WHERE migration = %%L AND relation = %%s AND kind = %%L AND table_oid = %%s AND name = %%L',\n" \
+	"      s.migration, s.relation, s.kind, s.table_oid, s.name);\n"
+
 /* Brings back what is still set aside, with a WARNING for what cannot be; before all is forgotten. */
 extern void mt_target_restore_leftovers(MtRemote *remote, const MtMigration *migration);
 

@@ -57,8 +57,7 @@ static const char *const check_body =
 	"IF FOUND THEN EXECUTE s.build; END IF;\n"
 	"DELETE FROM migrate_tiers.set_aside WHERE " THIS_ONE " AND state = 'added' RETURNING * INTO s;\n"
 	"IF NOT FOUND THEN RETURN; END IF;\n"
-	"FOREACH statement IN ARRAY s.finish LOOP EXECUTE statement; END LOOP;\n"
-	"END";
+	"FOREACH statement IN ARRAY s.finish LOOP EXECUTE statement; END LOOP;\n" MT_TARGET_WAY_OUT("COALESCE(statement, s.build)") "END";
 
 /* Such a session ends when its client is gone, also in the middle of a check; where the server can notice that. */
 static const char *const watch_client =
@@ -101,7 +100,7 @@ mt_target_add_foreign_keys(MtRemote *remote, const MtMigration *migration)
 		char	   *timeout = quote_literal_cstr(partitioned ? mt_lock_timeout_text() : VALIDATE_LOCK_TIMEOUT);
 
 		if (!partitioned)
-			run_step(remote, add_body, key, "", mt_lock_timeout_text());
+			run_step(remote, add_body, key, MT_TARGET_WAY_OUT("s.build"), mt_lock_timeout_text());
 		check->relation = (int32) strtol(key[1], NULL, 10);
 		check->name = key[4];
 		check->keeps_writers_out = partitioned;

@@ -11,6 +11,7 @@
 
 #include "utils/builtins.h"
 
+#include "base/xact.h"
 #include "endpoint/target.h"
 #include "endpoint/target_reverse.h"
 #include "endpoint/target_sequence.h"
@@ -32,9 +33,10 @@ static const char *const restore_body =
 	"  AND kind = %3$s AND table_oid = %4$s AND name = %5$s;\n"
 	"END";
 
-/* What is set aside of tables that still exist. */
+/* What is set aside of tables that still exist; of one of ours only, foreign keys are no part of it. */
 #define LEFTOVERS \
 	" FROM migrate_tiers.set_aside s WHERE migration = $1" \
+	" AND ($2::integer IS NULL OR relation = $2 AND kind <> 'foreign_key')" \
 	" AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.table_oid)" \
 	" ORDER BY kind = 'foreign_key', relation, name"
 
@@ -66,18 +68,76 @@ static const char *const uninstall_body =
 	"IF NOT EXISTS (SELECT FROM migrate_tiers.migration) THEN DROP SCHEMA migrate_tiers CASCADE; END IF;\n"
 	"END";
 
-static void warn_left(MtRemote *remote, const MtMigration *migration);
+typedef struct MtBack
+{
+	MtRemote   *remote;
+	const MtMigration *migration;
+	const MtRelation *relation;	/* NULL: foreign keys */
+} MtBack;
+
+static void bring_back(void *arg);
+static void restore(MtRemote *remote, const MtMigration *migration, const char *relation);
+static void warn_left(MtRemote *remote, const MtMigration *migration, const char *relation);
+
+/* mt_target_bring_back leaves what the rows (class 23) or the tables (42) do not allow on the list. */
+void
+mt_target_bring_back(MtRemote *remote, const MtMigration *migration, const MtRelation *relation)
+{
+	MtBack		back = {remote, migration, relation};
+	ErrorData  *error = mt_xact_try(bring_back, &back);
+
+	if (error == NULL)
+		return;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
+		ThrowErrorData(error);
+	FreeErrorData(error);
+}
+
+static void
+bring_back(void *arg)
+{
+	const MtBack *back = (const MtBack *) arg;
+	ListCell   *cell;
+
+	if (back->relation == NULL)
+	{
+		mt_target_restore_foreign_keys(back->remote, back->migration);
+		return;
+	}
+	foreach(cell, mt_target_aside(back->remote, back->migration, back->relation))
+		mt_target_build_index(back->remote, back->migration, back->relation, (char *) lfirst(cell));
+	mt_target_restore_constraints(back->remote, back->migration, back->relation);
+}
 
 /* mt_target_restore_leftovers brings back what it can, and warns of the rest. */
 void
 mt_target_restore_leftovers(MtRemote *remote, const MtMigration *migration)
+{
+	restore(remote, migration, NULL);
+}
+
+/* mt_target_restore_left does so for one table; its foreign keys come back with those of others, or stop as they do. */
+void
+mt_target_restore_left(MtRemote *remote, const MtMigration *migration, int32 relation)
+{
+	char	   *id = psprintf("%d", relation);
+
+	restore(remote, migration, id);
+	mt_remote_query(remote,
+					"DELETE FROM migrate_tiers.set_aside WHERE migration = $1 AND relation = $2 AND kind <> 'foreign_key'",
+					MT_PARAMS(migration->ident, id));
+}
+
+static void
+restore(MtRemote *remote, const MtMigration *migration, const char *relation)
 {
 	MtRows	   *rows;
 
 	rows = mt_remote_query(remote,
 						   "SELECT pg_catalog.quote_literal(migration), relation, pg_catalog.quote_literal(kind),"
 						   " table_oid, pg_catalog.quote_literal(name)" LEFTOVERS,
-						   MT_PARAMS(migration->ident));
+						   MT_PARAMS(migration->ident, relation));
 	for (int row = 0; row < rows->count; row++)
 	{
 		char	  **key = rows->values[row];
@@ -85,7 +145,7 @@ mt_target_restore_leftovers(MtRemote *remote, const MtMigration *migration)
 		mt_target_block(remote, psprintf(restore_body, key[0], key[1], key[2], key[3], key[4]),
 						LEFTOVER_LOCK_TIMEOUT);
 	}
-	warn_left(remote, migration);
+	warn_left(remote, migration, relation);
 }
 
 /* mt_target_uninstall_sql returns the statement that uninstalls a migration by hand. */
@@ -98,14 +158,14 @@ mt_target_uninstall_sql(const MtMigration *migration, const char *sequences)
 }
 
 static void
-warn_left(MtRemote *remote, const MtMigration *migration)
+warn_left(MtRemote *remote, const MtMigration *migration, const char *relation)
 {
 	MtRows	   *rows;
 
 	rows = mt_remote_query(remote,
 						   "SELECT pg_catalog.replace(kind, '_', ' '), name, pg_catalog.format('%I.%I', table_schema, table_name), error,"
 						   " pg_catalog.concat_ws('; ', VARIADIC ARRAY[CASE WHEN state = 'aside' THEN build END] || finish)" LEFTOVERS,
-						   MT_PARAMS(migration->ident));
+						   MT_PARAMS(migration->ident, relation));
 	for (int row = 0; row < rows->count; row++)
 		ereport(WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

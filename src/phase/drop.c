@@ -47,7 +47,6 @@ typedef struct MtDrop
 {
 	MtMigration *migration;
 	List	   *relations;		/* MtRelation, the realtime tables */
-	MtRelation *relation;		/* the one at hand */
 	MtRemote   *remote;
 	MtSourceRestore *sequences;	/* of the source, to be restored; NULL before the target was asked */
 	TimestampTz deadline;
@@ -60,9 +59,6 @@ static void ask_turns(void *arg);
 static char *leave_turns_sql(const MtDrop *drop);
 static void clean_target(void *arg);
 static void end_turns(MtDrop *drop);
-static void build_again(MtDrop *drop, void (*action)(void *));
-static void restore_table(void *arg);
-static void restore_foreign_keys(void *arg);
 pg_noreturn static void answer_target_error(ErrorData *error);
 static void clean_source(void *arg);
 static void delete_migration(const MtMigration *migration);
@@ -223,11 +219,8 @@ clean_target(void *arg)
 	if (drop->remote == NULL || !mt_remote_usable(drop->remote))
 		drop->remote = mt_twin_open(drop->migration);
 	foreach(cell, drop->relations)
-	{
-		drop->relation = (MtRelation *) lfirst(cell);
-		build_again(drop, restore_table);
-	}
-	build_again(drop, restore_foreign_keys);
+		mt_target_bring_back(drop->remote, drop->migration, (MtRelation *) lfirst(cell));
+	mt_target_bring_back(drop->remote, drop->migration, NULL);
 	end_turns(drop);
 	mt_target_uninstall(drop->remote, drop->migration);
 }
@@ -247,39 +240,6 @@ end_turns(MtDrop *drop)
 		sequences = mt_source_sequences_prepare(sequences, drop->migration, relation, drop->remote, false);
 	}
 	drop->sequences = sequences;
-}
-
-/* build_again leaves what the rows (class 23) or the tables (42) do not allow to mt_target_uninstall, which warns. */
-static void
-build_again(MtDrop *drop, void (*action)(void *))
-{
-	ErrorData  *error = mt_xact_try(action, drop);
-
-	if (error == NULL)
-		return;
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION &&
-		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
-		ThrowErrorData(error);
-	FreeErrorData(error);
-}
-
-static void
-restore_table(void *arg)
-{
-	MtDrop	   *drop = (MtDrop *) arg;
-	ListCell   *cell;
-
-	foreach(cell, mt_target_aside(drop->remote, drop->migration, drop->relation))
-		mt_target_build_index(drop->remote, drop->migration, drop->relation, (char *) lfirst(cell));
-	mt_target_restore_constraints(drop->remote, drop->migration, drop->relation);
-}
-
-static void
-restore_foreign_keys(void *arg)
-{
-	MtDrop	   *drop = (MtDrop *) arg;
-
-	mt_target_restore_foreign_keys(drop->remote, drop->migration);
 }
 
 /* answer_target_error raises what went wrong with the target. */

@@ -71,7 +71,7 @@ uninstall_target(MtTransition *transition, MtRelation *relation)
 	/* Else done before, by a transition that was cut off: what batch tables have now is not ours. */
 	if (mt_target_installed(remote))
 	{
-		mt_target_restore_foreign_keys(remote, transition->migration);
+		mt_target_bring_back(remote, transition->migration, NULL);
 		empty_filled(transition);
 		mt_target_uninstall(remote, transition->migration);
 	}
@@ -154,16 +154,13 @@ static void
 take_copy_back(MtTransition *transition, MtRelation *relation)
 {
 	MtRemote   *remote = mt_transition_remote(transition);
-	ListCell   *cell;
 	MtSpiScope	scope;
 
 	mt_copy_forget_tasks(relation);
 	if (mt_target_has_fence(remote, transition->migration, relation))
 	{
 		mt_copy_forget_target(transition->migration, remote, relation);
-		foreach(cell, mt_target_aside(remote, transition->migration, relation))
-			mt_target_build_index(remote, transition->migration, relation, (char *) lfirst(cell));
-		mt_target_restore_constraints(remote, transition->migration, relation);
+		mt_target_bring_back(remote, transition->migration, relation);
 	}
 	else if (strcmp(relation->state, "recopy") == 0 && mt_batch_has_filled(relation->id))
 		mt_target_empty(remote, list_make1(relation));

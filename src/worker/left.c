@@ -104,6 +104,8 @@ clean(void *arg)
 	MtLeft	   *left = (MtLeft *) arg;
 	MtRemote   *remote = left->worker->sync->remote;
 
+	/* Before the fence goes, under which nobody has to wait for that. */
+	mt_target_restore_left(remote, left->worker->migration, left->relation.id);
 	mt_target_unfence(remote, left->worker->migration, &left->relation);
 	mt_copy_forget_notes(left->worker->migration, remote, left->relation.id);
 }
@@ -132,7 +134,7 @@ handle_failure(MtWorker *worker, const char *table, const ErrorData *error)
 		return;
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("migration \"%s\": taking the fence off the target's table %s failed, next attempt in %.1f s",
+			 errmsg("migration \"%s\": leaving the target's table %s failed, next attempt in %.1f s",
 					worker->migration->name, table, (double) wait / 1000),
 			 errdetail_internal("%s", mt_error_text(error))));
 }

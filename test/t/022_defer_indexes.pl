@@ -350,6 +350,53 @@ subtest 'a foreign key that cannot come back' => sub {
 	is_image('all is as it was');
 };
 
+subtest 'a table that leaves in mid-copy' => sub {
+	$pair->both_sql('CREATE TABLE leaver (id int PRIMARY KEY, v text UNIQUE); CREATE INDEX leaver_index ON leaver (v, id)');
+	$pair->source_sql(q{INSERT INTO leaver SELECT i, 'v' || i FROM generate_series(1, 3000) i; SELECT migrate_tiers.tag('leaver', 'realtime')});
+	ok(begin_slowly(), 'the copy has begun');
+	ok($pair->wait_until(target => q{SELECT count(*) = 3 FROM migrate_tiers.set_aside WHERE table_name = 'leaver'}), 'its indexes are aside');
+	$pair->source_sql('SET migrate_tiers.allow_ddl = on; DROP TABLE leaver');
+	ok($pair->wait_until(target => q{SELECT count(*) = 3 FROM pg_index WHERE indrelid = 'leaver'::regclass}, timeout => 30), 'dropped here, it has them again there');
+	$pair->set_option('copy_rate', '0');
+	$pair->sync(120);
+	ok($pair->wait_until(source => q{SELECT passed FROM migrate_tiers.gates('dual_write') WHERE gate = 'copied'}, timeout => 30), 'and does not bar the way');
+	$pair->target_sql('DROP TABLE leaver');
+	in_sync('without it');
+	$pair->revert;
+};
+
+subtest 'a table that is altered on both sides in mid-copy' => sub {
+	$pair->both_sql('CREATE TABLE altered (id int PRIMARY KEY, a text, b int CONSTRAINT b_to_item REFERENCES item, c int CONSTRAINT c_to_item REFERENCES item); CREATE INDEX altered_a ON altered (a)');
+	$pair->source_sql(q{INSERT INTO altered SELECT i, 'a' || i, i, i FROM generate_series(1, 3000) i; SELECT migrate_tiers.tag('altered', 'realtime')});
+	my $alter = sub {
+		my ($columns) = @_;
+		ok(begin_slowly(), 'the copy has begun');
+		ok($pair->wait_until(target => q{SELECT count(*) > 0 FROM migrate_tiers.set_aside WHERE name = 'altered_pkey'}), 'its key is aside');
+		ok($pair->wait_until(target => q{SELECT count(*) > 0 FROM migrate_tiers.set_aside WHERE name = 'c_to_item'}), '... and what rests on another');
+		$pair->target_sql("ALTER TABLE altered $columns");
+		$pair->source_sql("SET migrate_tiers.allow_ddl = on; ALTER TABLE altered $columns");
+		return $pair->set_option('copy_rate', '0');
+	};
+	$alter->('DROP COLUMN a, DROP COLUMN b');
+	ok($pair->wait_until(source => q{SELECT stopped ~ '42703: .*CREATE INDEX altered_a .*DELETE FROM migrate_tiers.set_aside .*''altered_a''' FROM migrate_tiers.status}, timeout => 60),
+		'status names what cannot be built, and a way out') || diag $pair->status('stopped');
+	my ($ok, undef, $err) = $pair->source_try(q{CALL migrate_tiers.revert('planned')});
+	ok($ok, 'the way back is open') || diag $err;
+	like($err, qr/WARNING.*$_.*could not be restored/, "with a warning of $_") for qw(altered_a b_to_item);
+	is($pair->target_sql(q{SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'altered'::regclass}), 'altered_pkey c_to_item', 'all else is there again');
+
+	$alter->('DROP COLUMN c');
+	ok($pair->wait_until(source => q{SELECT stopped ~ '42703: .*DELETE FROM migrate_tiers.set_aside .*''c_to_item''' FROM migrate_tiers.status}, timeout => 60),
+		'the same of a foreign key') || diag $pair->status('stopped');
+	my ($way_out) = $pair->status('stopped') =~ /run there: (DELETE FROM .*'c_to_item')/;
+	$pair->target_sql($way_out);
+	ok($pair->wait_until(source => q{SELECT passed FROM migrate_tiers.gates('dual_write') WHERE gate = 'copied'}, timeout => 60), 'the way out is one');
+	$pair->source_sql('SET migrate_tiers.allow_ddl = on; DROP TABLE altered');
+	$pair->target_sql('DROP TABLE altered');
+	in_sync('without it');
+	$pair->revert;
+};
+
 subtest 'dropped' => sub {
 	$pair->source_sql(q{SELECT migrate_tiers.drop_migration('m')});
 	is_image('indexes and constraints are as they were');
