@@ -2,11 +2,10 @@
  * worker.h
  *	  The background workers of a migration.
  *
- * The sync worker drives a migration: it prepares the copy of tables, sees to it
- * that copy workers run, lets tables join, and sends ticks.  Copy workers do
- * tasks of the copy until none is left.  Both act as the migration's owner where
- * they touch users' tables, and end at once when they are asked to.  Where the
- * library is preloaded, a launcher starts sync workers when the server starts.
+ * The sync worker drives a migration: it prepares the copy of tables, sees to it that copy workers run, lets
+ * tables join, and sends ticks.  Copy workers do tasks of the copy until none is left.  Both act as the
+ * migration's owner where they touch users' tables, and end at once when they are asked to.  Where the library is
+ * preloaded, a launcher starts sync workers when the server starts.
  */
 #ifndef MT_WORKERS_H
 #define MT_WORKERS_H
@@ -49,10 +48,8 @@ typedef struct MtWorker
 	uint64		tick_keys;
 	TimestampTz tick_started;
 	TimestampTz tick_ended;		/* 0: the last one sent nothing */
-	TimestampTz persisted;
-	TimestampTz rotated;
+	TimestampTz persisted, rotated, roster_saved;
 	MtQueueSent queue_sent;		/* segments that are kept for queue_retention */
-	TimestampTz roster_saved;
 	char	   *persisted_mark;
 	int			copier_failures;	/* launches since copy workers began to fail */
 	bool		copiers_refused;	/* none could be launched; status says so */
