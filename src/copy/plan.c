@@ -25,6 +25,7 @@
 static List *tables_to_read(const MtRelation *relation);
 static bool is_replaced(const MtMigration *migration, const MtRelation *relation, const List *tables);
 static int64 blocks_a_chunk(int32 migration);
+static int64 blocks_out_of_line(Relation table);
 static int32 plan_chunks(const MtRelation *relation, Oid table, int32 task, int64 step, double *rows);
 
 /* mt_copy_plan cuts a captured table into tasks and sets its indexes aside, or has it captured anew first. */
@@ -165,13 +166,34 @@ blocks_a_chunk(int32 migration)
 	return Max(bytes / BLCKSZ, 1);
 }
 
-/* plan_chunks adds the chunks of one table; returns the number of the next task. */
+/* blocks_out_of_line says how many blocks the values have that rows only point to. */
+static int64
+blocks_out_of_line(Relation table)
+{
+	Relation	toast;
+	int64		blocks;
+
+	if (!OidIsValid(table->rd_rel->reltoastrelid))
+		return 0;
+	toast = table_open(table->rd_rel->reltoastrelid, AccessShareLock);
+	blocks = RelationGetNumberOfBlocks(toast);
+	table_close(toast, NoLock);
+	return blocks;
+}
+
+/*
+ * plan_chunks adds the chunks of one table; returns the number of the next task.
+ *
+ * What stands out of line is read with the rows: it is taken as spread over them evenly.
+ */
 static int32
 plan_chunks(const MtRelation *relation, Oid table, int32 task, int64 step, double *rows)
 {
 	Relation	opened = table_open(table, NoLock);
 	int64		blocks = RelationGetNumberOfBlocks(opened);
 
+	if (blocks > 0)
+		step = Max((int64) ((double) step * blocks / (blocks + blocks_out_of_line(opened))), 1);
 	*rows += Max(opened->rd_rel->reltuples, 0);
 	for (int64 first = 0; first < blocks; first += step)
 		mt_spi_exec(SPI_OK_INSERT,

@@ -36,6 +36,8 @@ CREATE TABLE empty (id int PRIMARY KEY);
 CREATE TABLE emptied (id int PRIMARY KEY, v text);
 CREATE TABLE wide (id int PRIMARY KEY, v bytea);
 ALTER TABLE wide ALTER v SET STORAGE EXTERNAL;
+CREATE TABLE documents (id int PRIMARY KEY, v text);
+ALTER TABLE documents ALTER v SET STORAGE EXTERNAL;
 CREATE TABLE holes (id int PRIMARY KEY, v text);
 CREATE TABLE parts (id int, at int, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
 CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (500);
@@ -53,6 +55,7 @@ SQL
 INSERT INTO emptied SELECT i, 'x' FROM generate_series(1, 10000) i;
 DELETE FROM emptied;
 INSERT INTO wide SELECT i, decode(repeat(md5(i::text), 250000), 'hex') FROM generate_series(1, 5) i;
+INSERT INTO documents SELECT i, repeat('d', 4000) FROM generate_series(1, 1500) i;
 INSERT INTO holes SELECT i, repeat('h', 100) FROM generate_series(1, 20000) i;
 DELETE FROM holes WHERE id BETWEEN 3000 AND 15000 OR id > 19000;
 UPDATE holes SET v = 'again' WHERE id % 3 = 0;
@@ -89,6 +92,7 @@ SQL
 	$pair->equal('copied');
 	is($pair->target_sql(q{SELECT count(*) FROM holes WHERE v = 'begun before'}), '99', 'what was open before advance and committed after it is there');
 	is($pair->source_sql(q{SELECT string_agg(DISTINCT state, ',') FROM migrate_tiers.tables}), 'syncing', 'every table is in sync');
+	cmp_ok($pair->source_sql(q{SELECT max(bytes) FROM migrate_tiers.progress WHERE relation = 'documents'::regclass}), '<', 3 * 256 * 1024, 'a chunk has the size that was asked for, with what stands out of line');
 	$pair->finish;
 };
 
