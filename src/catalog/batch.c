@@ -113,6 +113,8 @@ set_tag(LOCKTAG *tag, int32 relation)
  * mt_batch_due finds what is to be pushed next.
  *
  * After failures a table is tried again after 5 s, 10 s, 20 s and so on, but at least as often as it is to be pushed.
+ * It is looked each second: no more than the newest pushes are read.  What a clock that was set back has put into the
+ * future is waited for by nobody.
  */
 int32
 mt_batch_due(int32 migration)
@@ -127,14 +129,14 @@ mt_batch_due(int32 migration)
 						   " JOIN migrate_tiers.migration AS m ON m.id = r.migration"
 						   " CROSS JOIN LATERAL (SELECT max(x.started) AS began FROM migrate_tiers.transition AS x"
 						   "  WHERE x.migration = m.id AND x.from_phase = 'planned') AS c"
-						   " CROSS JOIN LATERAL (SELECT max(b.started) AS last, max(b.started) FILTER (WHERE b.error IS NULL) AS good"
-						   "  FROM migrate_tiers.batch AS b WHERE b.relation = r.id AND b.direction = f.direction"
-						   "  AND b.target = " TARGET_OF_R " AND b.started > c.began AND b.finished IS NOT NULL) AS t"
-						   " CROSS JOIN LATERAL (SELECT count(*) AS failures FROM migrate_tiers.batch AS b"
-						   "  WHERE b.relation = r.id AND b.direction = f.direction AND b.target = " TARGET_OF_R
-						   "  AND b.started > coalesce(t.good, c.began) AND b.error IS NOT NULL) AS u"
-						   " CROSS JOIN LATERAL (SELECT CASE WHEN u.failures = 0 THEN t.last + p.every"
-						   "  ELSE t.last + least(p.every, interval '5 s' * 2 ^ least(u.failures - 1, 8)) END AS due) AS d"
+						   " CROSS JOIN LATERAL (SELECT max(l.started) AS last,"
+						   "  coalesce(min(l.number) FILTER (WHERE l.error IS NULL) - 1, count(*)) AS failures"
+						   "  FROM (SELECT b.started, b.error, row_number() OVER (ORDER BY b.started DESC) AS number FROM migrate_tiers.batch AS b"
+						   "   WHERE b.relation = r.id AND b.direction = f.direction AND b.target = " TARGET_OF_R
+						   "   AND b.started > c.began AND b.started <= clock_timestamp() AND b.finished IS NOT NULL"
+						   "   ORDER BY b.started DESC LIMIT 9) AS l) AS t"
+						   " CROSS JOIN LATERAL (SELECT CASE WHEN t.failures = 0 THEN t.last + p.every"
+						   "  ELSE t.last + least(p.every, interval '5 s' * 2 ^ least(t.failures - 1, 8)) END AS due) AS d"
 						   " WHERE r.migration = $1 AND r.tier = 'batch' AND p.every IS NOT NULL AND NOT f.pushing AND NOT m.paused"
 						   " AND m.phase NOT IN ('planned', 'finished') AND coalesce(d.due <= clock_timestamp(), true)"
 						   " ORDER BY d.due NULLS FIRST LIMIT 1",

@@ -36,6 +36,7 @@ CREATE TABLE migrate_tiers.batch (
     error text                                                 -- null and finished: it was applied
 );
 CREATE INDEX ON migrate_tiers.batch (relation, started);
+CREATE INDEX ON migrate_tiers.batch (relation, direction, started);
 
 -- What a batch table looked like when both sides were last equal, range by range (batch/imprint.h); the
 -- target has the like of it, without ranges.
@@ -54,11 +55,13 @@ CREATE TABLE migrate_tiers.imprint (
 -- How fresh the receiver of each batch table is: for the view tables, the schedule and the gates.
 -- The side that was read until the direction turned has computed its tables itself until then: those that took part,
 -- which a push before has shown. For a rehearsal no job moves to the target; and in phase planned that is emptied.
+-- The schedule looks each second: of pushes, however many, the newest and the first are found by an index. What is of
+-- the future, since the clock was set back, is no evidence.
 CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
-    SELECT f.*, f.fresh_at + f.max_age > pg_catalog.clock_timestamp() AS fresh
+    SELECT f.*, f.fresh_at + f.max_age > c.now AND f.fresh_at <= c.now AS fresh
       FROM (SELECT m.name AS migration, r.relation::regclass AS relation, d.direction, p.every, p.mode,
                    coalesce(p.max_age, o.value::interval, '24h') AS max_age,
-                   greatest(b.snapshot_time, CASE WHEN b.joined < t.turned THEN t.turned END) AS fresh_at,
+                   greatest(b.snapshot_time, CASE WHEN j.joined < t.turned THEN t.turned END) AS fresh_at,
                    EXISTS (SELECT FROM pg_catalog.pg_locks AS l
                             WHERE l.locktype = 'object' AND l.granted AND l.objid = r.id::text::oid AND l.objsubid = 1
                               AND l.classid = 'migrate_tiers.relation'::regclass
@@ -80,13 +83,19 @@ CREATE VIEW migrate_tiers.freshness WITH (security_barrier) AS
                                        AND o.from_phase = 'dual_write' AND o.to_phase = 'read_target'
                                      ORDER BY o.id DESC LIMIT 1) END) AS turned
                      FROM migrate_tiers.transition AS x WHERE x.migration = m.id) AS t
-             CROSS JOIN LATERAL (
-                   SELECT max(x.snapshot_time) FILTER (WHERE x.direction = d.direction) AS snapshot_time,
-                          min(x.finished) FILTER (WHERE x.started > r.tagged) AS joined
-                     FROM migrate_tiers.batch AS x
-                    WHERE x.relation = r.id AND x.started > t.began AND x.finished IS NOT NULL AND x.error IS NULL
-                      AND x.target = ARRAY[r.target_schema, r.target_name]) AS b
-             WHERE r.tier = 'batch' AND pg_catalog.pg_has_role(m.owner, 'MEMBER')) AS f;
+              LEFT JOIN LATERAL (
+                   SELECT x.snapshot_time FROM migrate_tiers.batch AS x
+                    WHERE x.relation = r.id AND x.direction = d.direction AND x.started > t.began AND x.finished IS NOT NULL
+                      AND x.error IS NULL AND x.target = ARRAY[r.target_schema, r.target_name]
+                      AND x.snapshot_time <= pg_catalog.clock_timestamp()
+                    ORDER BY x.started DESC LIMIT 1) AS b ON true
+              LEFT JOIN LATERAL (
+                   SELECT x.finished AS joined FROM migrate_tiers.batch AS x
+                    WHERE x.relation = r.id AND x.started > greatest(t.began, r.tagged) AND x.finished IS NOT NULL
+                      AND x.error IS NULL AND x.target = ARRAY[r.target_schema, r.target_name] AND t.began IS NOT NULL
+                    ORDER BY x.started LIMIT 1) AS j ON true
+             WHERE r.tier = 'batch' AND pg_catalog.pg_has_role(m.owner, 'MEMBER')) AS f
+     CROSS JOIN LATERAL (SELECT pg_catalog.clock_timestamp() AS now) AS c;
 GRANT SELECT ON migrate_tiers.freshness TO PUBLIC;
 COMMENT ON VIEW migrate_tiers.freshness IS 'how fresh the receiver of each batch table is; for the other views and the gates';
 COMMENT ON COLUMN migrate_tiers.freshness.migration IS 'name of the migration';

@@ -101,8 +101,9 @@ is_due(int32 migration_id)
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_SELECT,
 				"SELECT EXISTS (SELECT FROM migrate_tiers.relation AS r WHERE r.migration = $1 AND r.state = 'syncing'"
-				" AND r.tier = 'realtime' AND NOT EXISTS (SELECT FROM migrate_tiers.verification AS v"
-				"  WHERE v.relation = r.id AND v.started > clock_timestamp() - $2 * interval '1 microsecond'))",
+				" AND r.tier = 'realtime' AND coalesce((SELECT v.started FROM migrate_tiers.verification AS v"
+				"  WHERE v.relation = r.id AND v.started <= clock_timestamp() ORDER BY v.id DESC LIMIT 1), '-infinity')"
+				"  <= clock_timestamp() - $2 * interval '1 microsecond')",
 				MT_ARGS(MT_INT4(migration_id), MT_INT8(every)));
 	due = mt_spi_bool(0, 1);
 	mt_spi_end(&scope);

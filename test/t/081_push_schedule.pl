@@ -44,6 +44,12 @@ ok(pushed('hourly', 'scheduled AND updated = 1'), 'and made up for later');
 sql($source, q{SELECT migrate_tiers.pause()});
 sql_fails($source, q{SELECT migrate_tiers.push_batch('hourly')}, '55000', qr/paused/, 'paused is paused');
 sql($source, q{SELECT migrate_tiers.resume()});
+# The clock was ahead, and is set back.
+my $last = sql($source, q{WITH u AS (UPDATE migrate_tiers.batch SET started = started + '1 day', finished = finished + '1 day'::interval,
+	snapshot_time = snapshot_time + '1 day'::interval RETURNING id) SELECT max(id) FROM u});
+ok(wait_until($source, "SELECT count(*) >= 2 FROM migrate_tiers.batches WHERE id > $last AND finished IS NOT NULL"), 'pushes that seem to come from the future hold up none');
+sql($source, q{SELECT count(*) FROM migrate_tiers.verify('item'); UPDATE migrate_tiers.verification SET oldest = oldest + '1 day'});
+is(sql($source, q{SELECT passed || ' ' || (detail ~ 'before the clock was set back') FROM migrate_tiers.gates('dual_write') WHERE gate = 'verified'}), 'false true', 'nor are verifications from there evidence');
 sql($source, q{SELECT migrate_tiers.batch_policy('hourly', max_age => '1 second')});
 ok(wait_until($source, q{SELECT state FROM migrate_tiers.tables WHERE relation = 'hourly'::regclass}, 'stale'), 'without an interval it becomes stale by max_age');
 
