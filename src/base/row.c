@@ -16,6 +16,8 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "base/name.h"
+
 static void describe_column(MtColumn *column, Form_pg_attribute attribute);
 static bool has_portable_binary(Oid type);
 static bool has_plain_equality(Oid type);
@@ -115,7 +117,7 @@ mt_columns_list(const MtColumns *columns, const char *prefix)
 
 	initStringInfo(&list);
 	for (int i = 0; i < columns->count; i++)
-		appendStringInfo(&list, "%s%s%s", i ? ", " : "", prefix, quote_identifier(columns->columns[i].name));
+		appendStringInfo(&list, "%s%s%s", i ? ", " : "", prefix, mt_name_quote(columns->columns[i].name));
 	return list.data;
 }
 

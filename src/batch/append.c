@@ -14,6 +14,8 @@
 
 #include "utils/builtins.h"
 
+#include "base/name.h"
+
 /* Two servers of another byte order have other hashes: their digests cannot be compared. */
 #define HASHES "hashtextextended('migrate_tiers' COLLATE \"C\", 1)"
 
@@ -25,7 +27,7 @@ void
 mt_push_append(MtPush *push)
 {
 	MtBatch    *batch = push->batch;
-	const char *name = quote_identifier(mt_push_watermark(push)->name);
+	const char *name = mt_name_quote(mt_push_watermark(push)->name);
 	MtRows	   *receiver;
 	MtRows	   *sender;
 	char	   *highest;
@@ -50,7 +52,7 @@ mt_push_append(MtPush *push)
 	batch->inserted = mt_side_transfer(push->sender,
 									   psprintf("SELECT %s FROM %s AS t WHERE %s", mt_push_columns(push, "t."),
 												push->from, above),
-									   push->receiver, push->into, push->columns, &push->pace);
+									   push->receiver, push->into_sql, push->columns, &push->pace);
 	batch->sender_rows = strtoll(sender->values[0][0], NULL, 10);
 	batch->receiver_rows = strtoll(receiver->values[0][0], NULL, 10) + batch->inserted;
 	mt_push_commit(push);

@@ -19,12 +19,14 @@
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
+#include "base/name.h"
 #include "base/spi.h"
 #include "base/xact.h"
 #include "catalog/journal.h"
 #include "catalog/option.h"
 #include "endpoint/digest.h"
 #include "endpoint/give_way.h"
+#include "endpoint/statements.h"
 #include "endpoint/twin.h"
 
 /* How often lock_timeout is doubled for a push that somebody has asked for: see endpoint/give_way.h. */
@@ -184,7 +186,7 @@ do_push(MtPush *push)
 		mt_xact_commit();
 	}
 	batch->snapshot_time = GetCurrentTimestamp();
-	mt_side_begin_reading(push->sender, push->relation->relid, push->sender_name);
+	mt_side_begin_reading(push->sender, push->relation->relid, mt_relation_target_sql(push->relation));
 	if (push->sender == &push->here)
 		describe(push);
 	if (strcmp(batch->mode, "refresh") == 0)
@@ -236,13 +238,16 @@ name_sides(MtPush *push)
 				 errmsg("the target has no table %s", target),
 				 errhint("Create it there, or name another one: SELECT migrate_tiers.tag(%s, 'batch', target => 'schema.table').",
 						 quote_literal_cstr(source))));
-	target_rows = psprintf("%s%s", kind->values[0][0][0] == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ", target);
+	target_rows = psprintf("%s%s", kind->values[0][0][0] == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
+						   mt_relation_target_sql(relation));
 	push->sender = push->batch->reverse ? &push->there : &push->here;
 	push->receiver = push->batch->reverse ? &push->here : &push->there;
 	push->sender_name = push->batch->reverse ? target : source;
 	push->from = push->batch->reverse ? target_rows : source_rows;
 	push->to = push->batch->reverse ? source_rows : target_rows;
 	push->into = push->batch->reverse ? source : target;
+	push->into_sql = push->batch->reverse ? mt_name_qualify(relation->schema, relation->name) :
+		mt_relation_target_sql(relation);
 	if (!push->batch->reverse && kind->values[0][0][0] == RELKIND_MATVIEW)
 		push->batch->mode = "refresh";
 }
@@ -283,8 +288,7 @@ describe(MtPush *push)
 	role = mt_spi_table_role(push->migration->owner, push->relation->relid, push->here.writes);
 	push->owner = pstrdup(quote_identifier(GetUserNameFromId(role, false)));
 	if (strcmp(push->batch->mode, "append") == 0)
-		push->mark_type = format_type_extended(mt_push_watermark(push)->type, -1,
-											   FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+		push->mark_type = mt_sql_type(mt_push_watermark(push)->type);
 	find_key(push, view);
 }
 

@@ -1,11 +1,9 @@
 /*
  * push.h
- *	  A push of a batch table: one snapshot of the sender, applied by the
- *	  receiver in one transaction.
+ *	  A push of a batch table: one snapshot of the sender, applied by the receiver in one transaction.
  *
  * Readers of the receiver see the snapshot before or this one, and wait for nobody: only rows are locked there.  A push
- * that fails at whatever moment leaves the snapshot before it.  Who sends and who receives depends on the phase alone;
- * the code is the same.
+ * that fails at whatever moment leaves the snapshot before it.  The phase alone says who sends and who receives.
  */
 #ifndef MT_PUSH_H
 #define MT_PUSH_H
@@ -37,7 +35,8 @@ typedef struct MtPush
 	MtSide	   *receiver;
 	char	   *from;			/* the sender's table, with ONLY where it needs that */
 	char	   *to;				/* the receiver's table, too */
-	char	   *into;			/* the receiver's table for INSERT and COPY */
+	char	   *into;			/* the receiver's table in messages, and for regclass */
+	char	   *into_sql;		/* for INSERT and COPY */
 	char	   *sender_name;	/* without ONLY */
 	MtColumns  *columns;
 	char	   *digest;			/* of a row of "t" */

@@ -43,7 +43,7 @@ mt_push_refresh(MtPush *push)
 	refresher.relid = InvalidOid;
 	mt_side_begin(push->receiver);
 	refresh_by_default(&refresher,
-					   psprintf("REFRESH MATERIALIZED VIEW %s%s", filled ? "CONCURRENTLY " : "", push->into));
+					   psprintf("REFRESH MATERIALIZED VIEW %s%s", filled ? "CONCURRENTLY " : "", push->into_sql));
 	batch->receiver_rows = count_rows(push->receiver, push->to);
 	batch->sender_rows = count_rows(push->sender, push->from);
 	mt_push_commit(push);

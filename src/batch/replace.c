@@ -42,7 +42,7 @@ mt_push_replace(MtPush *push)
 		batch->deleted = mt_side_execute(push->receiver, psprintf("DELETE FROM %s", push->to));
 	batch->inserted = mt_side_transfer(push->sender,
 									   psprintf("SELECT %s FROM %s AS t", mt_push_columns(push, "t."), push->from),
-									   push->receiver, push->into, push->columns, &push->pace);
+									   push->receiver, push->into_sql, push->columns, &push->pace);
 	batch->sender_rows = batch->receiver_rows = batch->inserted;
 	mt_push_commit(push);
 }

@@ -105,7 +105,7 @@ insert_missing(const MtApply *apply, const MtRange *range)
 	return mt_side_execute(push->receiver,
 						   psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s AS s"
 									" WHERE %s AND NOT EXISTS (SELECT FROM %s AS t WHERE %s AND %s)",
-									push->into, mt_push_columns(push, ""), mt_push_columns(push, "s."),
+									push->into_sql, mt_push_columns(push, ""), mt_push_columns(push, "s."),
 									apply->stage->table, mt_range_condition(push, range, "s."), push->to, apply->match,
 									mt_range_condition(push, range, "t.")));
 }

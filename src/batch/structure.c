@@ -11,6 +11,9 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "base/name.h"
+#include "endpoint/statements.h"
+
 /* Columns that can be sent, as both sides say of themselves. */
 #define COLUMNS_OF \
 	"SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '' FROM pg_attribute AS a" \
@@ -179,9 +182,9 @@ make_key(MtPush *push, MtRows *keys, int first, int count, MtRows *here, int fir
 			if (strcmp(push->columns->columns[c].name, keys->values[first + i][1]) == 0)
 				types[i] = getBaseType(push->columns->columns[c].type);
 		key->names[i] = pstrdup(keys->values[first + i][1]);
-		key->columns[i] = pstrdup(quote_identifier(key->names[i]));
+		key->columns[i] = mt_name_quote(key->names[i]);
 		key->operators[i] = find_operator(here, first_here, keys->values[first + i][1]);
-		key->types[i] = format_type_extended(types[i], -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+		key->types[i] = mt_sql_type(types[i]);
 		/* Comparisons of other types are not found with our search_path, those of enums depend on OIDs. */
 		key->ordered = key->ordered && types[i] < FirstNormalObjectId;
 		key->as_record = key->as_record || OidIsValid(get_element_type(types[i]));

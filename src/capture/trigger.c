@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -237,12 +238,13 @@ note_truncate(MtCaptured *captured, Relation relation)
 		note_every_key(captured, relation);
 	else
 	{
-		/* A bound's text must not depend on the session of whoever truncates. */
+		/* A bound's text must not depend on the session of whoever truncates, nor on keywords: see base/name.h. */
 		int			guc_level = mt_pin_begin();
 		Datum		condition;
 		bool		isnull;
 		LOCAL_FCINFO(call, 1);
 
+		(void) set_config_option("quote_all_identifiers", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 		InitFunctionCallInfoData(*call, NULL, 1, InvalidOid, NULL, NULL);
 		call->args[0].value = ObjectIdGetDatum(RelationGetRelid(relation));
 		call->args[0].isnull = false;

@@ -11,6 +11,7 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "base/lock.h"
+#include "base/name.h"
 #include "base/spi.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class_d.h"
@@ -219,8 +220,7 @@ mt_relation_source_name(const MtRelation *relation)
 				 errmsg("source of table %s does not exist any more",
 						mt_relation_target_name(relation)),
 				 errhint("Take it out of the migration with migrate_tiers.revert and migrate_tiers.untag.")));
-	return psprintf("%s%s", relation->partitioned ? "" : "ONLY ",
-					quote_qualified_identifier(relation->schema, relation->name));
+	return psprintf("%s%s", relation->partitioned ? "" : "ONLY ", mt_name_qualify(relation->schema, relation->name));
 }
 
 /* mt_relation_mirror returns the table with its sides exchanged. */
@@ -244,6 +244,13 @@ char *
 mt_relation_target_name(const MtRelation *relation)
 {
 	return quote_qualified_identifier(relation->target_schema, relation->target_name);
+}
+
+/* mt_relation_target_sql names it in statements, which the target may parse by other keywords. */
+char *
+mt_relation_target_sql(const MtRelation *relation)
+{
+	return mt_name_qualify(relation->target_schema, relation->target_name);
 }
 
 /* get_one reads a row as it is now: a transaction may keep a snapshot from before the table was tagged. */

@@ -58,7 +58,8 @@ extern MtRelation *mt_relation_mirror(const MtRelation *relation);
 /* The table with the ONLY that it needs: never children by inheritance, always partitions. */
 extern char *mt_table_name(Oid relid);	/* for messages */
 extern char *mt_relation_source_name(const MtRelation *relation);
-extern char *mt_relation_target_name(const MtRelation *relation);
+extern char *mt_relation_target_name(const MtRelation *relation);	/* for messages and regclass */
+extern char *mt_relation_target_sql(const MtRelation *relation);	/* in statements; without ONLY */
 
 /*
  * Locks a table with its partitions, for a query that reads it in a scope of mt_spi_begin_table, and returns what it

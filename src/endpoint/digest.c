@@ -9,6 +9,8 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "base/name.h"
+
 static char *column_hash(const MtColumn *column, const char *prefix, int seed);
 
 /* mt_sql_row_digest writes the digest of a row as an expression. */
@@ -42,7 +44,7 @@ mt_sql_table_digest(const char *row_digest, const char *table)
 static char *
 column_hash(const MtColumn *column, const char *prefix, int seed)
 {
-	char	   *name = psprintf("%s%s", prefix, quote_identifier(column->name));
+	char	   *name = psprintf("%s%s", prefix, mt_name_quote(column->name));
 
 	switch (getBaseType(column->type))
 	{

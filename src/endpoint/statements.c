@@ -14,9 +14,12 @@
  */
 #include "endpoint/statements.h"
 
+#include "access/transam.h"
 #include "catalog/pg_type_d.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+
+#include "base/name.h"
 
 static bool is_key(const MtRelation *relation, const char *column);
 static const MtColumn *find_column(const MtColumns *columns, const char *name);
@@ -59,7 +62,7 @@ mt_sql_read_present(const MtRelation *relation, const MtColumns *columns, bool d
 	initStringInfo(&match);
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&match, "%st.%s %s k.k%d", i ? " AND " : "",
-						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
+						 mt_name_quote(relation->key_columns[i]), relation->key_operators[i], i + 1);
 	return psprintf(distinct ? "SELECT %s FROM %s AS t, mt_keys AS k WHERE %s" :
 		"SELECT %s FROM %s AS t WHERE EXISTS (SELECT FROM mt_keys AS k WHERE %s)",
 					mt_columns_list(columns, "t."), mt_relation_source_name(relation), match.data);
@@ -74,7 +77,7 @@ mt_sql_read_absent(const MtRelation *relation)
 	initStringInfo(&match);
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&match, "%st.%s %s k.k%d", i ? " AND " : "",
-						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
+						 mt_name_quote(relation->key_columns[i]), relation->key_operators[i], i + 1);
 	return psprintf("SELECT k.* FROM mt_keys AS k WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s)",
 					mt_relation_source_name(relation), match.data);
 }
@@ -106,7 +109,7 @@ mt_sql_insert_missing(const MtRelation *relation, const MtColumns *columns)
 {
 	return psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s"
 					" WHERE NOT EXISTS (SELECT FROM %s AS t WHERE %s)",
-					quote_qualified_identifier(relation->target_schema, relation->target_name),
+					mt_relation_target_sql(relation),
 					mt_columns_list(columns, ""), mt_columns_list(columns, "s."), param_row(columns),
 					mt_sql_receiver_rows(relation), key_match(relation, "t.", "s."));
 }
@@ -134,7 +137,7 @@ char *
 mt_sql_copy(const MtRelation *relation, const MtColumns *columns)
 {
 	return psprintf("COPY %s (%s) FROM STDIN%s",
-					quote_qualified_identifier(relation->target_schema, relation->target_name),
+					mt_relation_target_sql(relation),
 					mt_columns_list(columns, ""), copy_options(columns));
 }
 
@@ -198,7 +201,7 @@ char *
 mt_sql_stage_insert(const MtRelation *relation, const MtColumns *columns, bool missing_only)
 {
 	char	   *insert = psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM pg_temp." MT_STAGE_ROWS " AS s",
-								  quote_qualified_identifier(relation->target_schema, relation->target_name),
+								  mt_relation_target_sql(relation),
 								  mt_columns_list(columns, ""), mt_columns_list(columns, "s."));
 
 	if (!missing_only)
@@ -241,7 +244,7 @@ key_match(const MtRelation *relation, const char *left, const char *right)
 	initStringInfo(&text);
 	for (int i = 0; i < relation->nkeys; i++)
 	{
-		const char *column = quote_identifier(relation->key_columns[i]);
+		const char *column = mt_name_quote(relation->key_columns[i]);
 
 		appendStringInfo(&text, "%s%s%s %s %s%s", i ? " AND " : "", left, column,
 						 relation->key_operators[i], right, column);
@@ -260,7 +263,7 @@ mt_sql_differs(const MtRelation *relation, const MtColumns *columns, const char 
 	for (int i = 0; i < columns->count; i++)
 	{
 		const MtColumn *column = &columns->columns[i];
-		const char *name = quote_identifier(column->name);
+		const char *name = mt_name_quote(column->name);
 		const char *collate = column->type == TEXTOID || column->type == VARCHAROID ? " COLLATE pg_catalog.\"C\"" : "";
 
 		if (relation != NULL && column->fixed)
@@ -287,7 +290,7 @@ mt_sql_key_match(const MtRelation *relation, const MtColumns *columns, const cha
 	for (int i = 0; i < relation->nkeys; i++)
 	{
 		appendStringInfo(&text, "%s%s%s %s $%d", i ? " AND " : "", left,
-						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], first + i);
+						 mt_name_quote(relation->key_columns[i]), relation->key_operators[i], first + i);
 		if (columns != NULL)
 			appendStringInfo(&text, "::%s",
 							 mt_sql_type(find_column(columns, relation->key_columns[i])->type));
@@ -299,7 +302,9 @@ mt_sql_key_match(const MtRelation *relation, const MtColumns *columns, const cha
 char *
 mt_sql_type(Oid type)
 {
-	return format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+	return type < FirstNormalObjectId ?
+		format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY) :
+		mt_name_type(type);
 }
 
 static char *
@@ -309,7 +314,7 @@ key_list(const MtRelation *relation, const char *prefix)
 
 	initStringInfo(&text);
 	for (int i = 0; i < relation->nkeys; i++)
-		appendStringInfo(&text, "%s%s%s", i ? ", " : "", prefix, quote_identifier(relation->key_columns[i]));
+		appendStringInfo(&text, "%s%s%s", i ? ", " : "", prefix, mt_name_quote(relation->key_columns[i]));
 	return text.data;
 }
 
@@ -317,7 +322,7 @@ static char *
 insert_rows(const MtRelation *relation, const MtColumns *columns, int rows)
 {
 	return psprintf("INSERT INTO %s AS t (%s) OVERRIDING SYSTEM VALUE VALUES %s",
-					quote_qualified_identifier(relation->target_schema, relation->target_name),
+					mt_relation_target_sql(relation),
 					mt_columns_list(columns, ""), param_list(columns, rows, false));
 }
 
@@ -330,7 +335,7 @@ mt_sql_set_list(const MtColumns *columns, const char *from)
 	initStringInfo(&text);
 	for (int i = 0; i < columns->count; i++)
 	{
-		const char *column = quote_identifier(columns->columns[i].name);
+		const char *column = mt_name_quote(columns->columns[i].name);
 
 		if (!columns->columns[i].identity_always && !columns->columns[i].fixed)
 			appendStringInfo(&text, "%s%s = %s%s", text.len ? ", " : "", column, from, column);
@@ -373,5 +378,5 @@ copy_options(const MtColumns *columns)
 char *
 mt_sql_receiver_rows(const MtRelation *relation)
 {
-	return psprintf("%s%s", relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation));
+	return psprintf("%s%s", relation->target_partitioned ? "" : "ONLY ", mt_relation_target_sql(relation));
 }

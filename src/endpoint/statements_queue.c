@@ -13,6 +13,7 @@
 #include "catalog/pg_type_d.h"
 #include "utils/builtins.h"
 
+#include "base/name.h"
 #include "endpoint/statements.h"
 #include "endpoint/target_capture.h"
 
@@ -155,7 +156,7 @@ mt_sql_queue_present(const MtMigration *migration, const MtRelation *relation, c
 	return psprintf("SELECT %s FROM (SELECT DISTINCT %s FROM %s AS q WHERE q.kind = 0) AS q"
 					" JOIN %s%s AS t ON %s",
 					forms(columns, "t."), names.data, unsent(mt_sql_queue_name(migration, relation)),
-					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation),
+					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_sql(relation),
 					queue_match(relation, "t."));
 }
 
@@ -166,7 +167,7 @@ mt_sql_queue_absent(const MtMigration *migration, const MtRelation *relation, co
 	return psprintf("SELECT %s FROM %s AS q WHERE q.kind = 0"
 					" AND NOT EXISTS (SELECT FROM %s%s AS t WHERE %s)",
 					key_forms(relation, columns), unsent(mt_sql_queue_name(migration, relation)),
-					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation),
+					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_sql(relation),
 					queue_match(relation, "t."));
 }
 
@@ -204,7 +205,7 @@ char *
 mt_sql_target_row(const MtRelation *relation, const MtColumns *columns)
 {
 	return psprintf("SELECT %s FROM %s%s AS t WHERE %s", forms(columns, "t."),
-					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_name(relation),
+					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_sql(relation),
 					mt_sql_key_match(relation, columns, "t.", 1));
 }
 
@@ -225,7 +226,7 @@ mt_sql_row_image(const char *table, const MtRelation *relation, const MtColumns 
 	initStringInfo(&without);
 	for (int i = 0; i < columns->count; i++)
 	{
-		const char *name = quote_identifier(columns->columns[i].name);
+		const char *name = mt_name_quote(columns->columns[i].name);
 		char	   *value = psprintf("t.%s", name);
 
 		appendStringInfo(&values, "%s%s AS %s", i ? ", " : "",
@@ -318,7 +319,7 @@ forms(const MtColumns *columns, const char *prefix)
 	initStringInfo(&list);
 	for (int i = 0; i < columns->count; i++)
 	{
-		char	   *value = psprintf("%s%s", prefix, quote_identifier(columns->columns[i].name));
+		char	   *value = psprintf("%s%s", prefix, mt_name_quote(columns->columns[i].name));
 
 		appendStringInfo(&list, "%s%s", i ? ", " : "", columns->columns[i].binary ? value : as_text(value));
 	}
@@ -349,7 +350,7 @@ queue_match(const MtRelation *relation, const char *row)
 	initStringInfo(&text);
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&text, "%s%s%s %s q.k%d", i ? " AND " : "", row,
-						 quote_identifier(relation->key_columns[i]), relation->key_operators[i], i + 1);
+						 mt_name_quote(relation->key_columns[i]), relation->key_operators[i], i + 1);
 	return text.data;
 }
 

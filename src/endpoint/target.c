@@ -90,7 +90,7 @@ mt_target_publish_phase(MtRemote *remote, const MtMigration *migration, MtPhase 
 void
 mt_target_await_writers(MtRemote *remote, const MtRelation *relation)
 {
-	mt_target_locking(remote, psprintf("LOCK TABLE %s IN SHARE MODE", mt_relation_target_name(relation)),
+	mt_target_locking(remote, psprintf("LOCK TABLE %s IN SHARE MODE", mt_relation_target_sql(relation)),
 					  mt_lock_timeout_text());
 }
 

@@ -21,6 +21,7 @@
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
+#include "base/name.h"
 #include "base/settings.h"
 #include "endpoint/target_block.h"
 #include "endpoint/target_reverse.h"
@@ -163,7 +164,7 @@ create_triggers(MtRemote *remote, const MtMigration *migration, const MtRelation
 				const MtCaptureTable *table)
 {
 	static const char *const statements[][2] = {{"insert", "NEW"}, {"update", "NEW"}, {"delete", "OLD"}};
-	const char *name = mt_relation_target_name(relation);
+	const char *name = mt_relation_target_sql(relation);
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -200,7 +201,7 @@ static void
 append_trigger(StringInfo sql, const MtMigration *migration, const MtRelation *relation, const char *purpose,
 			   const char *events, const char *level)
 {
-	const char *table = mt_relation_target_name(relation);
+	const char *table = mt_relation_target_sql(relation);
 	const char *trigger = mt_target_reverse_trigger(migration, relation, purpose);
 
 	appendStringInfo(sql,
@@ -215,7 +216,7 @@ static void
 append_removal(StringInfo sql, const MtMigration *migration, const MtRelation *relation, const char *purpose)
 {
 	appendStringInfo(sql, "DROP TRIGGER %s ON %s;", mt_target_reverse_trigger(migration, relation, purpose),
-					 mt_relation_target_name(relation));
+					 mt_relation_target_sql(relation));
 }
 
 /* mt_target_truncate_trigger returns what makes the TRUNCATE trigger of a table or partition. */
@@ -259,7 +260,7 @@ mt_target_key_columns(const MtRelation *relation, const char *prefix)
 
 	initStringInfo(&text);
 	for (int i = 0; i < relation->nkeys; i++)
-		appendStringInfo(&text, "%s%s%s", i ? ", " : "", prefix, quote_identifier(relation->key_columns[i]));
+		appendStringInfo(&text, "%s%s%s", i ? ", " : "", prefix, mt_name_quote(relation->key_columns[i]));
 	return text.data;
 }
 
@@ -272,8 +273,8 @@ key_changed(const MtRelation *relation)
 	initStringInfo(&text);
 	for (int i = 0; i < relation->nkeys; i++)
 		appendStringInfo(&text, "%sOLD.%s %s NEW.%s", i ? " AND " : "WHEN (NOT (",
-						 quote_identifier(relation->key_columns[i]), relation->key_operators[i],
-						 quote_identifier(relation->key_columns[i]));
+						 mt_name_quote(relation->key_columns[i]), relation->key_operators[i],
+						 mt_name_quote(relation->key_columns[i]));
 	appendStringInfoString(&text, "))");
 	return text.data;
 }

@@ -47,6 +47,8 @@ static const char *const cover_body =
 	"  emptied boolean;\n"
 	"  noted boolean := false;\n"
 	"BEGIN\n"
+	/* Bounds are for the source to read. */
+	"PERFORM set_config('quote_all_identifiers', 'on', true);\n"
 	"FOR d IN " LEAVES("%4$s", "%5$s") "  SELECT n.leaf, n.trigger_oid, n.file, n.bound, l.leaf AS known, l.trigger_oid AS known_trigger, l.bound AS known_bound, l.file AS known_file\n"
 									   "  FROM leaves n FULL JOIN (SELECT * FROM migrate_tiers.leaf WHERE migration = %3$s AND relation = %2$d) l\n"
 									   "    ON l.leaf = n.leaf AND l.trigger_oid = n.trigger_oid\n"
@@ -71,6 +73,7 @@ static const char *const cover_body =
 									   "  EXECUTE %6$s || CASE WHEN emptied THEN 'true' ELSE 'c.tableoid = ' || d.leaf END || coalesce(' AND ' || range, '');\n"
 									   "  noted := true;\n"
 									   "END LOOP;\n"
+									   "PERFORM set_config('quote_all_identifiers', 'off', true);\n"
 									   "IF noted THEN\n"
 									   "  INSERT INTO migrate_tiers.writer_%1$.8s VALUES (pg_current_xact_id(), clock_timestamp(), current_setting('application_name'));\n"
 									   "END IF;\n"
@@ -92,7 +95,8 @@ static bool cover_truncate(MtRemote *remote, const MtMigration *migration, const
 char *
 mt_target_leaves_sql(const MtMigration *migration, const MtRelation *relation)
 {
-	return psprintf("INSERT INTO migrate_tiers.leaf (migration, relation, leaf, trigger_oid, file, bound) " LEAVES("%1$s", "%2$s") "SELECT %3$s, %4$d, * FROM leaves ON CONFLICT DO NOTHING;",
+	return psprintf("SET LOCAL quote_all_identifiers TO on; "
+					"INSERT INTO migrate_tiers.leaf (migration, relation, leaf, trigger_oid, file, bound) " LEAVES("%1$s", "%2$s") "SELECT %3$s, %4$d, * FROM leaves ON CONFLICT DO NOTHING; SET LOCAL quote_all_identifiers TO off;",
 					mt_target_table_literal(relation), leaf_name(migration, relation),
 					quote_literal_cstr(migration->ident), relation->id);
 }
@@ -110,7 +114,7 @@ mt_target_cover_partitions(MtRemote *remote, const MtMigration *migration, const
 {
 	char	   *statement = psprintf("INSERT INTO migrate_tiers.queue_%.8s_%d (kind, %s) SELECT 0, %s FROM %s c WHERE ",
 									 migration->ident, relation->id, mt_target_queue_columns(relation),
-									 mt_target_key_columns(relation, "c."), mt_relation_target_name(relation));
+									 mt_target_key_columns(relation, "c."), mt_relation_target_sql(relation));
 
 	mt_target_block(remote,
 					psprintf(cover_body, migration->ident, relation->id, quote_literal_cstr(migration->ident),

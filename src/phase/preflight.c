@@ -239,8 +239,9 @@ list_filled(MtRemote *remote, const char *structure)
 	/* So many tables in one statement as leave room in a lock table of the default size. */
 	mt_spi_begin(&scope);
 	count = mt_spi_exec(SPI_OK_SELECT,
-						"SELECT string_agg(format('SELECT %s WHERE EXISTS (SELECT FROM %s%I.%I)', q.id,"
-						"  CASE q.kind WHEN 'r' THEN 'ONLY ' ELSE '' END, q.target_schema, q.target_name), ' UNION ALL ')"
+						"SELECT string_agg(format('SELECT %s WHERE EXISTS (SELECT FROM %s\"%s\".\"%s\")', q.id,"
+						"  CASE q.kind WHEN 'r' THEN 'ONLY ' ELSE '' END,"
+						"  replace(q.target_schema, '\"', '\"\"'), replace(q.target_name, '\"', '\"\"')), ' UNION ALL ')"
 						" FROM (SELECT r.id, t.kind, r.target_schema, r.target_name, row_number() OVER (ORDER BY r.id) AS n"
 						"  FROM jsonb_to_recordset($1::jsonb->'tables') AS t(id integer, kind text, schema_usage boolean, lacks jsonb)"
 						"  JOIN migrate_tiers.relation r ON r.id = t.id AND r.tier <> 'ignored' AND t.kind IN ('r', 'p')"

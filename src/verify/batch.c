@@ -121,7 +121,7 @@ read_both(const MtMigration *migration, MtRelation *relation, const MtBatchRecor
 		contents->why = hash_alike(there.remote);
 	contents->read = GetCurrentTimestamp();
 	mt_side_begin_reading(&here, relation->relid, NULL);
-	mt_side_begin_reading(&there, InvalidOid, mt_relation_target_name(relation));
+	mt_side_begin_reading(&there, InvalidOid, mt_relation_target_sql(relation));
 	mt_side_query_both(&here, mt_sql_table_digest(digest, mt_relation_source_name(relation)), &source,
 					   &there, mt_sql_table_digest(digest, mt_sql_receiver_rows(relation)), &target);
 	contents->source = source->values[0];

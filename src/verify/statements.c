@@ -17,6 +17,9 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "base/name.h"
+#include "endpoint/statements.h"
+
 /* ROW() takes 1664 at most; and one that is nested is quoted again. */
 #define ROW_FIELDS 1600
 
@@ -78,7 +81,7 @@ mt_verify_sql_cut(const MtVerifyTable *table, bool target, const MtKeyRange *ran
 	initStringInfo(&order);
 	for (int i = 0; i < table->nkeys; i++)
 		appendStringInfo(&order, "%st.%s USING %s", i ? ", " : "",
-						 quote_identifier(table->relation->key_columns[i]), table->less[i]);
+						 mt_name_quote(table->relation->key_columns[i]), table->less[i]);
 	return psprintf("SELECT %s FROM %s AS t WHERE %s ORDER BY %s OFFSET $%d::bigint LIMIT 1",
 					key_list(table, "t."), table_name(table, target), condition(table, range), order.data,
 					count_bounds(table, range) + 1);
@@ -103,12 +106,12 @@ mt_verify_sql_images(const MtVerifyTable *table, bool target, bool with_row)
 		appendStringInfo(&arrays, "%s$%d::text[]", i ? ", " : "", i + 1);
 		appendStringInfo(&names, "k%d, ", i + 1);
 		appendStringInfo(&match, "%st.%s %s k.k%d::%s", i ? " AND " : "",
-						 quote_identifier(table->relation->key_columns[i]), table->relation->key_operators[i],
+						 mt_name_quote(table->relation->key_columns[i]), table->relation->key_operators[i],
 						 i + 1, table->key_types[i]);
 	}
 	for (int i = 0; i < table->columns->count; i++)
 		appendStringInfo(&columns, "%s%s", i ? ", " : "",
-						 hash(table, psprintf("ROW(t.%s)::text COLLATE \"C\"", quote_identifier(table->columns->columns[i].name)), 0));
+						 hash(table, psprintf("ROW(t.%s)::text COLLATE \"C\"", mt_name_quote(table->columns->columns[i].name)), 0));
 	return psprintf("SELECT s.n, %s, %s, s.c, s.image, %s FROM (SELECT k.n, %s AS r, ARRAY[%s]::bigint[] AS c,"
 					" %s AS image, %s FROM unnest(%s) WITH ORDINALITY AS k(%sn) JOIN %s AS t ON %s OFFSET 0) AS s",
 					hash(table, "s.r", 0), hash(table, "s.r", 1), key_names(table, "s."), table->row_text,
@@ -153,7 +156,7 @@ make_texts(MtVerifyTable *table)
 	if (table->row_text)
 		return;
 	if (table->nkeys == 1)
-		table->key_text = psprintf("t.%s::text COLLATE \"C\"", quote_identifier(table->relation->key_columns[0]));
+		table->key_text = psprintf("t.%s::text COLLATE \"C\"", mt_name_quote(table->relation->key_columns[0]));
 	else
 		table->key_text = psprintf("ROW(%s)::text COLLATE \"C\"", key_list(table, "t."));
 	table->row_text = psprintf("%s::text COLLATE \"C\"", row_of(row_fields(table)));
@@ -162,10 +165,7 @@ make_texts(MtVerifyTable *table)
 static char *
 table_name(const MtVerifyTable *table, bool target)
 {
-	if (!target)
-		return mt_relation_source_name(table->relation);
-	return psprintf("%s%s", table->relation->target_partitioned ? "" : "ONLY ",
-					mt_relation_target_name(table->relation));
+	return target ? mt_sql_receiver_rows(table->relation) : mt_relation_source_name(table->relation);
 }
 
 static char *
@@ -185,7 +185,7 @@ row_fields(const MtVerifyTable *table)
 	for (int i = 0; i < table->columns->count; i++)
 	{
 		const MtColumn *column = &table->columns->columns[i];
-		char	   *value = psprintf("t.%s", quote_identifier(column->name));
+		char	   *value = psprintf("t.%s", mt_name_quote(column->name));
 		char	   *text = psprintf("%s::text COLLATE \"C\"", value);
 
 		switch (getBaseType(column->type))
@@ -276,11 +276,11 @@ static void
 append_steps(StringInfo sql, const MtVerifyTable *table, bool upper, int first)
 {
 	if (!upper)
-		appendStringInfo(sql, "t.%s %s $%d::%s AND ", quote_identifier(table->relation->key_columns[0]),
+		appendStringInfo(sql, "t.%s %s $%d::%s AND ", mt_name_quote(table->relation->key_columns[0]),
 						 table->at_least[0], first, table->key_types[0]);
 	for (int i = 0; i < table->nkeys; i++)
 	{
-		const char *column = quote_identifier(table->relation->key_columns[i]);
+		const char *column = mt_name_quote(table->relation->key_columns[i]);
 		bool		last = i == table->nkeys - 1;
 		char	   *strict = upper ? table->less[i] : table->greater[i];
 
@@ -307,7 +307,7 @@ key_list(const MtVerifyTable *table, const char *prefix)
 
 	initStringInfo(&list);
 	for (int i = 0; i < table->nkeys; i++)
-		appendStringInfo(&list, "%s%s%s", i ? ", " : "", prefix, quote_identifier(table->relation->key_columns[i]));
+		appendStringInfo(&list, "%s%s%s", i ? ", " : "", prefix, mt_name_quote(table->relation->key_columns[i]));
 	return list.data;
 }
 
@@ -319,7 +319,7 @@ key_as(const MtVerifyTable *table)
 
 	initStringInfo(&list);
 	for (int i = 0; i < table->nkeys; i++)
-		appendStringInfo(&list, "%st.%s AS k%d", i ? ", " : "", quote_identifier(table->relation->key_columns[i]), i + 1);
+		appendStringInfo(&list, "%st.%s AS k%d", i ? ", " : "", mt_name_quote(table->relation->key_columns[i]), i + 1);
 	return list.data;
 }
 
@@ -346,9 +346,9 @@ image(const MtVerifyTable *table)
 	{
 		const MtColumn *column = &table->columns->columns[i];
 
-		appendStringInfo(&list, "%st.%s%s", i ? ", " : "", quote_identifier(column->name),
+		appendStringInfo(&list, "%st.%s%s", i ? ", " : "", mt_name_quote(column->name),
 						 image_as_text(column->type) ? "::text" : "");
-		appendStringInfo(&list, " AS %s", quote_identifier(column->name));
+		appendStringInfo(&list, " AS %s", mt_name_quote(column->name));
 	}
 	appendStringInfoString(&list, ") AS i)");
 	return list.data;

@@ -13,8 +13,10 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "base/name.h"
 #include "base/spi.h"
 #include "catalog/identity.h"
+#include "endpoint/statements.h"
 
 static void describe_key(MtVerifyTable *table, Relation source);
 static char *operator_name(Relation index, int column, StrategyNumber strategy);
@@ -62,7 +64,7 @@ describe_key(MtVerifyTable *table, Relation source)
 		Oid			type = get_atttype(RelationGetRelid(source),
 									   get_attnum(RelationGetRelid(source), identity->columns[i]));
 
-		table->key_types[i] = format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+		table->key_types[i] = mt_sql_type(type);
 		table->less[i] = operator_name(index, i, BTLessStrategyNumber);
 		table->greater[i] = operator_name(index, i, BTGreaterStrategyNumber);
 		table->at_least[i] = operator_name(index, i, BTGreaterEqualStrategyNumber);
@@ -84,7 +86,7 @@ operator_name(Relation index, int column, StrategyNumber strategy)
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for operator %u", operator);
 	form = (Form_pg_operator) GETSTRUCT(tuple);
-	name = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)),
+	name = psprintf("OPERATOR(%s.%s)", mt_name_quote(get_namespace_name(form->oprnamespace)),
 					NameStr(form->oprname));
 	ReleaseSysCache(tuple);
 	return name;

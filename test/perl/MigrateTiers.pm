@@ -402,7 +402,7 @@ sub tables_equal
 	my ($source, $target, $table, $test_name, %options) = @_;
 	my $there = $options{target} || $table;
 	my $columns = sql($source, <<"SQL");
-SELECT string_agg(quote_ident(attname), ', ' ORDER BY attname)
+SELECT string_agg(format('"%s"', replace(attname, '"', '""')), ', ' ORDER BY attname)
 FROM pg_attribute WHERE attrelid = @{[ _literal($table) ]}::regclass AND attnum > 0 AND NOT attisdropped
 SQL
 	my $same = _digest($source, $table, $columns) eq _digest($target, $there, $columns);

@@ -85,7 +85,7 @@ CREATE TABLE by_range_default PARTITION OF by_range DEFAULT;
 CREATE TABLE by_hash (id int PRIMARY KEY, v text) PARTITION BY HASH (id);
 CREATE TABLE by_hash_0 PARTITION OF by_hash FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE by_hash_1 PARTITION OF by_hash FOR VALUES WITH (MODULUS 2, REMAINDER 1);
-CREATE TABLE deep (id int, region text, at int, v text, PRIMARY KEY (id, region, at)) PARTITION BY LIST (region);
+CREATE TABLE deep (id int, "system_user" text, at int, v text, PRIMARY KEY (id, "system_user", at)) PARTITION BY LIST ("system_user");
 CREATE TABLE deep_eu PARTITION OF deep FOR VALUES IN ('eu') PARTITION BY RANGE (at);
 CREATE TABLE deep_eu_1 PARTITION OF deep_eu FOR VALUES FROM (0) TO (100);
 CREATE TABLE deep_eu_2 PARTITION OF deep_eu FOR VALUES FROM (100) TO (200);
@@ -304,7 +304,7 @@ my @cases = (
 	'a serializable and a repeatable read transaction' => q{BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE basic SET v = 'ser' WHERE id = 124; COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ; UPDATE basic SET v = 'rr' WHERE id = 125; COMMIT},
 	'partitions: through the root' => q{INSERT INTO by_range VALUES (701, 50, 'in'), (702, 199, 'in'), (703, 5000, 'in'); UPDATE by_range SET v = 'up' WHERE id IN (15, 701); DELETE FROM by_range WHERE id = 14},
 	'partitions: written directly' => q{INSERT INTO by_range_1 VALUES (710, 60, 'direct'); INSERT INTO by_range_2 (id, at, v) VALUES (711, 160, 'direct'); UPDATE by_range_2 SET v = 'direct up' WHERE id = 13; DELETE FROM by_range_default WHERE id = 25; UPDATE deep_us SET v = 'direct'; INSERT INTO deep_eu_2 VALUES (40, 'eu', 120, 'leaf'); INSERT INTO deep_eu VALUES (41, 'eu', 20, 'middle')},
-	'partitions: row moved to another' => q{UPDATE by_range SET at = at + 100 WHERE id = 710; UPDATE by_range SET at = 20 WHERE id = 28; UPDATE deep SET region = 'us' WHERE id = 40; UPDATE deep SET at = 199 WHERE region = 'eu' AND id = 41},
+	'partitions: row moved to another' => q{UPDATE by_range SET at = at + 100 WHERE id = 710; UPDATE by_range SET at = 20 WHERE id = 28; UPDATE deep SET "system_user" = 'us' WHERE id = 40; UPDATE deep SET at = 199 WHERE "system_user" = 'eu' AND id = 41},
 	'partitions: row moved there and back' => q{BEGIN; UPDATE by_range SET at = 120 WHERE id = 701; UPDATE by_range SET at = 50, v = 'back' WHERE id = 701; COMMIT},
 	'partitions: copy in' => qq{COPY by_range FROM STDIN;\n720\t10\tc\n721\t110\tc\n722\t9999\tc\n\\.\n},
 	'partitions: hash' => q{UPDATE by_hash SET id = id + 1000 WHERE id < 10; DELETE FROM by_hash WHERE id BETWEEN 20 AND 25; INSERT INTO by_hash SELECT i, 'more' FROM generate_series(50, 70) i},

@@ -9,7 +9,7 @@ use Test::More;
 
 my $pair = MigrateTiers::Pair->new('partitions');
 $pair->both_sql(q{CREATE TYPE mood AS ENUM ('glad', 'sad'); CREATE DOMAIN code AS varchar(5) COLLATE "C"});
-$pair->source_sql('CREATE TABLE typed (id int, at timestamptz, m mood, c code, k text, v text, PRIMARY KEY (id, at, m, c, k))');
+$pair->source_sql('CREATE TABLE typed (id int, at timestamptz, m mood, c code, "system_user" text, "json_value" text, PRIMARY KEY (id, at, m, c, "system_user"))');
 $pair->source_sql('CREATE TABLE event (id int, at int, v text, PRIMARY KEY (id, at)); CREATE TABLE hashed (id int PRIMARY KEY, v text); CREATE TABLE note (id int PRIMARY KEY, v text)');
 $pair->target_sql(<<'SQL');
 CREATE TABLE event (id int, at int, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
@@ -20,7 +20,7 @@ CREATE TABLE hashed (id int PRIMARY KEY, v text) PARTITION BY HASH (id);
 CREATE TABLE hashed_0 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE hashed_1 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 CREATE TABLE note (id int PRIMARY KEY, v text);
-CREATE TABLE typed (id int, at timestamptz, m mood, c code, k text, v text, PRIMARY KEY (id, at, m, c, k)) PARTITION BY RANGE (at, k);
+CREATE TABLE typed (id int, at timestamptz, m mood, c code, "system_user" text, "json_value" text, PRIMARY KEY (id, at, m, c, "system_user")) PARTITION BY RANGE (at, "system_user");
 CREATE TABLE typed_1 PARTITION OF typed FOR VALUES FROM ('2026-01-01 00:00+02', 'a''b\c') TO ('2026-02-01 00:00+02', MINVALUE) PARTITION BY LIST (m);
 CREATE TABLE typed_1a PARTITION OF typed_1 FOR VALUES IN ('glad', 'sad') PARTITION BY LIST (c);
 CREATE TABLE typed_1aa PARTITION OF typed_1a FOR VALUES IN ('x', 'y');
@@ -73,7 +73,7 @@ subtest 'bounds of all types' => sub {
 	ok($pair->wait_until(source => $typed, expected => '1 2 3'), 'rows of both partitions');
 	$pair->target_sql('TRUNCATE typed_1aa');
 	ok($pair->wait_until(source => $typed, expected => '3'), 'one is truncated');
-	$pair->source_sql(q{SELECT migrate_tiers.pause(); UPDATE typed SET v = 'meanwhile'});
+	$pair->source_sql(q{SELECT migrate_tiers.pause(); UPDATE typed SET "json_value" = 'meanwhile'});
 	$pair->target_sql('TRUNCATE typed_rest');
 	$pair->source_sql('SELECT migrate_tiers.resume()');
 	ok($pair->wait_until(source => 'SELECT count(*) FROM migrate_tiers.conflicts', expected => 1), 'the default one, while the source changes a row of it');

@@ -14,8 +14,8 @@ CREATE TABLE report (region text, day date, total numeric, ratio float8, data js
 	PRIMARY KEY (region, day));
 CREATE TABLE pair (id int PRIMARY KEY, place int UNIQUE, number bigint GENERATED ALWAYS AS IDENTITY);
 CREATE TABLE heap (v int, w text);
-CREATE TABLE journal (seq bigint, at timestamp, v text);
-CREATE TABLE code ("json_value" text PRIMARY KEY, v int);
+CREATE TABLE journal ("system_user" bigint, at timestamp, v text);
+CREATE TABLE code ("json_value" text PRIMARY KEY, "system_user" int);
 CREATE TABLE scaled (id int PRIMARY KEY, a numeric(12,4), b numeric(12,4));
 CREATE TABLE price (id int PRIMARY KEY, v numeric(10,2));
 SQL
@@ -165,16 +165,16 @@ sql($source, 'DELETE FROM heap WHERE v = 3');
 is(push_table('heap', 'again'), '901|0|1001', 'replaces all');
 
 # Mode append.
-sql($source, q{SELECT migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'seq'); INSERT INTO journal SELECT i, '2020-01-01', 'x' FROM generate_series(1, 1000) i});
+sql($source, q{SELECT migrate_tiers.batch_policy('journal', mode => 'append', watermark => 'system_user'); INSERT INTO journal SELECT i, '2020-01-01', 'x' FROM generate_series(1, 1000) i});
 is(push_table('journal', 'mode append'), '1000|0|0', 'begins with all rows');
 is(push_table('journal', 'nothing new'), '0|0|0', 'appends nothing');
 sql($source, q{INSERT INTO journal SELECT i, '2020-01-01', 'x' FROM generate_series(1001, 1500) i});
 is(push_table('journal', 'new rows'), '500|0|0', 'are appended');
 sql($source, 'INSERT INTO journal VALUES (700, now(), NULL), (1600, now(), NULL)');
 sql_fails($source, "SELECT migrate_tiers.push_batch('journal')", '55000', qr/have changed.*1501 rows up to watermark 1500, the receiver 1500/s, 'a row that comes late is not lost in silence');
-sql($source, 'DELETE FROM journal WHERE seq = 5');
+sql($source, 'DELETE FROM journal WHERE "system_user" = 5');
 sql_fails($source, "SELECT migrate_tiers.push_batch('journal')", '55000', qr/have changed.*Both sides have 1500 rows up to watermark 1500, but not the same/s, 'nor when another one went');
-sql($source, 'DELETE FROM journal WHERE seq > 1400');
+sql($source, 'DELETE FROM journal WHERE "system_user" > 1400');
 sql_fails($source, "SELECT migrate_tiers.push_batch('journal')", '55000', qr/went backwards.*up to 1500, the sender up to 1400/s, 'a watermark that goes backwards');
 sql($source, 'TRUNCATE journal');
 sql_fails($source, "SELECT migrate_tiers.push_batch('journal')", '55000', qr/went backwards.*up to none/s, 'an emptied table does not only grow');
@@ -183,7 +183,7 @@ sql($source, 'INSERT INTO journal VALUES (NULL, now(), NULL)');
 sql_fails($source, "SELECT migrate_tiers.push_batch('journal')", '22004', qr/1 rows of table public.journal have no watermark/, 'a row without a watermark');
 
 # Sides that sort a key in different ways, though not the few keys that are looked at: K stands among the k's there.
-# Its name is a keyword of some versions only.
+# The names are keywords of some versions only.
 sql($source, "INSERT INTO code SELECT 'k' || lpad(i::text, 6, '0'), i FROM generate_series(1, 40000) i; ANALYZE code");
 push_table('code', 'a key of text that both sides sort alike');
 cmp_ok(last_push('ranges'), '>', 2, 'in several ranges');
@@ -191,13 +191,13 @@ sql($target, 'ALTER TABLE code ALTER "json_value" TYPE text COLLATE "und-x-icu"'
 sql($source, q(INSERT INTO code VALUES ('K020000', 1), ('K030000', 2)));
 is(push_table('code', 'the receiver sorts it in another way by now'), '2|0|0', 'what came is inserted');
 is(last_push('ranges'), '1', 'and the table is one range');
-sql($source, q(UPDATE code SET v = -1 WHERE "json_value" IN ('K020000', 'k000007')));
+sql($source, q(UPDATE code SET "system_user" = -1 WHERE "json_value" IN ('K020000', 'k000007')));
 is(push_table('code', 'and changed'), '0|2|0', 'what changed is updated');
 sql($source, q(SELECT migrate_tiers.batch_policy('code', mode => 'replace')));
-sql($source, q(UPDATE code SET v = -2 WHERE "json_value" IN ('K030000', 'k000007')));
+sql($source, q(UPDATE code SET "system_user" = -2 WHERE "json_value" IN ('K030000', 'k000007')));
 is(push_table('code', 'in mode replace'), '0|2|0', 'the same');
 sql($_, 'ALTER TABLE code ALTER "json_value" TYPE text COLLATE "de-x-icu"') for $source, $target;
-sql($source, q(UPDATE code SET v = -3 WHERE "json_value" = 'K030000'));
+sql($source, q(UPDATE code SET "system_user" = -3 WHERE "json_value" = 'K030000'));
 is(push_table('code', 'both sides sort it by one collation'), '0|1|0', 'what changed is updated');
 # The libraries of two servers may be of different versions, and sort in different ways then.
 my ($here, $there) = map { sql($_, q(SELECT pg_collation_actual_version(oid) FROM pg_collation WHERE collname = 'de-x-icu')) } $source, $target;

@@ -193,7 +193,7 @@ sub _read_tables
 	my $list = join ',', map { _literal($_) } @schemas;
 	my $rows = $self->source_pinned(<<"SQL");
 SELECT format('%s%I.%I', CASE WHEN c.relkind = 'r' THEN 'ONLY ' ELSE '' END, n.nspname, c.relname), format('%I.%I', n.nspname, c.relname),
-       (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attname COLLATE "C")
+       (SELECT string_agg(format('"%s"', replace(a.attname, '"', '""')), ', ' ORDER BY a.attname COLLATE "C")
           FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname IN ($list) AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
