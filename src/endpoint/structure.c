@@ -79,7 +79,7 @@
 	"  || CASE WHEN t.typnotnull THEN ' NOT NULL' ELSE '' END || coalesce((SELECT ' ' ||" \
 	"  string_agg(pg_get_constraintdef(k.oid), ' ' ORDER BY pg_get_constraintdef(k.oid))" \
 	"  FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'), '')" \
-	" WHEN 'c' THEN 'composite (' || (SELECT string_agg(quote_ident(a.attname) || ' ' ||" \
+	" WHEN 'c' THEN 'composite (' || (SELECT string_agg('\"' || replace(a.attname, '\"', '\"\"') || '\" ' ||" \
 	"  format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) FROM pg_attribute a" \
 	"  WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) || ')'" \
 	" WHEN 'r' THEN 'range of ' || (SELECT format_type(r.rngsubtype, NULL) FROM pg_range r WHERE r.rngtypid = t.oid)" \

@@ -13,7 +13,7 @@ my $name63 = 'c' x 61 . 'é';    # 63 bytes
 my @types = (
 	'CREATE EXTENSION hstore', 'CREATE EXTENSION citext', 'CREATE EXTENSION ltree', 'CREATE EXTENSION cube',
 	q{CREATE TYPE mood AS ENUM ('low', 'mid', 'it''s "high"', 'größer')},
-	'CREATE TYPE pair AS (a int, b text)',
+	'CREATE TYPE pair AS (a int, "json" text)',
 	'CREATE DOMAIN positive AS int CHECK (VALUE > 0)',
 	'CREATE DOMAIN word AS varchar(20) COLLATE "C" NOT NULL',
 	'CREATE TYPE span AS RANGE (subtype = float8, subtype_diff = float8mi)',
