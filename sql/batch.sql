@@ -37,7 +37,11 @@ SELECT migrate_tiers.batch_policy('summary', mode => 'append', watermark => 'at'
 SELECT every, mode, max_age, watermark FROM migrate_tiers.policy;
 SELECT migrate_tiers.batch_policy('heap', mode => 'replace');
 
--- What cannot be.
+-- What cannot be; the call that would do keeps what is set else.
+SELECT migrate_tiers.batch_policy('heap', every => '1 day', mode => 'replace', max_age => '2 days');
+SELECT migrate_tiers.batch_policy('heap');
+\echo :SQLSTATE
+SELECT migrate_tiers.batch_policy('heap', mode => 'replace');
 SELECT migrate_tiers.batch_policy('heap');
 \echo :SQLSTATE
 SELECT migrate_tiers.batch_policy('totals');

@@ -79,7 +79,7 @@ mt_unschedule(PG_FUNCTION_ARGS)
 	relation = find_batch_table(migration, PG_GETARG_OID(0));
 	if (!mt_cron_unschedule(relation))
 	{
-		char	   *call = mt_policy_call(relation, "NULL");
+		char	   *call = mt_policy_call(relation, "NULL", NULL);
 
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

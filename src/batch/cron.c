@@ -86,7 +86,7 @@ check_installed(const MtRelation *relation)
 	mt_spi_end(&scope);
 	if (!installed)
 	{
-		char	   *call = mt_policy_call(relation, "'1 hour'");
+		char	   *call = mt_policy_call(relation, "'1 hour'", NULL);
 
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

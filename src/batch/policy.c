@@ -42,18 +42,18 @@ mt_policy_set(const MtRelation *relation, Interval *every, const char *mode, Int
 
 /* mt_policy_call writes the other arguments that are not their defaults, since batch_policy sets them all. */
 char *
-mt_policy_call(const MtRelation *relation, const char *every)
+mt_policy_call(const MtRelation *relation, const char *every, const char *mode)
 {
 	MtSpiScope	scope;
 	char	   *call;
 
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_SELECT,
-				"SELECT concat_ws(', ', format('SELECT migrate_tiers.batch_policy(%L', $2), 'every => ' || $3,"
-				" 'mode => ' || quote_literal(nullif(p.mode, 'diff')), 'max_age => ' || quote_literal(p.max_age),"
-				" 'watermark => ' || quote_literal(p.watermark)) || ')'"
+				"SELECT concat_ws(', ', format('SELECT migrate_tiers.batch_policy(%L', $2), 'every => ' || coalesce($3, quote_literal(p.every)),"
+				" 'mode => ' || quote_literal(nullif(coalesce($4, p.mode), 'diff')), 'max_age => ' || quote_literal(p.max_age),"
+				" 'watermark => ' || CASE WHEN $4 IS NULL THEN quote_literal(p.watermark) END) || ')'"
 				" FROM (VALUES ($1)) AS r(id) LEFT JOIN migrate_tiers.policy AS p ON p.relation = r.id",
-				MT_ARGS(MT_INT4(relation->id), MT_TEXT(table_name(relation)), MT_TEXT(every)));
+				MT_ARGS(MT_INT4(relation->id), MT_TEXT(table_name(relation)), MT_TEXT(every), MT_TEXT(mode)));
 	call = mt_spi_text(&scope, 0, 1);
 	mt_spi_end(&scope);
 	return call;
@@ -129,12 +129,15 @@ check_key(const MtRelation *relation)
 						MT_ARGS(MT_OID(relation->relid))) > 0;
 	mt_spi_end(&scope);
 	if (!found)
+	{
+		char	   *call = mt_policy_call(relation, NULL, "replace");
+
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table %s has no key, which mode diff needs", table_name(relation)),
 				 errdetail("A key is a valid unique index over plain columns that are NOT NULL, or any of a materialized view."),
-				 errhint("Add one on both sides, or push whole snapshots: SELECT migrate_tiers.batch_policy(%s, mode => 'replace').",
-						 quote_literal_cstr(table_name(relation)))));
+				 errhint("Add one on both sides, or push whole snapshots: %s.", call)));
+	}
 }
 
 static char *

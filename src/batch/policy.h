@@ -13,7 +13,7 @@
 extern void mt_policy_set(const MtRelation *relation, Interval *every, const char *mode, Interval *max_age,
 						  const char *watermark);
 
-/* A call of batch_policy that changes "every" (an SQL literal) and nothing else of what is stored. */
-extern char *mt_policy_call(const MtRelation *relation, const char *every);
+/* A call of batch_policy that changes "every" (an SQL literal) or the mode, where not NULL, and nothing else. */
+extern char *mt_policy_call(const MtRelation *relation, const char *every, const char *mode);
 
 #endif							/* MT_BATCH_POLICY_H */

@@ -12,6 +12,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/name.h"
+#include "batch/policy.h"
 #include "endpoint/statements.h"
 
 /* Columns that can be sent, as both sides say of themselves. */
@@ -259,23 +260,25 @@ mt_push_has_null_keys(MtPush *push)
 void
 mt_push_refuse_nulls(MtPush *push)
 {
+	char	   *call = mt_policy_call(push->relation, NULL, "replace");
+
 	ereport(ERROR,
 			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 			 errmsg("the key of materialized view %s holds nulls", push->sender_name),
 			 errdetail("Mode diff finds rows by their key."),
-			 errhint("Leave them out of the view, or push whole snapshots: SELECT migrate_tiers.batch_policy(%s, mode => 'replace').",
-					 quote_literal_cstr(push->sender_name))));
+			 errhint("Leave them out of the view, or push whole snapshots: %s.", call)));
 }
 
 static void
 refuse_key(const MtPush *push, bool sender)
 {
+	char	   *call = mt_policy_call(push->relation, NULL, "replace");
+
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 sender ? errmsg("table %s has no key, which mode diff needs", push->sender_name) :
 			 errmsg("table %s has no key in common with the %s, which mode diff needs", push->into,
 					push->batch->reverse ? "target" : "source"),
 			 errdetail("A key is a valid unique index over plain columns that are NOT NULL, or any of a materialized view."),
-			 errhint("Add one on both sides, or push whole snapshots: SELECT migrate_tiers.batch_policy(%s, mode => 'replace').",
-					 quote_literal_cstr(quote_qualified_identifier(push->relation->schema, push->relation->name)))));
+			 errhint("Add one on both sides, or push whole snapshots: %s.", call)));
 }
