@@ -24,9 +24,7 @@ CREATE FUNCTION migrate_tiers.preflight_tables_tagged(m integer, source jsonb, t
                 ELSE format('this table inherits from %s and has no tier',
                             (SELECT min(h.root::regclass::text) FROM heir h WHERE h.oid = c.oid)) END,
            format('Run SELECT migrate_tiers.tag(%L, %L), or choose another tier.', c.oid::regclass,
-                  CASE WHEN c.relpersistence = 'p' AND EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisprimary
-                                                         AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> ''
-                                                                            AND a.attnum = ANY (x.indkey::int2[])))
+                  CASE WHEN c.relpersistence = 'p' AND migrate_tiers.key_index(c.oid) IS NOT NULL
                        THEN 'realtime' ELSE 'batch' END)
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't'

@@ -11,8 +11,7 @@ CREATE FUNCTION migrate_tiers.suggest_tiers_to(caller oid)
                x.has_key, x.has_generated_key
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN LATERAL (
-               SELECT count(*) FILTER (WHERE NOT g.generated) > 0 AS has_key,
-                      count(*) FILTER (WHERE g.generated) > 0 AS has_generated_key
+               SELECT migrate_tiers.key_index(c.oid) IS NOT NULL AS has_key, count(*) FILTER (WHERE g.generated) > 0 AS has_generated_key
                  FROM pg_index x
                 CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_attribute a
                                                     WHERE a.attrelid = x.indrelid AND a.attgenerated <> ''
