@@ -77,7 +77,7 @@ spare_keys(MtTable *table, MtTruncation *truncation)
 	}
 }
 
-/* mt_truncation_list lists what is to be sent: of partitions only where the whole table's spares what theirs may not. */
+/* mt_truncation_list lists what is to be sent: of partitions only where the whole table spares what they may not. */
 List *
 mt_truncation_list(MtTable *table)
 {
