@@ -80,4 +80,11 @@
 #define mt_may_become_role(role) is_member_of_role(GetUserId(), role)
 #endif
 
+/* A lock of the session, if it is free; raises nothing, also where memory for locks has run out. */
+#if PG_VERSION_NUM >= 180000
+#define mt_lock_if_free(tag, mode) LockAcquireExtended(tag, mode, true, true, false, NULL, false)
+#else
+#define mt_lock_if_free(tag, mode) LockAcquireExtended(tag, mode, true, true, false, NULL)
+#endif
+
 #endif							/* MT_COMPAT_H */

@@ -110,7 +110,7 @@ is_barred(int32 migration)
 	if (!OidIsValid(session_table))
 		return false;
 	set_life_tag(&tag, migration);
-	if (LockAcquireExtended(&tag, ShareLock, true, true, false, NULL) == LOCKACQUIRE_NOT_AVAIL)
+	if (mt_lock_if_free(&tag, ShareLock) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
 	LockRelease(&tag, ShareLock, true);
 	return false;
