@@ -32,11 +32,13 @@
 #define pg_noreturn __attribute__((noreturn))
 #endif
 
-/* 18 turned "is a background worker" round. */
+/* 18 turned "is a background worker" round, and can log that a lock is not free.  This one raises nothing. */
 #if PG_VERSION_NUM >= 180000
 #define mt_proc_is_worker(proc) (!(proc)->isRegularBackend)
+#define mt_lock_if_free(tag, mode) LockAcquireExtended(tag, mode, true, true, false, NULL, false)
 #else
 #define mt_proc_is_worker(proc) ((proc)->isBackgroundWorker)
+#define mt_lock_if_free(tag, mode) LockAcquireExtended(tag, mode, true, true, false, NULL)
 #endif
 
 /* 17 asks whether a stronger lock would do, too. */
@@ -78,13 +80,6 @@
 #define mt_may_become_role(role) member_can_set_role(GetUserId(), role)
 #else
 #define mt_may_become_role(role) is_member_of_role(GetUserId(), role)
-#endif
-
-/* A lock of the session, if it is free; raises nothing, also where memory for locks has run out. */
-#if PG_VERSION_NUM >= 180000
-#define mt_lock_if_free(tag, mode) LockAcquireExtended(tag, mode, true, true, false, NULL, false)
-#else
-#define mt_lock_if_free(tag, mode) LockAcquireExtended(tag, mode, true, true, false, NULL)
 #endif
 
 #endif							/* MT_COMPAT_H */
