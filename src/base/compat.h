@@ -34,10 +34,10 @@
 
 /* 18 turned "is a background worker" round, and can log that a lock is not free.  This one raises nothing. */
 #if PG_VERSION_NUM >= 180000
-#define mt_proc_is_worker(proc) (!(proc)->isRegularBackend)
+#define mt_proc_is_worker(proc)	   (!(proc)->isRegularBackend)
 #define mt_lock_if_free(tag, mode) LockAcquireExtended(tag, mode, true, true, false, NULL, false)
 #else
-#define mt_proc_is_worker(proc) ((proc)->isBackgroundWorker)
+#define mt_proc_is_worker(proc)	   ((proc)->isBackgroundWorker)
 #define mt_lock_if_free(tag, mode) LockAcquireExtended(tag, mode, true, true, false, NULL)
 #endif
 
