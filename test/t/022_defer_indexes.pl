@@ -383,7 +383,7 @@ subtest 'a table that is altered on both sides in mid-copy' => sub {
 	my ($ok, undef, $err) = $pair->source_try(q{CALL migrate_tiers.revert('planned')});
 	ok($ok, 'the way back is open') || diag $err;
 	like($err, qr/WARNING.*$_.*could not be restored/, "with a warning of $_") for qw(altered_a b_to_item);
-	is($pair->target_sql(q{SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'altered'::regclass}), 'altered_pkey c_to_item', 'all else is there again');
+	is($pair->target_sql(q{SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'altered'::regclass AND contype <> 'n'}), 'altered_pkey c_to_item', 'all else is there again');
 
 	$alter->('DROP COLUMN c');
 	ok($pair->wait_until(source => q{SELECT stopped ~ '42703: .*DELETE FROM migrate_tiers.set_aside .*''c_to_item''' FROM migrate_tiers.status}, timeout => 60),
