@@ -116,11 +116,7 @@ spare_keys(MtTable *table, MtTruncation *truncation)
 
 		foreach(mark, (List *) key->data)
 			if (sees_all((MtMark *) lfirst(mark), &truncation->writers))
-			{
-				if (truncation->spare == NULL)
-					truncation->spare = mt_keys_create(CurrentMemoryContext);
-				(void) mt_keys_add(truncation->spare, key->bytes, key->length);
-			}
+				mt_truncation_spare(truncation, key);
 	}
 }
 

@@ -69,12 +69,18 @@ spare_keys(MtTable *table, MtTruncation *truncation)
 
 		for (int i = 0; i < truncation->writers.count && all; i++)
 			all = mt_writers_has(&key->writers, truncation->writers.xids[i]);
-		if (!all)
-			continue;
-		if (truncation->spare == NULL)
-			truncation->spare = mt_keys_create(CurrentMemoryContext);
-		(void) mt_keys_add(truncation->spare, key->bytes, key->length);
+		if (all)
+			mt_truncation_spare(truncation, key);
 	}
+}
+
+/* mt_truncation_spare notes that a truncation does not concern a key. */
+void
+mt_truncation_spare(MtTruncation *truncation, const MtUnsentKey *key)
+{
+	if (truncation->spare == NULL)
+		truncation->spare = mt_keys_create(CurrentMemoryContext);
+	(void) mt_keys_add(truncation->spare, key->bytes, key->length);
 }
 
 /* mt_truncation_list lists what is to be sent: of partitions only where the whole table spares what they may not. */

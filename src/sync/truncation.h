@@ -27,7 +27,8 @@ extern MtTruncation *mt_truncation_note(MtTable *table, const char *condition, M
 /* Whether the whole table was truncated. */
 extern bool mt_truncation_of_all(const MtTable *table);
 
-/* Lists what the target's queue says of keys that its truncations do not concern. */
+/* Notes that a truncation does not concern a key; all that the target's queue says so of its own. */
+extern void mt_truncation_spare(MtTruncation *truncation, const MtUnsentKey *key);
 extern void mt_truncation_spare_back(MtTable *table);
 
 /* Those that are to be done, and the keys that one of them leaves alone: how many, and their columns. */
