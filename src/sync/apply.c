@@ -49,6 +49,12 @@ mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 	mt_pipeline_query(sync->remote, "BEGIN", 0, NULL);
 	if (sync->merge != NULL)
 		mt_pipeline_query(sync->remote, MT_MERGE_LOCK_TIMEOUT, 0, NULL);
+	if (MT_MERGE_HOLDS(sync->merge))
+	{
+		(void) mt_pipeline_finish(sync->remote);
+		mt_merge_hold(sync->merge);
+		mt_pipeline_begin(sync->remote);
+	}
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (mt_table_touched(table))

@@ -34,7 +34,6 @@ mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapsh
 	bool		forward = way != mt_reverse_apply;
 	bool		replace = false;
 	MtApplied	end = MT_APPLY_AGAIN;
-	int			attempts = 0;
 	ErrorData  *error;
 
 	for (;;)
@@ -53,7 +52,7 @@ mt_apply_run(MtSync *sync, MtApply way, const char *new_mark, TimestampTz snapsh
 		if (error != NULL && replace && (sync->merge == NULL || !mt_link_find(sync->merge)))
 			break;
 		if (error == NULL || replace)
-			mt_merge_decide_again(sync->merge, &attempts);
+			mt_merge_decide_again(sync->merge);
 		replace = replace || error != NULL;
 		if (error != NULL)
 			FreeErrorData(error);

@@ -17,6 +17,9 @@
 /* How often one tick is applied again, since the receiver's applications have changed its rows. */
 #define MOST_ATTEMPTS 20
 
+/* After so many, all rows that both sides have written are locked first, not only those that are written all the time. */
+#define HOLD_ALL_AFTER 5
+
 static void consider_table(MtMerge *merge, MtTable *table);
 static void decide(MtMerge *merge, MtDecision *decision);
 static bool is_concerned(MtMerge *merge, MtDecision *decision, bool sender_present, bool receiver_present);
@@ -36,6 +39,33 @@ mt_merge_begin(MtSync *sync, bool forward, Snapshot snapshot)
 	merge->context = CurrentMemoryContext;
 	merge->snapshot = snapshot;
 	return merge;
+}
+
+/*
+ * mt_merge_hold locks rows of the receiver before the tick is applied.
+ *
+ * Nobody writes them from here to the tick's end, so what is decided about them holds.
+ */
+void
+mt_merge_hold(MtMerge *merge)
+{
+	MemoryContext previous = MemoryContextSwitchTo(merge->context);
+	ListCell   *cell;
+
+	foreach(cell, merge->decisions)
+	{
+		MtDecision *decision = (MtDecision *) lfirst(cell);
+
+		if (decision->hot || merge->attempts > HOLD_ALL_AFTER)
+			mt_side_lock(merge->sync, decision->table, merge->forward ? MT_SIDE_TARGET : MT_SIDE_SOURCE,
+						 decision->bytes, decision->length);
+	}
+	if (!mt_merge_look(merge))
+		mt_merge_decide(merge);
+	/* The look was the last in other ticks; here all is still to be written. */
+	if (merge->forward)
+		mt_remote_run(merge->sync->remote, "SET LOCAL enable_seqscan = on");
+	MemoryContextSwitchTo(previous);
 }
 
 /* mt_merge_look looks into the receiver's queue for keys of the tick. */
@@ -81,9 +111,9 @@ mt_merge_decide(MtMerge *merge)
 
 /* mt_merge_decide_again decides, unless the tick was applied too often already. */
 void
-mt_merge_decide_again(MtMerge *merge, int *attempts)
+mt_merge_decide_again(MtMerge *merge)
 {
-	if (++*attempts > MOST_ATTEMPTS)
+	if (++merge->attempts > MOST_ATTEMPTS)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("the rows of a tick are changed on the other side faster than it can be applied")));
@@ -141,6 +171,8 @@ mt_merge_decision(MtMerge *merge, MtTable *table, const char *bytes, int length,
 	decision = (MtDecision *) known->data;
 	if (decision != NULL && decision->by_truncate == (writers == NULL) && mt_writers_equal(&decision->writers, &all))
 		return decision;
+	if (decision != NULL && decision->decided)
+		decision->hot = merge->hot = true;
 	if (decision == NULL)
 	{
 		decision = palloc0(sizeof(MtDecision));

@@ -10,6 +10,9 @@
  * decided.  Whatever an application commits after the look waited for our rows, or
  * met none of them: it comes after the tick, and stays in the queue.
  *
+ * A row that the receiver writes faster than a tick is applied would be found written again by every look.  Such
+ * a row is locked before the tick is applied, and decided under the lock.
+ *
  * The receiver's row wins: the key leaves the tick; the queue still holds it and
  * the way back brings it.  The sender's row wins: it is set, and the entries of the receiver's
  * queue are void, or they would come back as a change.  The rows are equal: no
@@ -32,6 +35,7 @@ typedef struct MtDecision
 	MtWriters	writers;		/* transactions of the receiver that it is about */
 	bool		by_truncate;	/* they truncated, and left no entry of the key */
 	bool		decided;
+	bool		hot;			/* written again after it had been decided */
 	bool		differs;		/* the rows do */
 	bool		conflict;		/* and one of them is lost */
 	bool		cancel;			/* entries of the receiver are void */
@@ -51,6 +55,8 @@ typedef struct MtMerge
 	MemoryContext context;
 	List	   *decisions;		/* MtDecision */
 	bool		undecided;		/* some of them */
+	int			attempts;		/* how often the tick was applied in vain */
+	bool		hot;			/* some keys are */
 	bool		recorded;		/* some were conflicts */
 	int			groups;
 	const char *policy;
@@ -61,14 +67,20 @@ typedef struct MtMerge
 
 extern MtMerge *mt_merge_begin(MtSync *sync, bool forward, Snapshot snapshot);
 
+/* Whether rows are to be locked first. */
+#define MT_MERGE_HOLDS(merge) ((merge) != NULL && (merge)->hot)
+
+/* Locks what the receiver writes all the time, in its transaction, and decides about that. */
+extern void mt_merge_hold(MtMerge *merge);
+
 /* Looks into the receiver's queue, in its transaction; true when all that is there was decided. */
 extern bool mt_merge_look(MtMerge *merge);
 
-/* Decides what the look has found; the receiver's transaction has been rolled back. */
+/* Decides what the look has found, before any of it is written. */
 extern void mt_merge_decide(MtMerge *merge);
 
 /* The same, and counts: where applications are always faster, the tick is given up, to be tried later. */
-extern void mt_merge_decide_again(MtMerge *merge, int *attempts);
+extern void mt_merge_decide_again(MtMerge *merge);
 
 extern void mt_merge_record(MtMerge *merge);	/* keeps what lost, voids entries, in the receiver's transaction */
 

@@ -45,6 +45,8 @@ mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, 
 	mt_capture_applying = true;
 	PG_TRY();
 	{
+		if (MT_MERGE_HOLDS(sync->merge))
+			mt_merge_hold(sync->merge);
 		if (sync->target_small)
 			apply_small(sync, replace);
 		else

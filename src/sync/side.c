@@ -77,6 +77,20 @@ mt_side_meets(MtSync *sync, MtTable *table, MtSide side, const char *condition, 
 					   bytes, length) != NULL;
 }
 
+/* mt_side_lock locks a row as an UPDATE does. */
+void
+mt_side_lock(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length)
+{
+	bool		here = side == MT_SIDE_SOURCE;
+	char	   *sql = psprintf("%s FOR NO KEY UPDATE OF t",
+							   mt_sql_row_meets(here ? table->mirror : table->relation, table->columns, "true", !here));
+
+	if (here)
+		(void) query_here(sync, table, sql, NULL, bytes, length);
+	else
+		(void) query_there(sync, table, sql, bytes, length);
+}
+
 /* mt_side_key gives a key as parameters, with room for more. */
 MtField *
 mt_side_key(MtTable *table, const char *bytes, int length, int room)

@@ -24,6 +24,9 @@ extern char *mt_side_image(MtSync *sync, MtTable *table, MtSide side, const char
 extern bool mt_side_meets(MtSync *sync, MtTable *table, MtSide side, const char *condition,
 						  const char *bytes, int length);
 
+/* Locks the row, if it is there, until the receiver's transaction ends. */
+extern void mt_side_lock(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length);
+
 /* The key as parameters for the target; in the current memory context. */
 extern MtField *mt_side_key(MtTable *table, const char *bytes, int length, int room);
 

@@ -26,6 +26,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use MigrateTiers::Psql ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -193,7 +194,7 @@ Options: as (a role, by SET SESSION AUTHORIZATION), dbname.
 sub sql
 {
 	my ($node, $sql, %options) = @_;
-	return $node->safe_psql($options{dbname} || $DATABASE, _as($options{as}) . $sql);
+	return MigrateTiers::Psql::run($node, $options{dbname} || $DATABASE, _as($options{as}) . $sql);
 }
 
 =item give_up($source, $target, %options)
@@ -343,29 +344,12 @@ sub wait_until
 	my $matches = ref $expected ? sub { $_[0] =~ $expected } : sub { $_[0] eq $expected };
 	my $came = wait_for(
 		sub {
-			($status, $out, $err) = psql_if_up($node, $options{dbname} || $DATABASE, $sql);
+			($status, $out, $err) = MigrateTiers::Psql::ask($node, $options{dbname} || $DATABASE, $sql);
 			return $status == 0 && $matches->($out);
 		},
 		$seconds);
 	diag("waited in vain for \"$expected\" of: $sql\nlast output: $out\nlast error: $err") if !$came;
 	return $came;
-}
-
-=item psql_if_up($node, $dbname, $sql, %params)
-
-The node's psql; where no server is up, psql may be gone before it is given the statement, which is a failure to
-connect like any other.
-
-=cut
-
-sub psql_if_up
-{
-	my ($node, $dbname, $sql, %params) = @_;
-	my @result = eval { $node->psql($dbname, $sql, %params) };
-
-	return @result if $@ eq '';
-	die $@ if $@ !~ /Broken pipe/;
-	return (2, '', 'psql could not connect');
 }
 
 =item wait_for($condition, $seconds)
@@ -485,7 +469,7 @@ sub worker_pids
 {
 	my ($node, $kind) = @_;
 	my $types = join ', ', map { "'migrate_tiers $_'" } ($kind ? $kind : ('sync', 'copy'));
-	return split /\n/, $node->safe_psql('postgres',
+	return split /\n/, MigrateTiers::Psql::run($node, 'postgres',
 		"SELECT pid FROM pg_stat_activity WHERE backend_type IN ($types) ORDER BY pid");
 }
 

@@ -11,7 +11,6 @@ use MigrateTiers::Pair;
 use Test::More;
 
 my $pair = MigrateTiers::Pair->new('ways', target_conf => 'wal_level = logical');
-$pair->keep_sessions(1);
 my $long = 'x' x 60 . 'end';    # 63 bytes
 my $odd = qq{Schéma "x" l'été};
 (my $odd_q = $odd) =~ s/"/""/g;
@@ -390,7 +389,6 @@ subtest 'new partitions while syncing' => \&new_partitions;
 subtest 'written by another library at commit' => \&written_late;
 subtest 'a subscription' => \&subscribed;
 is($pair->status('stopped'), '', 'nothing is stopped');
-$pair->keep_sessions(0);
 $pair->finish;
 done_testing();
 
@@ -446,9 +444,7 @@ sub prepared_over_restart
 	$pair->source_sql(q{BEGIN; DELETE FROM by_hash; PREPARE TRANSACTION 'r2'});
 	$pair->source_sql(q{UPDATE basic SET v = 'meanwhile' WHERE id = 1});
 	$pair->sync;
-	$pair->keep_sessions(0);
 	$pair->source->restart;
-	$pair->keep_sessions(1);
 	$pair->source_sql('SELECT migrate_tiers.start_workers()');
 	$pair->source_sql(q{UPDATE basic SET v = 'after the restart' WHERE id = 2});
 	$pair->sync;

@@ -312,7 +312,6 @@ sub check_round
 	my ($name, $policy, $reading, @all) = @_;
 	my %found;
 
-	$pair->keep_sessions(1);
 	for my $line (split /\n/, $pair->source_pinned(<<'SQL'))
 SELECT json_build_object('relation', relation::text, 'id', key ->> 'id', 'winner', winner, 'policy', policy,
                          'source', source_row, 'target', target_row, 'times', source_written IS NOT NULL AND target_written IS NOT NULL)
@@ -332,7 +331,6 @@ SQL
 	}
 	is(join(', ', sort keys %found), '', "$name: there is no other conflict");
 	$pair->equal("$name: both sides are equal");
-	$pair->keep_sessions(0);
 	settle_conflicts($pair);
 	return;
 }

@@ -61,7 +61,6 @@ sub watch
 	my $end = Time::HiRes::time() + $seconds;
 	my $want = "$traffic->{total}|" . 6 * $MigrateTiers::Traffic::ACCOUNTS;
 
-	$pair->keep_sessions(1);
 	do
 	{
 		for my $side (qw(source target))
@@ -71,6 +70,5 @@ sub watch
 			$read{$side}++;
 		}
 	} while (Time::HiRes::time() < $end);
-	$pair->keep_sessions(0);
 	return;
 }

@@ -40,7 +40,6 @@ $pair->declare;
 $pair->advance;
 $pair->sync;
 $traffic->start('source', 'target');
-$pair->keep_sessions(1);
 
 my $phase = 'syncing';
 push @windows, [ 0, time, $phase ];
@@ -64,7 +63,6 @@ for my $side (qw(source target))
 	cmp_ok(scalar $traffic->troubles($side), '>', 0, "and the fence of the $side was met");
 }
 last_of_all();
-$pair->keep_sessions(0);
 $pair->finish;
 done_testing();
 

@@ -50,8 +50,8 @@ sub _sql
 {
 	my ($self, $side, $sql, %o) = @_;
 	local $ENV{PGOPTIONS} = $o{options} // $self->{options} // '';
-	return $self->{$side}->safe_psql($o{db} // $self->{db}, $sql,
-		extra_params => $o{params} // [], timeout => $o{timeout} // 180);
+	return $self->{$side}->safe_psql($o{db} // $self->{db}, $sql, extra_params => $o{params}) if $o{params};
+	return MigrateTiers::Psql::run($self->{$side}, $o{db} // $self->{db}, $sql);
 }
 
 # The same under the pinned settings of the oracle.
@@ -61,29 +61,7 @@ sub target_pinned { my ($self, $sql) = @_; return $self->_pinned('target', $sql)
 sub _pinned
 {
 	my ($self, $side, $sql) = @_;
-	return $self->_sql($side, $sql, options => $self->pinned) unless $self->{keep};
-	return $self->_kept($side)->query_safe($sql);
-}
-
-# keep_sessions(true): the oracle keeps a session on each side, which is much
-# faster where it is asked hundreds of times; false before a server is stopped.
-sub keep_sessions
-{
-	my ($self, $keep) = @_;
-	$self->{keep} = $keep;
-	return if $keep;
-	$_->quit for values %{ delete $self->{kept} // {} };
-	return;
-}
-
-sub _kept
-{
-	my ($self, $side) = @_;
-	return $self->{kept}{$side} if $self->{kept}{$side};
-	local $ENV{PGOPTIONS} = $self->pinned;
-	my $session = MigrateTiers::session($self->{$side});
-	$session->set_query_timer_restart;
-	return $self->{kept}{$side} = $session;
+	return $self->_sql($side, $sql, options => $self->pinned);
 }
 
 # The options themselves, for $pair->{options}: what other sessions run under.
@@ -268,9 +246,8 @@ sub wait_until
 	my $last = '';
 	my $came = MigrateTiers::wait_for(
 		sub {
-			my ($out, $err) = ('', '');
 			local $ENV{PGOPTIONS} = $self->pinned;
-			MigrateTiers::psql_if_up($self->{$side}, $o{db} // $self->{db}, $query, stdout => \$out, stderr => \$err, timeout => 60);
+			my ($status, $out, $err) = MigrateTiers::Psql::ask($self->{$side}, $o{db} // $self->{db}, $query);
 			$last = $out . $err;
 			return $out eq $expected;
 		},
@@ -284,11 +261,9 @@ sub worker_pid
 {
 	my ($self, $kind) = @_;
 	$kind //= 'sync';
-	my ($out) = ('');
 	local $ENV{PGOPTIONS} = $self->pinned;
-	$self->{source}->psql($self->{db},
-		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'migrate_tiers $kind' AND datname = current_database() LIMIT 1",
-		stdout => \$out, stderr => \my $err);
+	my ($status, $out) = MigrateTiers::Psql::ask($self->{source}, $self->{db},
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'migrate_tiers $kind' AND datname = current_database() LIMIT 1");
 	return $out;
 }
 
