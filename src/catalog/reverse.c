@@ -43,6 +43,18 @@ mt_reverse_mark_set_back(int32 migration, const char *mark, uint32 timeline)
 	mt_spi_end(&scope);
 }
 
+/* mt_failover_note notes that a server took over: what was verified before says nothing of it. */
+void
+mt_failover_note(int32 migration)
+{
+	MtSpiScope	scope;
+
+	mt_spi_begin(&scope);
+	mt_spi_exec_latest(SPI_OK_INSERT, "INSERT INTO migrate_tiers.failover (migration) VALUES ($1)",
+					   MT_ARGS(MT_INT4(migration)));
+	mt_spi_end(&scope);
+}
+
 /* mt_reverse_mark_seen returns the mark that the transaction's snapshot shows. */
 char *
 mt_reverse_mark_seen(int32 migration)

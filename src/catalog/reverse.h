@@ -19,6 +19,9 @@ extern void mt_reverse_mark_store(int32 migration, const char *mark, TimestampTz
 /* The same of a mark that goes less far than the newest, which does not count any more; its time stays. */
 extern void mt_reverse_mark_set_back(int32 migration, const char *mark, uint32 timeline);
 
+/* Notes that another server, which may lack some of it, has taken over on either side. */
+extern void mt_failover_note(int32 migration);
+
 /* The newest mark in the transaction's snapshot, or NULL: what it stands for is in that snapshot, too. */
 extern char *mt_reverse_mark_seen(int32 migration);
 

@@ -28,6 +28,24 @@
 	" AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())" \
 	" AND l.objid = t.relation::text::oid AND l.objsubid = t.task & " CppAsString2(MT_COPY_LOCK_MASK) ")"
 
+/*
+ * What is asked of a task t, each by a scalar subquery: not to be made a join, for which all tasks would be read and
+ * sorted.  That its table is copied now; and of an index, that its table has all its rows.
+ */
+#define IS_WANTED \
+	"(SELECT r.state = 'copying' AND m.syncing AND NOT m.paused FROM migrate_tiers.relation AS r" \
+	" JOIN migrate_tiers.migration AS m ON m.id = r.migration WHERE r.id = t.relation AND m.id = $1)"
+#define IS_READY \
+	"(SELECT count(*) FROM (SELECT FROM migrate_tiers.copy_task AS c" \
+	" WHERE c.relation = t.relation AND c.kind = 'chunk' AND c.state <> 'done' LIMIT 1) AS o) = 0 AND NOT " IS_BEING_BUILT
+
+/* What is to be done next, in this order: each finds its task by an index of its own, however many there are. */
+static const char *const next_task[] = {
+	"t.kind = 'index' AND t.state = 'planned' AND " IS_READY " ORDER BY t.relation, t.task",
+	"t.kind = 'chunk' AND t.state = 'planned' ORDER BY t.relation, t.task",
+	"t.state = 'running' AND (t.kind = 'chunk' OR t.kind = 'index' AND " IS_READY ") ORDER BY t.started"
+};
+
 static bool announce(const MtMigration *migration, MtCopyTask *task);
 static bool run_chunk(const MtMigration *migration, MtRemote *remote, MtCopyTask *task);
 static void copy(const MtMigration *migration, MtRemote *remote, MtCopyTask *task, int64 *bytes);
@@ -89,24 +107,17 @@ static bool
 announce(const MtMigration *migration, MtCopyTask *task)
 {
 	MtSpiScope	scope;
-	bool		found;
+	bool		found = false;
 
 	mt_spi_begin(&scope);
-	found = mt_spi_exec(SPI_OK_UPDATE_RETURNING,
-						"UPDATE migrate_tiers.copy_task AS u SET state = 'running', started = clock_timestamp()"
-						" FROM (SELECT t.relation, t.task FROM migrate_tiers.copy_task AS t"
-						"   JOIN migrate_tiers.relation AS r ON r.id = t.relation"
-						"   JOIN migrate_tiers.migration AS m ON m.id = r.migration"
-						"   WHERE m.id = $1 AND m.syncing AND NOT m.paused AND r.state = 'copying' AND t.state <> 'done'"
-						"   AND (t.kind = 'chunk' OR NOT EXISTS (SELECT FROM migrate_tiers.copy_task AS c"
-						"     WHERE c.relation = t.relation AND c.kind = 'chunk' AND c.state <> 'done')"
-						"    AND NOT " IS_BEING_BUILT ")"
-						"   ORDER BY t.state, CASE t.state WHEN 'running' THEN t.started END,"
-						"     t.kind = 'index' DESC, t.relation, t.task"
-						"   LIMIT 1 FOR UPDATE OF t SKIP LOCKED) AS n"
-						" WHERE (u.relation, u.task) = (n.relation, n.task)"
-						" RETURNING u.relation, u.task, u.kind = 'index'",
-						MT_ARGS(MT_INT4(migration->id))) > 0;
+	for (int i = 0; i < lengthof(next_task) && !found; i++)
+		found = mt_spi_exec(SPI_OK_UPDATE_RETURNING,
+							psprintf("UPDATE migrate_tiers.copy_task AS u SET state = 'running', started = clock_timestamp()"
+									 " FROM (SELECT t.relation, t.task FROM migrate_tiers.copy_task AS t WHERE " IS_WANTED " AND %s"
+									 "   LIMIT 1 FOR UPDATE SKIP LOCKED) AS n"
+									 " WHERE (u.relation, u.task) = (n.relation, n.task)"
+									 " RETURNING u.relation, u.task, u.kind = 'index'", next_task[i]),
+							MT_ARGS(MT_INT4(migration->id))) > 0;
 	if (found)
 	{
 		task->relation = (int32) mt_spi_int8(0, 1);

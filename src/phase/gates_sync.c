@@ -171,7 +171,7 @@ mt_gate_reverse_drained(MtGateScope *scope, MtGate *gate)
  * mt_gate_verified wants fresh evidence that both sides are equal, of each realtime table.
  *
  * What counts is the newest comparison that came to a verdict, from the moment of its first common
- * point on; and none from before the table was copied anew.
+ * point on; and none from before the table was copied anew, or a server that may lack some of it took over.
  */
 void
 mt_gate_verified(MtGateScope *scope, MtGate *gate)
@@ -183,12 +183,16 @@ mt_gate_verified(MtGateScope *scope, MtGate *gate)
 					   " WHEN v.verdict IS NULL THEN ' was never verified'"
 					   " WHEN v.verdict <> 'equal' THEN ' is not equal on both sides' || coalesce(' (' || v.different_rows || ' rows)', '')"
 					   " WHEN v.oldest < r.copy_finished THEN ' was copied again after it was verified'"
+					   " WHEN v.oldest < f.noticed THEN format(' was verified before a server failed over, at %s', date_trunc('second', f.noticed))"
 					   " WHEN v.oldest > clock_timestamp() THEN format(' was verified at %s, before the clock was set back', date_trunc('second', v.oldest))"
 					   " ELSE format(' was verified at %s, longer than max_age (%s) ago', date_trunc('second', v.oldest), $2) END, '; ')"
-					   " FROM migrate_tiers.relation AS r LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.verification AS a"
+					   " FROM migrate_tiers.relation AS r"
+					   " CROSS JOIN (SELECT max(noticed) AS noticed FROM migrate_tiers.failover WHERE migration = $1) AS f"
+					   " LEFT JOIN LATERAL (SELECT * FROM migrate_tiers.verification AS a"
 					   "  WHERE a.relation = r.id AND a.verdict <> 'unknown' ORDER BY a.id DESC LIMIT 1) AS v ON true"
 					   " WHERE r.migration = $1 AND r.tier = 'realtime' AND NOT coalesce(v.verdict = 'equal'"
-					   "  AND v.oldest BETWEEN clock_timestamp() - $2::interval AND clock_timestamp() AND v.oldest >= r.copy_finished, false)",
+					   "  AND v.oldest BETWEEN clock_timestamp() - $2::interval AND clock_timestamp() AND v.oldest >= r.copy_finished"
+					   "  AND v.oldest >= coalesce(f.noticed, v.oldest), false)",
 					   MT_ARGS(MT_INT4(scope->migration->id), MT_TEXT(limit))),
 				   psprintf("every realtime table was found equal within %s", limit),
 				   "SELECT * FROM migrate_tiers.verify(); rows that differ are shown by migrate_tiers.discrepancies"

@@ -92,6 +92,9 @@ CREATE TABLE migrate_tiers.copy_task (
     finished timestamptz,
     PRIMARY KEY (relation, task)
 );
+CREATE INDEX copy_task_open ON migrate_tiers.copy_task (relation, kind) WHERE state <> 'done';
+CREATE INDEX copy_task_planned ON migrate_tiers.copy_task (kind, relation, task) WHERE state = 'planned';
+CREATE INDEX copy_task_running ON migrate_tiers.copy_task (started) WHERE state = 'running';
 
 CREATE TABLE migrate_tiers.option_value (
     migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
@@ -115,6 +118,13 @@ CREATE TABLE migrate_tiers.transition (
     rehearsal boolean NOT NULL DEFAULT false                   -- at its end: it was gone for practice, no job moved with it
 );
 CREATE INDEX ON migrate_tiers.transition (migration);
+
+-- When the worker met another timeline of a server's log than before: what was verified earlier says nothing of that server.
+CREATE TABLE migrate_tiers.failover (
+    migration integer NOT NULL REFERENCES migrate_tiers.migration ON DELETE CASCADE,
+    noticed timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (migration, noticed)
+);
 
 -- The target's snapshots up to which the source has everything: the newest counts (catalog/reverse.h).
 CREATE TABLE migrate_tiers.reverse_mark (

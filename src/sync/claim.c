@@ -24,6 +24,7 @@
 #include "base/settings.h"
 #include "base/spi.h"
 #include "base/xact.h"
+#include "catalog/reverse.h"
 #include "catalog/session.h"
 #include "endpoint/target.h"
 #include "endpoint/twin.h"
@@ -57,7 +58,10 @@ mt_claim_target(MtSync *sync)
 	if (found.timeline != 0 && found.timeline < sync->timeline)
 		sync->mark = begin_mark(sync->migration, sync->mark);
 	if (found.session_timeline != 0 && found.session_timeline < sync->timeline)
+	{
+		mt_failover_note(sync->migration->id);
 		recopy_doubtful(sync);
+	}
 }
 
 /* mt_claim_sign leaves this session's token on the target. */

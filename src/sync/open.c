@@ -88,7 +88,8 @@ reload_migration(MtSync *sync, int32 id, bool was_reversing)
 /*
  * take_reverse_mark begins where the way back has ended, or begins.
  *
- * A mark that the target's ids are none of any more is replaced here, too: others read it.
+ * A mark that the target's ids are none of any more is replaced here, too, and one of another timeline: others
+ * read it.
  */
 static void
 take_reverse_mark(MtSync *sync)
@@ -96,7 +97,10 @@ take_reverse_mark(MtSync *sync)
 	char	   *mark = mt_target_reverse_mark(sync->remote, sync->migration, &sync->target_timeline);
 
 	sync->reverse_mark = mark ? MemoryContextStrdup(sync->context, mark) : NULL;
-	if (mark != NULL && strcmp(mark, sync->migration->reverse_mark) != 0)
+	if (mark != NULL && sync->target_timeline != sync->migration->reverse_timeline)
+		mt_failover_note(sync->migration->id);
+	if (mark != NULL && (sync->target_timeline != sync->migration->reverse_timeline ||
+						 strcmp(mark, sync->migration->reverse_mark) != 0))
 		mt_reverse_mark_set_back(sync->migration->id, mark, sync->target_timeline);
 	sync->reverse_mark_told = false;
 	sync->conflicts_there = sync->migration->reversing;

@@ -169,7 +169,7 @@ sub pid_of
 	return $pair->worker_pid($victim) if $victim eq 'sync' || $victim eq 'copy';
 	my $side = $victim eq 'backend' ? 'source' : 'target';
 	my $pid = '';
-	$pair->{$side}->psql('shop', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1}, stdout => \$pid, stderr => \my $err);
+	$pair->{$side}->psql('shop', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'test' ORDER BY random() LIMIT 1}, stdout => \$pid, stderr => \my $err);
 	return $pid;
 }
 
@@ -186,9 +186,10 @@ sub kill_postmaster
 	return;
 }
 
-# recover waits until both sides accept connections and the worker is back.
+# recover waits until both sides accept connections, new ones, and the worker is back.
 sub recover
 {
+	MigrateTiers::Psql::forget($pair->{$_}) for qw(source target);
 	$pair->wait_until($_ => 'SELECT true', timeout => 30) or BAIL_OUT("the $_ does not come back") for qw(source target);
 	$pair->wait_until(source => q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers sync'}, timeout => 30)
 	  or do { fail('the worker comes back'); diag $pair->status('to_jsonb(status)'); };

@@ -27,7 +27,8 @@ $pair->equal('in sync');
 my $at_once = 3;
 
 sub gone { my ($pid) = @_; return $pair->wait_until(source => "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", timeout => $at_once); }
-sub write_row { $next++; $pair->source_sql("INSERT INTO item VALUES ($next, 'written')"); return; }
+# In a session of its own: who has just started a worker starts none.
+sub write_row { $next++; $pair->source->safe_psql(q(shop), "INSERT INTO item VALUES ($next, 'written')"); return; }
 sub worker_is_back { return $pair->wait_until(source => q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers sync'}); }
 sub log_of { return slurp_file($source->logfile); }
 

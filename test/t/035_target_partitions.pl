@@ -210,6 +210,7 @@ subtest 'its triggers' => sub {
 	is($pair->source_sql($uncaptured), 'note', 'but not what is done to those of a table that is not ours');
 	$pair->target_sql('DROP TABLE event_2; CREATE TABLE event_2 PARTITION OF event FOR VALUES FROM (20) TO (30); INSERT INTO event VALUES (20, 20)');
 	ok($pair->wait_until(target => $covered, expected => 'true 1'), 'another partition');
+	$pair->sync_back;
 	my ($name) = split /\n/, $pair->target_sql(q{SELECT tgname FROM pg_trigger WHERE tgrelid = 'event_2'::regclass AND tgname ~ '^migrate_tiers_reverse.*truncate$'});
 	$pair->target_sql("BEGIN; DROP TRIGGER $name ON event_2; TRUNCATE event_2; COMMIT");
 	ok($pair->wait_until(source => $uncaptured, expected => 'event note'), 'its trigger dropped');

@@ -13,6 +13,8 @@ use Test::More;
 # Rows that only the server knows that is gone, each a transaction of its own.
 my @lost = (101 .. 150);
 
+my $verified = q(SELECT detail FROM migrate_tiers.gates() WHERE gate = 'verified');
+
 # A standby that falls behind beside other work is not to find its log recycled.
 my $pair = MigrateTiers::Pair->new('over', map { ("${_}_conf" => "wal_keep_size = '512MB'\n") } qw(source target));
 $pair->both_sql('CREATE TABLE item (id int PRIMARY KEY, v text); CREATE TABLE slow (id int PRIMARY KEY, v text, pad text); CREATE TABLE total (id int PRIMARY KEY)');
@@ -122,6 +124,7 @@ sub source_fails_over
 	ok($pair->wait_until(source => q(SELECT state = 'syncing' FROM migrate_tiers.tables WHERE relation = 'item'::regclass)), 'one table is in sync');
 	is($pair->source_sql(q(SELECT state FROM migrate_tiers.tables WHERE relation = 'slow'::regclass)), 'copying', 'another one is being copied');
 	$pair->source_sql(q(UPDATE item SET v = 'sent' WHERE id <= 3));
+	is($pair->source_sql(q(SELECT verdict FROM migrate_tiers.verify('item'))), 'equal', 'it is verified');
 	cut_off('source', $standby);
 	$pair->source_sql(q(DELETE FROM slow WHERE id = 999; UPDATE slow SET v = 'lost' WHERE id = 1000));
 	$pair->set_option('copy_rate', '0');
@@ -135,6 +138,7 @@ sub source_fails_over
 	$pair->sync;
 	is($pair->target_sql(q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM item WHERE v = 'new')), '4 1000', 'what it writes with ids of before arrives');
 	is($pair->target_sql(q(SELECT string_agg(v, ' ' ORDER BY id) FROM slow WHERE id >= 999)), 'old old', 'a copy under way has no state that is no more');
+	like($pair->source_sql($verified), qr/item was verified before a server failed over/, 'what was verified before does not count');
 	is($pair->source_sql(q(SELECT verdict || ' ' || different_rows FROM migrate_tiers.verify('item'))), 'different ' . @lost, 'a verification finds what was lost');
 	$pair->source_sql(q(SELECT migrate_tiers.repair('item')));
 	$pair->sync;
@@ -162,6 +166,9 @@ sub target_fails_over
 	$pair->sync_back;
 	is($pair->source_sql(q(SELECT string_agg(id::text, ' ' ORDER BY id) FROM item WHERE v = 'new' AND id IN (5, 2000))), '5 2000', 'what it writes with ids of before arrives');
 	is($pair->source_sql('SELECT count(*) FROM migrate_tiers.conflicts'), '0', 'and is no conflict');
+	like($pair->source_sql($verified), qr/item was verified before a server failed over/, 'nor does what was verified of the server that is gone count');
+	$pair->source_sql('SELECT * FROM migrate_tiers.verify()');
+	unlike($pair->source_sql($verified), qr/failed over/, 'but what is verified now does');
 
 	# Nobody who drains may take them for sent either.
 	$pair->source_sql('SELECT migrate_tiers.pause()');

@@ -90,7 +90,7 @@ sub nothing_runs
 	my ($pair, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'migrate_tiers%'}), "$name: no worker");
-	return ok($pair->wait_until(target => q{SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())
+	return ok($pair->wait_until(target => q{SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'test')
 		+ (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') = 0}), "$name: no connection, and no lock");
 }
 

@@ -41,7 +41,8 @@ sub ask
 		return (2, '', 'psql could not connect');
 	}
 	my $session = _session($node, $dbname);
-	my ($out, $err) = _exchange($session, "$sql\n;\n");
+	# After COPY an empty statement would be one too many for psql.
+	my ($out, $err) = _exchange($session, $sql =~ /(?:;|^\\\.)\s*\z/m ? "$sql\n" : "$sql\n;\n");
 	my $status = $session->{status} // 0;
 	_exchange($session, "DISCARD ALL;\nSELECT pg_stat_force_next_flush();\n") if !defined $session->{status};
 	chomp($out, $err);
@@ -78,8 +79,8 @@ sub _session
 	my $key = join "\0", $node->name, $dbname, map { "$_=$ENV{$_}" } grep { /^PG/ } sort keys %ENV;
 	my $session = $kept{$key};
 
-	# An empty statement: psql ends where the connection is lost.
-	_exchange($session, ";\n") if $session && !defined $session->{status};
+	# psql ends where the connection is lost.
+	_exchange($session, "SELECT;\n") if $session && !defined $session->{status};
 	return $session if $session && !defined $session->{status};
 	return $kept{$key} = _start($node, $dbname);
 }
