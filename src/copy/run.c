@@ -43,8 +43,7 @@
 static const char *const next_task[] = {
 	"t.kind = 'index' AND t.state = 'planned' AND " IS_READY " ORDER BY t.relation, t.task",
 	"t.kind = 'chunk' AND t.state = 'planned' ORDER BY t.relation, t.task",
-	"t.state = 'running' AND (t.kind = 'chunk' OR t.kind = 'index' AND " IS_READY ") ORDER BY t.started"
-};
+	"t.state = 'running' AND (t.kind = 'chunk' OR t.kind = 'index' AND " IS_READY ") ORDER BY t.started"};
 
 static bool announce(const MtMigration *migration, MtCopyTask *task);
 static bool run_chunk(const MtMigration *migration, MtRemote *remote, MtCopyTask *task);
@@ -116,7 +115,8 @@ announce(const MtMigration *migration, MtCopyTask *task)
 									 " FROM (SELECT t.relation, t.task FROM migrate_tiers.copy_task AS t WHERE " IS_WANTED " AND %s"
 									 "   LIMIT 1 FOR UPDATE SKIP LOCKED) AS n"
 									 " WHERE (u.relation, u.task) = (n.relation, n.task)"
-									 " RETURNING u.relation, u.task, u.kind = 'index'", next_task[i]),
+									 " RETURNING u.relation, u.task, u.kind = 'index'",
+									 next_task[i]),
 							MT_ARGS(MT_INT4(migration->id))) > 0;
 	if (found)
 	{

@@ -18,6 +18,7 @@
 #include "endpoint/statements.h"
 #include "sync/apply.h"
 #include "sync/files.h"
+#include "sync/hold.h"
 
 /* Rows are collected up to this many bytes, so that deletions can go before them. */
 #define SMALL_TICK_BYTES (8 * 1024 * 1024)
@@ -49,10 +50,10 @@ mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 	mt_pipeline_query(sync->remote, "BEGIN", 0, NULL);
 	if (sync->merge != NULL)
 		mt_pipeline_query(sync->remote, MT_MERGE_LOCK_TIMEOUT, 0, NULL);
-	if (MT_MERGE_HOLDS(sync->merge))
+	if (mt_holds_first(sync->merge))
 	{
 		(void) mt_pipeline_finish(sync->remote);
-		mt_merge_hold(sync->merge);
+		mt_hold(sync->merge);
 		mt_pipeline_begin(sync->remote);
 	}
 	hash_seq_init(&status, sync->tables);

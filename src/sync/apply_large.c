@@ -23,6 +23,7 @@
 #include "base/spi.h"
 #include "endpoint/statements.h"
 #include "sync/files.h"
+#include "sync/hold.h"
 #include "sync/merge.h"
 #include "sync/stage.h"
 
@@ -51,8 +52,8 @@ mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bo
 	mt_remote_run(sync->remote, "BEGIN");
 	if (sync->merge != NULL)
 		mt_remote_run(sync->remote, MT_MERGE_LOCK_TIMEOUT);
-	if (MT_MERGE_HOLDS(sync->merge))
-		mt_merge_hold(sync->merge);
+	if (mt_holds_first(sync->merge))
+		mt_hold(sync->merge);
 	hash_seq_init(&status, sync->tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (mt_table_touched(table))

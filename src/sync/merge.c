@@ -17,9 +17,6 @@
 /* How often one tick is applied again, since the receiver's applications have changed its rows. */
 #define MOST_ATTEMPTS 20
 
-/* After so many, all rows that both sides have written are locked first, not only those that are written all the time. */
-#define HOLD_ALL_AFTER 5
-
 static void consider_table(MtMerge *merge, MtTable *table);
 static void decide(MtMerge *merge, MtDecision *decision);
 static bool is_concerned(MtMerge *merge, MtDecision *decision, bool sender_present, bool receiver_present);
@@ -39,33 +36,6 @@ mt_merge_begin(MtSync *sync, bool forward, Snapshot snapshot)
 	merge->context = CurrentMemoryContext;
 	merge->snapshot = snapshot;
 	return merge;
-}
-
-/*
- * mt_merge_hold locks rows of the receiver before the tick is applied.
- *
- * Nobody writes them from here to the tick's end, so what is decided about them holds.
- */
-void
-mt_merge_hold(MtMerge *merge)
-{
-	MemoryContext previous = MemoryContextSwitchTo(merge->context);
-	ListCell   *cell;
-
-	foreach(cell, merge->decisions)
-	{
-		MtDecision *decision = (MtDecision *) lfirst(cell);
-
-		if (decision->hot || merge->attempts > HOLD_ALL_AFTER)
-			mt_side_lock(merge->sync, decision->table, merge->forward ? MT_SIDE_TARGET : MT_SIDE_SOURCE,
-						 decision->bytes, decision->length);
-	}
-	if (!mt_merge_look(merge))
-		mt_merge_decide(merge);
-	/* The look was the last in other ticks; here all is still to be written. */
-	if (merge->forward)
-		mt_remote_run(merge->sync->remote, "SET LOCAL enable_seqscan = on");
-	MemoryContextSwitchTo(previous);
 }
 
 /* mt_merge_look looks into the receiver's queue for keys of the tick. */

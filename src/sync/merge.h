@@ -2,16 +2,12 @@
  * merge.h
  *	  What happens to rows that both sides changed.
  *
- * A tick is applied while applications write the receiver, too.  It first
- * writes, which locks the rows that it changes, then looks into the receiver's
- * queue with a snapshot taken after that.  A key of the tick that is found there
- * unsent was changed on both sides: it is decided which row wins, and the tick is
- * applied again by that.  It may commit when a look finds nothing that was not
- * decided.  Whatever an application commits after the look waited for our rows, or
- * met none of them: it comes after the tick, and stays in the queue.
- *
- * A row that the receiver writes faster than a tick is applied would be found written again by every look.  Such
- * a row is locked before the tick is applied, and decided under the lock.
+ * A tick is applied while applications write the receiver, too.  It first writes, which locks the rows that it changes,
+ * then looks into the receiver's queue with a snapshot taken after that.  A key of the tick that is found there
+ * unsent was changed on both sides: it is decided which row wins, and the tick is applied again by that (rows that are
+ * written all the time: see hold.h).  It may commit when a look finds nothing that was not decided.  Whatever an
+ * application commits after the look waited for our rows, or met none of them: it comes after the tick, and stays in
+ * the queue.
  *
  * The receiver's row wins: the key leaves the tick; the queue still holds it and
  * the way back brings it.  The sender's row wins: it is set, and the entries of the receiver's
@@ -66,12 +62,6 @@ typedef struct MtMerge
 } MtMerge;
 
 extern MtMerge *mt_merge_begin(MtSync *sync, bool forward, Snapshot snapshot);
-
-/* Whether rows are to be locked first. */
-#define MT_MERGE_HOLDS(merge) ((merge) != NULL && (merge)->hot)
-
-/* Locks what the receiver writes all the time, in its transaction, and decides about that. */
-extern void mt_merge_hold(MtMerge *merge);
 
 /* Looks into the receiver's queue, in its transaction; true when all that is there was decided. */
 extern bool mt_merge_look(MtMerge *merge);

@@ -25,6 +25,7 @@
 #include "sync/files.h"
 #include "sync/gather.h"
 #include "sync/here.h"
+#include "sync/hold.h"
 #include "sync/side.h"
 
 static void apply_small(MtSync *sync, bool replace);
@@ -45,8 +46,8 @@ mt_reverse_apply(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, 
 	mt_capture_applying = true;
 	PG_TRY();
 	{
-		if (MT_MERGE_HOLDS(sync->merge))
-			mt_merge_hold(sync->merge);
+		if (mt_holds_first(sync->merge))
+			mt_hold(sync->merge);
 		if (sync->target_small)
 			apply_small(sync, replace);
 		else
