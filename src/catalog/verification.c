@@ -34,7 +34,7 @@ mt_verification_begin(int32 migration, int32 relation, int64 run, bool scheduled
 	int64		id;
 
 	mt_spi_begin(&scope);
-	/* What was compared before the table was copied anew says nothing of its rows now. */
+	/* What was compared before the table was copied anew, or a server failed over, says nothing of its rows now. */
 	if (mt_spi_exec(SPI_OK_UPDATE_RETURNING,
 					"UPDATE migrate_tiers.verification AS v SET run = $2, state = 'running', verdict = nullif(v.verdict, 'unknown'),"
 					" detail = NULL, finished = NULL WHERE v.id = (SELECT max(id) FROM migrate_tiers.verification WHERE relation = $1)"
@@ -44,6 +44,7 @@ mt_verification_begin(int32 migration, int32 relation, int64 run, bool scheduled
 					" AND coalesce(v.oldest, clock_timestamp()) > clock_timestamp() - $4 * interval '1 microsecond'"
 					" AND EXISTS (SELECT FROM migrate_tiers.relation AS c WHERE c.id = v.relation"
 					"  AND c.copy_finished <= coalesce(v.oldest, clock_timestamp()))"
+					" AND NOT EXISTS (SELECT FROM migrate_tiers.failover AS f WHERE f.migration = v.migration AND f.noticed >= v.oldest)"
 					" RETURNING v.id",
 					MT_ARGS(MT_INT4(relation), MT_INT8(run), MT_TEXT(shape), MT_INT8(max_age))) == 0)
 	{

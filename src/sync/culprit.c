@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/errors.h"
 #include "base/spi.h"
 #include "endpoint/pipeline.h"
 #include "endpoint/statements.h"
@@ -119,6 +120,8 @@ mt_culprit_name(MtSync *sync, ErrorData *error, bool replace)
 static bool
 is_about_rows(int sqlerrcode)
 {
+	if (sqlerrcode == MT_ERRCODE_CONFLICT)
+		return false;
 	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
 	{
 		case ERRCODE_CONNECTION_EXCEPTION:

@@ -6,9 +6,13 @@
 
 #include "utils/memutils.h"
 
+#include "base/settings.h"
 #include "sync/side.h"
 
-/* After so many attempts all rows that both sides have written are locked, not only those written all the time. */
+/*
+ * After so many attempts all rows that both sides have written are locked, not only those written all the time: unless
+ * they are so many that applications would wait long for the first.
+ */
 #define HOLD_ALL_AFTER 5
 
 /*
@@ -20,13 +24,14 @@ void
 mt_hold(MtMerge *merge)
 {
 	MemoryContext previous = MemoryContextSwitchTo(merge->context);
+	bool		all = merge->attempts > HOLD_ALL_AFTER && list_length(merge->decisions) <= mt_small_tick;
 	ListCell   *cell;
 
 	foreach(cell, merge->decisions)
 	{
 		MtDecision *decision = (MtDecision *) lfirst(cell);
 
-		if (decision->hot || merge->attempts > HOLD_ALL_AFTER)
+		if (decision->hot || all)
 			mt_side_lock(merge->sync, decision->table, merge->forward ? MT_SIDE_TARGET : MT_SIDE_SOURCE,
 						 decision->bytes, decision->length);
 	}

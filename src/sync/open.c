@@ -95,13 +95,15 @@ static void
 take_reverse_mark(MtSync *sync)
 {
 	char	   *mark = mt_target_reverse_mark(sync->remote, sync->migration, &sync->target_timeline);
-	bool		moved = sync->target_timeline != sync->migration->reverse_timeline;
+	bool		moved = mark != NULL && (sync->target_timeline != sync->migration->reverse_timeline ||
+									 strcmp(mark, sync->migration->reverse_mark) != 0);
 
 	sync->reverse_mark = mark ? MemoryContextStrdup(sync->context, mark) : NULL;
-	if (mark != NULL && moved)
+	if (moved)
+	{
 		mt_failover_note(sync->migration->id);
-	if (mark != NULL && (moved || strcmp(mark, sync->migration->reverse_mark) != 0))
 		mt_reverse_mark_set_back(sync->migration->id, mark, sync->target_timeline);
+	}
 	sync->reverse_mark_told = false;
 	sync->conflicts_there = sync->migration->reversing;
 }

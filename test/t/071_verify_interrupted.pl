@@ -64,12 +64,25 @@ sub begin_big
 		WHERE v.state = 'running' AND r.state = 'done' AND v.relation = (SELECT id FROM migrate_tiers.relation WHERE relation = 'big'::regclass)}) or die 'the verification does not begin';
 	return $session;
 }
-my $session = begin_big();
-my $id = $pair->source_sql('SELECT max(id) FROM migrate_tiers.verifications');
-$pair->source_sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers verify'});
-ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type IN ('migrate_tiers verify', 'migrate_tiers reader')}), 'with its keeper the readers end');
-is($pair->source_sql("SELECT verdict FROM migrate_tiers.verifications WHERE id = $id"), 'unknown', 'what was cut off is unknown');
-$session->quit;
+# One that was cut off when a part was read: its number.
+sub cut_big_off
+{
+	my $session = begin_big();
+	my $id = $pair->source_sql('SELECT max(id) FROM migrate_tiers.verifications');
+	$pair->source_sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers verify'});
+	ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type IN ('migrate_tiers verify', 'migrate_tiers reader')}), 'with its keeper the readers end');
+	is($pair->source_sql("SELECT verdict FROM migrate_tiers.verifications WHERE id = $id"), 'unknown', 'what was cut off is unknown');
+	$session->quit;
+	return $id;
+}
+# What was read of a server that is gone says nothing of the one that took over.
+my $id = cut_big_off();
+$pair->set_option('verify_rate', '0');
+$pair->source_sql('INSERT INTO migrate_tiers.failover (migration) SELECT id FROM migrate_tiers.migration');
+is($pair->source_sql("SELECT count(*) FROM migrate_tiers.verify('big')") . ' ' . $pair->source_sql("SELECT max(id) > $id FROM migrate_tiers.verifications"), '1 t', 'after a failover it begins anew');
+
+$pair->set_option('verify_rate', '20000');
+$id = cut_big_off();
 $pair->set_option('verify_rate', '0');
 my ($first, $done) = split /\|/, $pair->source_sql("SELECT oldest, (SELECT min(finished) FROM migrate_tiers.verification_range WHERE verification = $id) FROM migrate_tiers.verifications WHERE id = $id");
 like($pair->source_sql("$row('big')"), qr/^equal 60000 60000 0 compared at 2 common points, the first of /, 'the next call goes on');
@@ -82,7 +95,7 @@ is($pair->source_sql($gate), 'nothing', 'the gate has nothing against a table th
 my $token = $pair->source_sql('SELECT token FROM migrate_tiers.migration');
 $pair->target_sql("SET migrate_tiers.session = '$token'; UPDATE big SET v = 'damaged' WHERE id = (SELECT min(id) FROM big)");
 $pair->set_option('verify_rate', '20000');
-$session = begin_big();
+my $session = begin_big();
 ok($pair->wait_until(source => q{SELECT different_rows = 1 FROM migrate_tiers.verifications ORDER BY id DESC LIMIT 1}), 'a difference is found');
 $pair->source_sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers verify'});
 ok($pair->wait_until(source => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type IN ('migrate_tiers verify', 'migrate_tiers reader')}), 'its keeper is ended');
