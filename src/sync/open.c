@@ -95,8 +95,7 @@ static void
 take_reverse_mark(MtSync *sync)
 {
 	char	   *mark = mt_target_reverse_mark(sync->remote, sync->migration, &sync->target_timeline);
-	bool		moved = mark != NULL && (sync->target_timeline != sync->migration->reverse_timeline ||
-									 strcmp(mark, sync->migration->reverse_mark) != 0);
+	bool		moved = mark != NULL && (sync->target_timeline != sync->migration->reverse_timeline || strcmp(mark, sync->migration->reverse_mark) != 0);
 
 	sync->reverse_mark = mark ? MemoryContextStrdup(sync->context, mark) : NULL;
 	if (moved)
