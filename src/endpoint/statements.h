@@ -37,6 +37,8 @@ extern char *mt_sql_copy(const MtRelation *relation, const MtColumns *columns);
 extern char *mt_sql_stage_create(const MtRelation *relation, const MtColumns *columns);
 extern char *mt_sql_stage_copy_rows(const MtColumns *columns);
 extern char *mt_sql_stage_copy_keys(const MtRelation *relation, const MtColumns *columns);
+extern char *mt_sql_stage_lock(const MtRelation *relation);
+extern char *mt_sql_lock_present(const MtRelation *relation);
 extern char *mt_sql_stage_delete_absent(const MtRelation *relation);
 extern char *mt_sql_stage_delete_present(const MtRelation *relation);
 extern char *mt_sql_stage_update(const MtRelation *relation, const MtColumns *columns);

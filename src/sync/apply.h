@@ -26,6 +26,10 @@ extern MtApplied mt_apply_small(MtSync *sync, const char *new_mark, TimestampTz 
 extern MtApplied mt_apply_large(MtSync *sync, const char *new_mark, TimestampTz snapshot_time, bool replace);
 extern char *mt_apply_mark_sql(void);
 
+/* Locks the rows of a table that the tick is about to write, of the target or here. */
+extern void mt_apply_lock(MtSync *sync, MtTable *table);
+extern void mt_reverse_lock(MtSync *sync, MtTable *table);
+
 /* Waits until what the tick has read survives a crash of the source. */
 extern void mt_apply_flush(MtSync *sync);
 extern void mt_reverse_flush(MtSync *sync);	/* of the target */

@@ -29,6 +29,9 @@
 
 #define FETCH_ROWS 500
 
+#define BY_KEY		"SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+#define BY_ANY_JOIN "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on"
+
 /* A stage of so many rows is worth statistics. */
 #define ANALYZE_ROWS 5000
 
@@ -119,6 +122,43 @@ empty_receiver(MtSync *sync, MtTable *table, const MtTruncation *truncation)
 					 count * table->key.count, spared, NULL, NULL);
 }
 
+/* mt_apply_lock locks the target's rows of all keys of the tick. */
+void
+mt_apply_lock(MtSync *sync, MtTable *table)
+{
+	MtRelation *relation = table->relation;
+	MtColumns  *keys = mt_columns_of_result(table->columns, relation->nkeys, relation->key_columns);
+	MtStage		stage = {.remote = sync->remote, .columns = keys, .copy = mt_sql_stage_copy_keys(relation, keys)};
+	Tuplestorestate *store;
+	MtSpiScope	scope;
+
+	mt_remote_run(sync->remote, mt_sql_stage_create(relation, table->columns));
+	mt_spi_begin_table(&scope, sync->migration->owner, relation->relid, false);
+	store = register_keys(table);
+	stream_query(sync, "SELECT * FROM mt_keys", &stage);
+	tuplestore_end(store);
+	mt_spi_end(&scope);
+	mt_remote_run(sync->remote, BY_KEY);
+	if (stage.rows > 0)
+		(void) mt_remote_query(sync->remote, mt_sql_stage_lock(relation), MT_NO_PARAMS);
+	mt_remote_run(sync->remote, BY_ANY_JOIN);
+	mt_remote_run(sync->remote, mt_sql_stage_drop());
+}
+
+/* mt_reverse_lock does the same here. */
+void
+mt_reverse_lock(MtSync *sync, MtTable *table)
+{
+	Tuplestorestate *store;
+	MtSpiScope	scope;
+
+	mt_spi_begin_table(&scope, sync->migration->owner, table->relation->relid, true);
+	store = register_keys(table);
+	mt_spi_exec(SPI_OK_SELECT, mt_sql_lock_present(table->relation), MT_NO_ARGS);
+	tuplestore_end(store);
+	mt_spi_end(&scope);
+}
+
 /* delete_absent deletes the rows that are gone, and counts them. */
 static int64
 delete_absent(MtSync *sync, MtTable *table)
@@ -147,9 +187,9 @@ set_present(MtSync *sync, MtTable *table)
 	};
 
 	/* A piece is small beside the table, or else beside the tick: its rows are looked up one by one. */
-	mt_remote_run(sync->remote, "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off");
+	mt_remote_run(sync->remote, BY_KEY);
 	stream_query(sync, mt_sql_read_present(table->relation, table->columns, table->distinct_keys), &stage);
-	mt_remote_run(sync->remote, "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on");
+	mt_remote_run(sync->remote, BY_ANY_JOIN);
 	return stage.rows;
 }
 

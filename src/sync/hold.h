@@ -10,11 +10,14 @@
 
 #include "sync/merge.h"
 
+/* After so many attempts all rows of the tick are locked: of many, each attempt finds others written. */
+#define MT_HOLD_ALL_AFTER 3
+
 /* Whether rows are to be locked first. */
 static inline bool
 mt_holds_first(const MtMerge *merge)
 {
-	return merge != NULL && merge->hot;
+	return merge != NULL && (merge->hot || merge->attempts >= MT_HOLD_ALL_AFTER);
 }
 
 /* Locks them, in the receiver's transaction, and decides what a look finds then. */

@@ -117,8 +117,10 @@ handle_error(MtWorker *worker, ErrorData *error)
 		else
 			(void) mt_worker_roll_back(worker);
 	}
-	worker->reverse_failures++;
-	if (locked && worker->reverse_failures <= LOCK_FAILURES)
+	if (worker->reverse_failures++ == 0)
+		worker->reverse_contended = mt_clock_now();
+	if (locked && worker->reverse_failures <= LOCK_FAILURES &&
+		!TimestampDifferenceExceeds(worker->reverse_contended, mt_clock_now(), MT_LOCK_PATIENCE_MS))
 		return LOCK_WAIT_MS;
 	for (int i = locked ? LOCK_FAILURES + 1 : 1; i < worker->reverse_failures && wait < LAST_BACKOFF_MS; i++)
 		wait *= 2;

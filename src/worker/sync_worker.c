@@ -275,8 +275,11 @@ handle_error(MtWorker *worker, ErrorData *error)
 	char	   *text = mt_error_text(error);
 
 	/* An application has a row that the tick is about to set: it goes first. */
-	if (worker->migration != NULL && worker->migration->reversing && worker->sync != NULL &&
-		mt_error_is_lock(error) && worker->contention++ < LOCK_FAILURES && mt_worker_roll_back(worker))
+	if (worker->contention++ == 0)
+		worker->contended = mt_clock_now();
+	if (worker->migration != NULL && worker->migration->reversing && worker->sync != NULL && mt_error_is_lock(error) &&
+		worker->contention <= LOCK_FAILURES &&
+		!TimestampDifferenceExceeds(worker->contended, mt_clock_now(), MT_LOCK_PATIENCE_MS) && mt_worker_roll_back(worker))
 		return LOCK_WAIT_MS;
 	mt_worker_disconnect(worker);
 	for (int i = 0; i < worker->failures && wait < LAST_BACKOFF_MS; i++)
