@@ -95,8 +95,11 @@ static void
 take_reverse_mark(MtSync *sync)
 {
 	char	   *mark = mt_target_reverse_mark(sync->remote, sync->migration, &sync->target_timeline);
-	bool		moved = mark != NULL && (sync->target_timeline != sync->migration->reverse_timeline || strcmp(mark, sync->migration->reverse_mark) != 0);
+	const MtMigration *migration = sync->migration;
+	bool		moved = false;
 
+	if (mark != NULL)
+		moved = sync->target_timeline != migration->reverse_timeline || strcmp(mark, migration->reverse_mark) != 0;
 	sync->reverse_mark = mark ? MemoryContextStrdup(sync->context, mark) : NULL;
 	if (moved)
 	{

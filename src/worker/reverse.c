@@ -38,9 +38,10 @@
 #define FIRST_BACKOFF_MS 1000
 #define LAST_BACKOFF_MS	 60000
 
-/* Failures to get a row's lock in a row that are no news yet: a transaction of the application may be long. */
-#define LOCK_FAILURES 50
-#define LOCK_WAIT_MS  20
+/* Failures to get a row's lock in a row that are no news yet, nor for so long: a transaction may be long. */
+#define LOCK_FAILURES	 50
+#define LOCK_WAIT_MS	 20
+#define LOCK_PATIENCE_MS 10000
 
 static void step(MtWorker *worker);
 static long handle_error(MtWorker *worker, ErrorData *error);
@@ -104,6 +105,7 @@ step(MtWorker *worker)
 static long
 handle_error(MtWorker *worker, ErrorData *error)
 {
+	static TimestampTz contended = 0;
 	long		wait = FIRST_BACKOFF_MS;
 	char	   *text = mt_error_text(error);
 	bool		locked = mt_error_is_lock(error);
@@ -117,10 +119,10 @@ handle_error(MtWorker *worker, ErrorData *error)
 		else
 			(void) mt_worker_roll_back(worker);
 	}
-	if (worker->reverse_failures++ == 0)
-		worker->reverse_contended = mt_clock_now();
+	if (worker->reverse_failures++ == 0 || !locked)
+		contended = mt_clock_now();
 	if (locked && worker->reverse_failures <= LOCK_FAILURES &&
-		!TimestampDifferenceExceeds(worker->reverse_contended, mt_clock_now(), MT_LOCK_PATIENCE_MS))
+		!TimestampDifferenceExceeds(contended, mt_clock_now(), LOCK_PATIENCE_MS))
 		return LOCK_WAIT_MS;
 	for (int i = locked ? LOCK_FAILURES + 1 : 1; i < worker->reverse_failures && wait < LAST_BACKOFF_MS; i++)
 		wait *= 2;

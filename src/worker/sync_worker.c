@@ -34,9 +34,10 @@
 #define LAST_BACKOFF_MS	 60000
 #define LOOK_MS			 1000
 
-/* Failures to get the lock of a row that an application is writing that are no news yet. */
-#define LOCK_FAILURES 50
-#define LOCK_WAIT_MS  20
+/* Failures to get the lock of a row that an application is writing that are no news yet, nor for so long. */
+#define LOCK_FAILURES	 50
+#define LOCK_WAIT_MS	 20
+#define LOCK_PATIENCE_MS 10000
 
 /* What the migration's row says of its worker. */
 typedef struct MtSharedNote
@@ -271,15 +272,16 @@ try_step(MtWorker *worker)
 static long
 handle_error(MtWorker *worker, ErrorData *error)
 {
+	static TimestampTz contended = 0;
 	long		wait = FIRST_BACKOFF_MS;
 	char	   *text = mt_error_text(error);
 
+	if (worker->contention == 0 || !mt_error_is_lock(error))
+		contended = mt_clock_now();
 	/* An application has a row that the tick is about to set: it goes first. */
-	if (worker->contention++ == 0)
-		worker->contended = mt_clock_now();
-	if (worker->migration != NULL && worker->migration->reversing && worker->sync != NULL && mt_error_is_lock(error) &&
-		worker->contention <= LOCK_FAILURES &&
-		!TimestampDifferenceExceeds(worker->contended, mt_clock_now(), MT_LOCK_PATIENCE_MS) && mt_worker_roll_back(worker))
+	if (worker->migration != NULL && worker->migration->reversing && worker->sync != NULL &&
+		mt_error_is_lock(error) && worker->contention++ < LOCK_FAILURES &&
+		!TimestampDifferenceExceeds(contended, mt_clock_now(), LOCK_PATIENCE_MS) && mt_worker_roll_back(worker))
 		return LOCK_WAIT_MS;
 	mt_worker_disconnect(worker);
 	for (int i = 0; i < worker->failures && wait < LAST_BACKOFF_MS; i++)

@@ -19,9 +19,6 @@
 #include "catalog/worker.h"
 #include "sync/tick.h"
 
-/* For so long, if it is not too often, a row's lock that is not to be had is no news: a transaction may be long. */
-#define MT_LOCK_PATIENCE_MS 10000
-
 typedef struct MtWorker
 {
 	int32		migration_id;
@@ -43,8 +40,6 @@ typedef struct MtWorker
 	TimestampTz swept;			/* when the target's queues were last swept */
 	char	   *sweep_below;	/* and what they may be swept below next: a mark */
 	int			contention;		/* forward ticks in a row that met a locked row */
-	TimestampTz contended;		/* since when, and the same of reverse ticks */
-	TimestampTz reverse_contended;
 	HTAB	   *copy_retries;	/* tables for which preparing a copy failed */
 	bool		copy_failed;	/* there are such tables */
 	bool		unjoined;		/* some captured table has not joined yet */
