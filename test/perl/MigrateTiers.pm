@@ -307,7 +307,7 @@ sub wait_synced
 {
 	my ($source, $seconds) = @_;
 	$seconds ||= $TIMEOUT;
-	my ($status, $out, $err) = $source->psql($DATABASE,
+	my ($status, $out, $err) = MigrateTiers::Psql::ask($source, $DATABASE,
 		"SELECT migrate_tiers.wait_for_sync(timeout => interval '$seconds s')");
 	return if $status == 0;
 	die "wait_for_sync failed: $err\n" . _state($source);

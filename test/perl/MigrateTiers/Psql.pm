@@ -21,7 +21,7 @@ our $NAME = 'test';
 my $END = 'end of what psql was asked';
 
 # Settings that only begin with a session, and commands of psql, which stay in it.
-my $OWN = qr/\b(?:DATABASE|ROLE|USER|SYSTEM|pg_reload_conf)\b|\\[a-z]/i;
+my $OWN = qr/\b(?:ALTER|CREATE|DROP)\s+(?:DATABASE|ROLE|USER|SYSTEM)\b|\bpg_reload_conf\b|^\s*\\[a-z]|\\g/im;
 
 # Sessions by node, database and environment.  A child of the test has its own.
 my %kept;
