@@ -61,10 +61,10 @@ sub declare
 sub image
 {
 	my ($side, $values) = @_;
-	my $settings = $side->safe_psql('shop', q{SELECT q.* FROM pg_sequence q JOIN pg_class c ON c.oid = q.seqrelid
+	my $settings = MigrateTiers::Psql::run($side, 'shop', q{SELECT q.* FROM pg_sequence q JOIN pg_class c ON c.oid = q.seqrelid
 		WHERE c.relnamespace = 'public'::regnamespace ORDER BY c.oid});
 	return $settings unless $values;
-	return $settings . "\n" . $side->safe_psql('shop', q{SELECT string_agg(format('SELECT %L, last_value, is_called FROM %s', c.oid::regclass, c.oid::regclass), ' UNION ALL ' ORDER BY c.oid)
+	return $settings . "\n" . MigrateTiers::Psql::run($side, 'shop', q{SELECT string_agg(format('SELECT %L, last_value, is_called FROM %s', c.oid::regclass, c.oid::regclass), ' UNION ALL ' ORDER BY c.oid)
 		FROM pg_class c WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace \gexec});
 }
 
@@ -76,7 +76,7 @@ sub draw
 	for my $sequence (@sequences)
 	{
 		my $name = $side == $target ? $name_there{$sequence} // $sequence : $sequence;
-		$drawn{$sequence} = [ split /\n/, $side->safe_psql('shop', "SELECT nextval('$name') FROM generate_series(1, $count)") ];
+		$drawn{$sequence} = [ split /\n/, MigrateTiers::Psql::run($side, 'shop', "SELECT nextval('$name') FROM generate_series(1, $count)") ];
 	}
 	return \%drawn;
 }
@@ -97,7 +97,7 @@ sub go_cut_off
 	my $pid = $caller->query_safe('SELECT pg_backend_pid()');
 	$caller->query_until(qr/going/, "\\echo going\nSET SESSION AUTHORIZATION keeper;\nCALL migrate_tiers.advance('dual_write');\n");
 	ok($pair->wait_until(target => "SELECT ($query) > 0"), 'advance is where it is to be cut off');
-	$source->safe_psql('shop', "SELECT pg_terminate_backend($pid, 10000)");
+	MigrateTiers::Psql::run($source, 'shop', "SELECT pg_terminate_backend($pid, 10000)");
 	eval { $caller->quit };
 	return;
 }
@@ -105,7 +105,7 @@ sub go_cut_off
 # compare(): gives the gates their evidence that both sides are equal.
 sub compare
 {
-	my $verdicts = $source->safe_psql('shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.wait_for_sync();
+	my $verdicts = MigrateTiers::Psql::run($source, 'shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.wait_for_sync();
 		SELECT string_agg(DISTINCT verdict, ',') FROM migrate_tiers.verify()});
 	die "not equal: $verdicts\n" if $verdicts !~ /^\s*equal$/;
 	return;
@@ -116,7 +116,7 @@ sub go
 {
 	my ($how, $phase) = @_;
 	compare() if $how eq 'advance' && $phase =~ /dual_write|read_target/;
-	$source->safe_psql('shop', "SET SESSION AUTHORIZATION keeper; CALL migrate_tiers.$how('$phase')");
+	MigrateTiers::Psql::run($source, 'shop', "SET SESSION AUTHORIZATION keeper; CALL migrate_tiers.$how('$phase')");
 	return;
 }
 
@@ -129,7 +129,7 @@ $before{$target} = image($target, 1);
 go_cut_off(q{SELECT count(*) FROM pg_locks WHERE relation = 'event_id_seq'::regclass AND NOT granted});
 isnt(image($source), substr($before{$source}, 0, length image($source)), 'cut off: the source\'s are altered');
 $blocker->query_safe('ROLLBACK');
-$source->safe_psql('shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.set_option('forget_target', 'on')});
+MigrateTiers::Psql::run($source, 'shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.set_option('forget_target', 'on')});
 MigrateTiers::give_up($source, $target);
 is(image($_, 1), $before{$_}, 'dropped, and all is as it was') for $source, $target;
 declare();
@@ -172,7 +172,7 @@ for my $change ('ALTER SEQUENCE item_id_seq INCREMENT 1', 'ALTER SEQUENCE "Commo
 	like($err, qr/MT004.*cannot alter sequence.*Go back first: CALL migrate_tiers\.revert\('syncing'\)\./s, "refused: $change");
 	is(image($source, 1), $was, '... and it is what it was');
 }
-$source->safe_psql('shop', 'SET ROLE keeper; ALTER SEQUENCE item_id_seq RENAME TO other; ALTER SEQUENCE other RENAME TO item_id_seq; ALTER SEQUENCE round OWNED BY ring.id; ALTER SEQUENCE round OWNED BY NONE;'
+MigrateTiers::Psql::run($source, 'shop', 'SET ROLE keeper; ALTER SEQUENCE item_id_seq RENAME TO other; ALTER SEQUENCE other RENAME TO item_id_seq; ALTER SEQUENCE round OWNED BY ring.id; ALTER SEQUENCE round OWNED BY NONE;'
 	. ' BEGIN; SET LOCAL migrate_tiers.allow_ddl = on; ALTER SEQUENCE item_id_seq CACHE 5; ROLLBACK');
 
 # TRUNCATE ... RESTART IDENTITY leads back to a value of the same side.
@@ -211,16 +211,16 @@ for (1 .. 30)
 	usleep 20_000;
 }
 cmp_ok($longest, '<', 2, sprintf 'who draws meanwhile waits %.0f ms at most', $longest * 1000);
-is($source->safe_psql('shop', q{SELECT phase FROM migrate_tiers.migration}), 'syncing', 'it has not arrived');
+is(MigrateTiers::Psql::run($source, 'shop', q{SELECT phase FROM migrate_tiers.migration}), 'syncing', 'it has not arrived');
 $open->query_safe('COMMIT');
 $mover->query_until(qr/arrived/, '');
-is($source->safe_psql('shop', q{SELECT phase FROM migrate_tiers.migration}), 'dual_write', 'now it has');
+is(MigrateTiers::Psql::run($source, 'shop', q{SELECT phase FROM migrate_tiers.migration}), 'dual_write', 'now it has');
 go(revert => 'syncing');
 $_->quit for $open, $mover, $worker, $holder;
 
 # A target that cannot follow: what was done here is undone.
 %before = map { $_ => image($_, 1) } $source, $target;
-$source->safe_psql('shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.set_option('attach_timeout', '1 s')});
+MigrateTiers::Psql::run($source, 'shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.set_option('attach_timeout', '1 s')});
 $blocker->query_safe(q{BEGIN; SELECT nextval('event_id_seq')});
 $before{$target} = image($target, 1);
 my ($out, $err) = ('', '');
@@ -229,7 +229,7 @@ is(image($source, 1), $before{$source}, 'the source\'s are as they were');
 is(image($target, 1), $before{$target}, 'and the target\'s');
 $blocker->query_safe('ROLLBACK');
 $blocker->quit;
-$source->safe_psql('shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.set_option('attach_timeout', '20 s')});
+MigrateTiers::Psql::run($source, 'shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.set_option('attach_timeout', '20 s')});
 
 # A way back that is cut off when the target's are reset, and undone: what the target gave out is not given out again.
 go(advance => 'dual_write');
@@ -240,10 +240,10 @@ my $cut = MigrateTiers::session($source);
 my $cut_pid = $cut->query_safe('SELECT pg_backend_pid()');
 $cut->query_until(qr/going/, "\\echo going\nSET SESSION AUTHORIZATION keeper;\nCALL migrate_tiers.revert('syncing');\n");
 ok($pair->wait_until(source => q{SELECT count(*) > 0 FROM pg_locks WHERE relation = 'item_id_seq'::regclass AND NOT granted}), 'revert asks for the sequence');
-$source->safe_psql('shop', "SELECT pg_terminate_backend($cut_pid, 10000)");
+MigrateTiers::Psql::run($source, 'shop', "SELECT pg_terminate_backend($cut_pid, 10000)");
 $blocker->query_safe('COMMIT');
 eval { $_->quit } for $blocker, $cut;
-is($target->safe_psql('shop', q{SELECT count(*) FROM migrate_tiers.sequence WHERE restored}) > 0 ? 1 : 0, 1, 'the target\'s are reset');
+is(MigrateTiers::Psql::run($target, 'shop', q{SELECT count(*) FROM migrate_tiers.sequence WHERE restored}) > 0 ? 1 : 0, 1, 'the target\'s are reset');
 go(advance => 'dual_write');
 my $after_cut = draw($target, 30);
 for my $sequence (grep { $_ ne 'round' } @sequences)
@@ -273,11 +273,11 @@ for my $round (1 .. 6)
 			for my $sequence (grep { $_ ne 'round' } @sequences) { $double += $seen{$sequence}{$_}++ ? 1 : 0 for @{ $drawn->{$sequence} }; }
 			# In the last try it may take its time.
 			last if $try == 12;
-			my $killed = $source->safe_psql('shop', "SELECT CASE WHEN EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid AND state = 'active') THEN pg_terminate_backend($pid, 10000)::int ELSE 0 END");
+			my $killed = MigrateTiers::Psql::run($source, 'shop', "SELECT CASE WHEN EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid AND state = 'active') THEN pg_terminate_backend($pid, 10000)::int ELSE 0 END");
 			$kills += $killed;
 			$window = $window / 2 if !$killed && $window > 10_000;
 			eval { $caller->quit };
-			last if $source->safe_psql('shop', q{SELECT phase || coalesce(transition, '') FROM migrate_tiers.migration}) eq $phase;
+			last if MigrateTiers::Psql::run($source, 'shop', q{SELECT phase || coalesce(transition, '') FROM migrate_tiers.migration}) eq $phase;
 		}
 		ok(MigrateTiers::wait_for(sub { return arrives($how, $phase); }, 60), "round $round: it arrives in $phase");
 		next if $phase eq 'syncing';
@@ -296,7 +296,7 @@ go(advance => 'dual_write');
 %there = %{ draw($target, 10) };
 go(advance => $_) for 'read_target', 'target_only';
 my %last = map { my $s = $_; $s => furthest($s, @{ $here{$s} }, @{ $there{$s} }) } @sequences;
-$source->safe_psql('shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.confirm('finished', 'tested')});
+MigrateTiers::Psql::run($source, 'shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.confirm('finished', 'tested')});
 go(advance => 'finished');
 is(image($_), substr($before{$_}, 0, length image($_)), 'finished: settings are what they were') for $source, $target;
 $next = draw($target, 1);
@@ -304,8 +304,8 @@ for my $sequence (grep { $_ ne 'round' } @sequences)
 {
 	ok(furthest($sequence, $next->{$sequence}[0], $last{$sequence}) != $last{$sequence}, "$sequence goes on on the target");
 }
-$source->safe_psql('shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.drop_migration('m')});
-is($target->safe_psql('shop', q{SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers'}), '0', 'nothing of ours is left there');
+MigrateTiers::Psql::run($source, 'shop', q{SET SESSION AUTHORIZATION keeper; SELECT migrate_tiers.drop_migration('m')});
+is(MigrateTiers::Psql::run($target, 'shop', q{SELECT count(*) FROM pg_namespace WHERE nspname = 'migrate_tiers'}), '0', 'nothing of ours is left there');
 $pair->finish;
 done_testing();
 
@@ -314,9 +314,9 @@ sub arrives
 {
 	my ($how, $phase) = @_;
 
-	return 1 if $source->safe_psql('shop', "SELECT phase = '$phase' AND transition IS NULL FROM migrate_tiers.migration") eq 't';
+	return 1 if MigrateTiers::Psql::run($source, 'shop', "SELECT phase = '$phase' AND transition IS NULL FROM migrate_tiers.migration") eq 't';
 	# It may arrive between these two; then the call is refused.
 	$source->psql('shop', "SET SESSION AUTHORIZATION keeper; CALL migrate_tiers.$how('$phase')")
-	  if $source->safe_psql('shop', "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'CALL migrate_tiers.$how%'") eq '0';
+	  if MigrateTiers::Psql::run($source, 'shop', "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'CALL migrate_tiers.$how%'") eq '0';
 	return 0;
 }
