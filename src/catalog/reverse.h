@@ -4,7 +4,7 @@
  *	  everything; stored in the transaction that applied it.
  *
  * A row a tick that is only ever inserted, and the newest counts: so it is found
- * at once, whatever old snapshots keep of the others.
+ * at once, whatever old snapshots keep of the others.  And when a server failed over.
  */
 #ifndef MT_REVERSE_H
 #define MT_REVERSE_H

@@ -19,6 +19,7 @@ extern char *mt_sql_read_row(const MtRelation *relation, const MtColumns *column
 /* Reads the rows whose keys the named relation "mt_keys" (k1, k2, ...) holds; those that are gone. */
 extern char *mt_sql_read_present(const MtRelation *relation, const MtColumns *columns, bool distinct);
 extern char *mt_sql_read_absent(const MtRelation *relation);
+extern char *mt_sql_lock_present(const MtRelation *relation);
 
 /* Applies rows: parameters are all columns of each; or one deletion: those of the key. */
 extern char *mt_sql_upsert(const MtRelation *relation, const MtColumns *columns, int rows);
@@ -38,7 +39,6 @@ extern char *mt_sql_stage_create(const MtRelation *relation, const MtColumns *co
 extern char *mt_sql_stage_copy_rows(const MtColumns *columns);
 extern char *mt_sql_stage_copy_keys(const MtRelation *relation, const MtColumns *columns);
 extern char *mt_sql_stage_lock(const MtRelation *relation);
-extern char *mt_sql_lock_present(const MtRelation *relation);
 extern char *mt_sql_stage_delete_absent(const MtRelation *relation);
 extern char *mt_sql_stage_delete_present(const MtRelation *relation);
 extern char *mt_sql_stage_update(const MtRelation *relation, const MtColumns *columns);
