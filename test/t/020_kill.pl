@@ -168,8 +168,7 @@ sub pid_of
 	my ($victim) = @_;
 	return $pair->worker_pid($victim) if $victim eq 'sync' || $victim eq 'copy';
 	my $side = $victim eq 'backend' ? 'source' : 'target';
-	my $pid = '';
-	$pair->{$side}->psql('shop', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'test' ORDER BY random() LIMIT 1}, stdout => \$pid, stderr => \my $err);
+	my (undef, $pid) = MigrateTiers::Psql::ask($pair->{$side}, 'shop', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'test' ORDER BY random() LIMIT 1});
 	return $pid;
 }
 
