@@ -111,7 +111,6 @@ void
 mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql)
 {
 	PGresult   *result;
-	MemoryContext previous;
 
 	if (mt_remote_prepared(remote, statement))
 		return;
@@ -121,32 +120,31 @@ mt_remote_prepare(MtRemote *remote, const char *statement, const char *sql)
 	result = mt_remote_last_result(remote);
 	check_result(remote, result, sql);
 	PQclear(result);
-	previous = MemoryContextSwitchTo(remote->context);
-	remote->prepared = lappend(remote->prepared, pstrdup(statement));
-	MemoryContextSwitchTo(previous);
+	if (remote->prepared == NULL)
+	{
+		HASHCTL		control = {.keysize = NAMEDATALEN, .entrysize = NAMEDATALEN, .hcxt = remote->context};
+
+		remote->prepared = hash_create("migrate_tiers statements", 64, &control, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	}
+	(void) hash_search(remote->prepared, statement, HASH_ENTER, NULL);
 }
 
 /* mt_remote_prepared says whether a statement is prepared, so that its text need not be made. */
 bool
 mt_remote_prepared(const MtRemote *remote, const char *statement)
 {
-	ListCell   *cell;
-
-	foreach(cell, remote->prepared)
-		if (strcmp((char *) lfirst(cell), statement) == 0)
-			return true;
-	return false;
+	return remote->prepared != NULL && hash_search(remote->prepared, statement, HASH_FIND, NULL) != NULL;
 }
 
 /* mt_remote_unprepare forgets every prepared statement. */
 void
 mt_remote_unprepare(MtRemote *remote)
 {
-	if (remote->prepared == NIL)
+	if (remote->prepared == NULL)
 		return;
 	mt_remote_run(remote, "DEALLOCATE ALL");
-	list_free_deep(remote->prepared);
-	remote->prepared = NIL;
+	hash_destroy(remote->prepared);
+	remote->prepared = NULL;
 }
 
 /* mt_remote_copy_begin starts a COPY ... FROM STDIN, which other statements may stand before. */

@@ -8,12 +8,13 @@
 #include "endpoint/endpoint.h"
 
 #include "libpq-fe.h"
+#include "utils/hsearch.h"
 
 struct MtRemote
 {
 	PGconn	   *conn;
 	bool		busy;			/* in the middle of an exchange: not usable after an error */
-	List	   *prepared;		/* names of statements of this session */
+	HTAB	   *prepared;		/* names of statements of this session, or NULL */
 	char	   *copy_sql;		/* of the COPY that is under way */
 	char	   *copy_piece;		/* of one that comes, as libpq has it */
 	const char *sent_sql;		/* of the statement whose outcome is asked for later */

@@ -172,7 +172,7 @@ CREATE TABLE migrate_tiers.cancelled (
     key bytea NOT NULL,
     seen pg_snapshot NOT NULL
 );
-CREATE INDEX ON migrate_tiers.cancelled (relation, key);
+CREATE INDEX ON migrate_tiers.cancelled (relation, (pg_snapshot_xmax(seen)));
 
 -- Sequences that take turns with those of the target, as they were before (endpoint/sequence.h).
 CREATE TABLE migrate_tiers.sequence (

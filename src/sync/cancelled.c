@@ -11,14 +11,19 @@
 #include "sync/cancelled.h"
 
 #include "utils/builtins.h"
+#include "utils/guc.h"
 
 #include "base/spi.h"
 #include "base/xact.h"
 
+/* Whether the mark $2 sees all transactions that a snapshot sees. */
+#define PASSED "(pg_snapshot_xmax(c.seen) <= pg_snapshot_xmin($2::pg_snapshot))"
+
+static bool all_follow(const MtSync *sync);
 static void spare_keys(MtTable *table, MtTruncation *truncation);
 static bool sees_all(const MtMark *mark, const MtWriters *writers);
 
-/* mt_cancelled_load reads what is void, under the tick's snapshot. */
+/* mt_cancelled_load reads what is void of what the mark has not passed, under the tick's snapshot. */
 void
 mt_cancelled_load(MtSync *sync)
 {
@@ -26,12 +31,17 @@ mt_cancelled_load(MtSync *sync)
 	MtSpiScope	scope;
 	uint64		count;
 	MemoryContext context = CurrentMemoryContext;
+	const char *mark = sync->mark != NULL && all_follow(sync) ? mt_mark_format(sync->mark) : "1:1:";
 
 	mt_spi_begin(&scope);
+	/* Rows come and go all the time: few are there, among many dead ones, whatever the statistics say. */
+	if (plan == NULL)
+		(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	count = mt_spi_exec_kept(&plan, SPI_OK_SELECT,
-							 "SELECT c.relation, c.key, c.seen FROM migrate_tiers.cancelled AS c"
-							 " WHERE c.relation IN (SELECT r.id FROM migrate_tiers.relation AS r WHERE r.migration = $1)",
-							 MT_ARGS(MT_INT4(sync->migration->id)));
+							 "SELECT c.relation, c.key, c.seen FROM migrate_tiers.relation AS r"
+							 " JOIN migrate_tiers.cancelled AS c ON c.relation = r.id AND NOT " PASSED
+							 " WHERE r.migration = $1",
+							 MT_ARGS(MT_INT4(sync->migration->id), MT_TEXT(mark)));
 	for (uint64 row = 0; row < count; row++)
 	{
 		int32		id = (int32) mt_spi_int8(row, 1);
@@ -52,6 +62,20 @@ mt_cancelled_load(MtSync *sync)
 		MemoryContextSwitchTo(spi);
 	}
 	mt_spi_end(&scope);
+}
+
+/* all_follow says whether the mark holds for every table: one that is copied anew still needs what it has passed. */
+static bool
+all_follow(const MtSync *sync)
+{
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
+	bool		all = true;
+
+	hash_seq_init(&status, sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		all = all && table->joined;
+	return all;
 }
 
 /* mt_cancelled_left says whether anything may be void. */
@@ -135,14 +159,13 @@ mt_cancelled_forget(MtSync *sync)
 {
 	MtSpiScope	scope;
 
-	if (sync->stored_mark == NULL)
+	if (sync->stored_mark == NULL || !all_follow(sync))
 		return;
 	mt_xact_begin();
 	mt_spi_begin(&scope);
 	mt_spi_exec(SPI_OK_DELETE,
 				"DELETE FROM migrate_tiers.cancelled AS c USING migrate_tiers.relation AS r"
-				" WHERE r.id = c.relation AND r.migration = $1"
-				" AND pg_snapshot_xmax(c.seen) <= pg_snapshot_xmin($2::pg_snapshot)",
+				" WHERE r.id = c.relation AND r.migration = $1 AND " PASSED,
 				MT_ARGS(MT_INT4(sync->migration->id), MT_TEXT(sync->stored_mark)));
 	mt_spi_end(&scope);
 	mt_xact_commit();

@@ -13,10 +13,12 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/spi.h"
 #include "base/xact.h"
+#include "endpoint/pipeline.h"
 #include "endpoint/statements_queue.h"
 #include "sync/link.h"
 #include "sync/side.h"
@@ -28,17 +30,24 @@
 
 #define COLUMNS_SQL "key, winner, policy, source_row, target_row, source_written, target_written"
 
+/* The statement that keeps a conflict on the target. */
+#define KEEP "mt_conflict"
+
 typedef struct MtConflictRow
 {
 	const char *values[9];
 } MtConflictRow;
 
+static void record_there(MtMerge *merge);
+static void prepare_there(MtMerge *merge, const MtDecision *decision);
+static char *statement_name(const char *what, const MtTable *table);
 static void describe(MtMerge *merge, const MtDecision *decision, MtConflictRow *row);
 static const char *time_text(TimestampTz time);
 static char *array_text(MtTable *table);
-static void record_there(MtMerge *merge, const MtDecision *decision);
+static void keep_there(MtMerge *merge, const MtDecision *decision);
 static void cancel_there(MtMerge *merge, MtDecision *decision);
-static void record_here(MtMerge *merge, const MtDecision *decision);
+static void record_here(MtMerge *merge);
+static void keep_here(MtMerge *merge, const MtDecision *decision);
 static void cancel_here(MtMerge *merge, const MtDecision *decision);
 
 /* mt_merge_record keeps what lost, and voids entries. */
@@ -46,27 +55,74 @@ void
 mt_merge_record(MtMerge *merge)
 {
 	MemoryContext previous = MemoryContextSwitchTo(merge->context);
+	bool		any = false;
 	ListCell   *cell;
 
 	foreach(cell, merge->decisions)
 	{
 		MtDecision *decision = (MtDecision *) lfirst(cell);
 
-		if (decision->conflict)
-		{
-			(merge->forward ? record_there : record_here)(merge, decision);
-			merge->recorded = true;
-		}
 		if (decision->note)
 			mt_link_note(merge, decision);
-		if (!decision->cancel)
-			continue;
-		if (merge->forward)
-			cancel_there(merge, decision);
-		else
-			cancel_here(merge, decision);
+		merge->recorded = merge->recorded || decision->conflict;
+		any = any || decision->conflict || decision->cancel;
 	}
+	if (any)
+		(merge->forward ? record_there : record_here)(merge);
 	MemoryContextSwitchTo(previous);
+}
+
+/* record_there does so on the target, in one round trip. */
+static void
+record_there(MtMerge *merge)
+{
+	MtRemote   *remote = merge->sync->remote;
+	MemoryContext context = merge->sync->row_context;
+	ListCell   *cell;
+
+	MemoryContextSwitchTo(context);
+	foreach(cell, merge->decisions)
+		prepare_there(merge, (MtDecision *) lfirst(cell));
+	mt_pipeline_begin(remote);
+	/* Entries are found by the index, also by those of these statements that are planned here once and for all. */
+	mt_pipeline_query(remote, "SET LOCAL enable_seqscan = off", 0, NULL);
+	foreach(cell, merge->decisions)
+	{
+		MtDecision *decision = (MtDecision *) lfirst(cell);
+
+		if (decision->conflict)
+			keep_there(merge, decision);
+		if (decision->cancel)
+			cancel_there(merge, decision);
+		MemoryContextReset(context);
+	}
+	(void) mt_pipeline_finish(remote);
+	MemoryContextReset(context);
+}
+
+/* prepare_there prepares what a key needs. */
+static void
+prepare_there(MtMerge *merge, const MtDecision *decision)
+{
+	MtSync	   *sync = merge->sync;
+	MtTable    *table = decision->table;
+	char	   *cancel = statement_name("cancel", table);
+	char	   *spare = statement_name("spare", table);
+
+	if (decision->conflict && !mt_remote_prepared(sync->remote, KEEP))
+		mt_remote_prepare(sync->remote, KEEP,
+						  "INSERT INTO migrate_tiers.conflict (migration, relation, " COLUMNS_SQL ")"
+						  " SELECT $1::pg_catalog.uuid, $2::pg_catalog.int4," VALUES_SQL);
+	if (decision->cancel && !mt_remote_prepared(sync->remote, cancel))
+		mt_remote_prepare(sync->remote, cancel, mt_sql_queue_cancel(sync->migration, table->relation, table->columns));
+	if (decision->cancel && table->both.unsent->truncates.count > 0 && !mt_remote_prepared(sync->remote, spare))
+		mt_remote_prepare(sync->remote, spare, mt_sql_queue_spare(sync->migration, table->relation, table->columns));
+}
+
+static char *
+statement_name(const char *what, const MtTable *table)
+{
+	return psprintf("mt_%s_%d", what, table->id);
 }
 
 /* describe gives a conflict as the parameters of VALUES_SQL; the first two are the caller's. */
@@ -107,25 +163,26 @@ array_text(MtTable *table)
 	return OidOutputFunctionCall(output, PointerGetDatum(array));
 }
 
+/* keep_there keeps a conflict on the target. */
 static void
-record_there(MtMerge *merge, const MtDecision *decision)
+keep_there(MtMerge *merge, const MtDecision *decision)
 {
 	MtConflictRow row;
+	MtField		fields[lengthof(row.values)];
 
 	describe(merge, decision, &row);
 	row.values[0] = merge->sync->migration->ident;
 	row.values[1] = psprintf("%d", decision->table->id);
-	mt_remote_query(merge->sync->remote,
-					"INSERT INTO migrate_tiers.conflict (migration, relation, " COLUMNS_SQL ")"
-					" SELECT $1::pg_catalog.uuid, $2::pg_catalog.int4," VALUES_SQL,
-					lengthof(row.values), row.values);
+	for (int i = 0; i < lengthof(fields); i++)
+		fields[i] = (MtField) {.data = row.values[i], .length = row.values[i] ? strlen(row.values[i]) : 0};
+	mt_pipeline_execute(merge->sync->remote, KEEP, lengthof(fields), fields);
 }
 
 /* cancel_there voids the target's entries of a key, and keeps its truncations from concerning it. */
 static void
 cancel_there(MtMerge *merge, MtDecision *decision)
 {
-	MtSync	   *sync = merge->sync;
+	MtRemote   *remote = merge->sync->remote;
 	MtTable    *table = decision->table;
 	int			nkeys = table->key.count;
 	char	   *xids = mt_writers_text(&decision->writers);
@@ -133,47 +190,64 @@ cancel_there(MtMerge *merge, MtDecision *decision)
 
 	fields[nkeys] = (MtField) {.data = xids, .length = strlen(xids), .binary = false};
 	if (!decision->by_truncate)
-		mt_remote_stream(sync->remote, mt_sql_queue_cancel(sync->migration, table->relation, table->columns),
-						 nkeys + 1, fields, NULL, NULL);
+		mt_pipeline_execute(remote, statement_name("cancel", table), nkeys + 1, fields);
 	if (table->both.unsent->truncates.count > 0)
-		mt_remote_stream(sync->remote, mt_sql_queue_spare(sync->migration, table->relation, table->columns),
-						 nkeys + 1, fields, NULL, NULL);
+		mt_pipeline_execute(remote, statement_name("spare", table), nkeys + 1, fields);
 }
 
+/* record_here keeps what lost and voids entries on the source. */
 static void
-record_here(MtMerge *merge, const MtDecision *decision)
+record_here(MtMerge *merge)
 {
+	MtSpiScope	scope;
+	ListCell   *cell;
+
+	mt_spi_begin(&scope);
+	foreach(cell, merge->decisions)
+	{
+		MtDecision *decision = (MtDecision *) lfirst(cell);
+
+		MemoryContextSwitchTo(merge->sync->row_context);
+		if (decision->conflict)
+			keep_here(merge, decision);
+		if (decision->cancel)
+			cancel_here(merge, decision);
+		MemoryContextReset(merge->sync->row_context);
+	}
+	mt_spi_end(&scope);
+}
+
+/* keep_here keeps a conflict on the source. */
+static void
+keep_here(MtMerge *merge, const MtDecision *decision)
+{
+	static SPIPlanPtr plan = NULL;
 	MtConflictRow row;
 	MtArg		args[lengthof(row.values)];
-	MtSpiScope	scope;
 
 	describe(merge, decision, &row);
 	row.values[0] = psprintf("%d", merge->sync->migration->id);
 	row.values[1] = psprintf("%d", decision->table->id);
 	for (int i = 0; i < lengthof(row.values); i++)
 		args[i] = (MtArg) MT_TEXT(row.values[i]);
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_INSERT,
-				"INSERT INTO migrate_tiers.conflict (migration, relation, " COLUMNS_SQL ")"
-				" SELECT $1::pg_catalog.int4, $2::pg_catalog.int4," VALUES_SQL,
-				lengthof(args), args);
-	mt_spi_end(&scope);
+	mt_spi_exec_kept(&plan, SPI_OK_INSERT,
+					 "INSERT INTO migrate_tiers.conflict (migration, relation, " COLUMNS_SQL ")"
+					 " SELECT $1::pg_catalog.int4, $2::pg_catalog.int4," VALUES_SQL,
+					 lengthof(args), args);
 }
 
 /* cancel_here voids our entries of a key: those of transactions that the last look saw. */
 static void
 cancel_here(MtMerge *merge, const MtDecision *decision)
 {
+	static SPIPlanPtr plan = NULL;
 	bytea	   *key = palloc(decision->length + VARHDRSZ);
-	MtSpiScope	scope;
 
 	SET_VARSIZE(key, decision->length + VARHDRSZ);
 	memcpy(VARDATA(key), decision->bytes, decision->length);
-	mt_spi_begin(&scope);
-	mt_spi_exec(SPI_OK_INSERT,
-				"INSERT INTO migrate_tiers.cancelled (relation, key, seen) VALUES ($1, $2, $3::pg_catalog.pg_snapshot)",
-				MT_ARGS(MT_INT4(decision->table->id), {BYTEAOID, PointerGetDatum(key), false}, MT_TEXT(merge->look)));
-	mt_spi_end(&scope);
+	mt_spi_exec_kept(&plan, SPI_OK_INSERT,
+					 "INSERT INTO migrate_tiers.cancelled (relation, key, seen) VALUES ($1, $2, $3::pg_catalog.pg_snapshot)",
+					 MT_ARGS(MT_INT4(decision->table->id), {BYTEAOID, PointerGetDatum(key), false}, MT_TEXT(merge->look)));
 	merge->sync->cancelled = true;
 }
 

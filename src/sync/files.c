@@ -19,6 +19,7 @@
 
 #include "base/spi.h"
 #include "endpoint/pipeline.h"
+#include "endpoint/statements.h"
 
 /* The parameter is an array of OIDs, or of names: regclass. */
 #define IS_CHANGED(type) \
@@ -34,6 +35,7 @@ typedef struct MtFiles
 	List	   *again;			/* OIDs: to be locked before the next snapshot */
 	bool		target_asked;	/* since rows of the target were read last */
 	bool		target_changed;
+	char	   *target_again;	/* names, of the target's tables to be locked before its next snapshot, or NULL */
 } MtFiles;
 
 static uint64 invalidations = 0;
@@ -41,6 +43,7 @@ static uint64 invalidations = 0;
 static void on_invalidation(Datum arg, Oid relid);
 static MtFiles *files_of(MtSync *sync);
 static List *read_tables(MtSync *sync);
+static void lock_next_time(MtSync *sync, MtFiles *files);
 static char *names_of(List *tables, bool there);
 static void take_changed(void *arg, const MtField *fields, int count);
 
@@ -103,7 +106,36 @@ mt_files_target_changed(MtSync *sync)
 		mt_files_ask(sync, read_tables(sync));
 		(void) mt_pipeline_finish(sync->remote);
 	}
+	if (files->target_changed)
+		lock_next_time(sync, files);
 	return files->target_changed;
+}
+
+static void
+lock_next_time(MtSync *sync, MtFiles *files)
+{
+	StringInfoData names;
+	ListCell   *cell;
+
+	initStringInfo(&names);
+	foreach(cell, read_tables(sync))
+		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
+						 mt_sql_receiver_rows(((MtTable *) lfirst(cell))->relation));
+	files->target_again = MemoryContextStrdup(sync->context, names.data);
+}
+
+/* mt_files_ask_lock locks, in a pipeline that begins a transaction, what the last tick has found changed on the target. */
+void
+mt_files_ask_lock(MtSync *sync)
+{
+	MtFiles    *files = files_of(sync);
+
+	if (files->target_again == NULL)
+		return;
+	mt_pipeline_query(sync->remote, psprintf("LOCK TABLE %s IN ACCESS SHARE MODE", files->target_again), 0, NULL);
+	/* Once: it may fail, where a table is not there any more. */
+	pfree(files->target_again);
+	files->target_again = NULL;
 }
 
 /* mt_files_read_again makes an answer of before void. */

@@ -22,5 +22,6 @@ extern bool mt_files_target_changed(MtSync *sync);
 extern void mt_files_prepare(MtSync *sync);
 extern void mt_files_ask(MtSync *sync, List *tables);
 extern void mt_files_read_again(MtSync *sync);
+extern void mt_files_ask_lock(MtSync *sync);	/* there, as mt_files_watch does here */
 
 #endif							/* MT_FILES_H */

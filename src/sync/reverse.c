@@ -185,6 +185,7 @@ begin_target(MtSync *sync, MtBegun *begun)
 		mt_remote_prepare(sync->remote, "mt_queues", mt_sql_queues_unsent(sync->migration, table_relations(sync)));
 	mt_pipeline_begin(sync->remote);
 	mt_pipeline_query(sync->remote, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", 0, NULL);
+	mt_files_ask_lock(sync);
 	/* What is sent already stays in the queues for a while: only their indexes find the rest at once. */
 	mt_pipeline_query(sync->remote, "SET LOCAL enable_seqscan = off", 0, NULL);
 	mt_pipeline_rows(sync->remote, "mt_queues", lengthof(params), params, take_begun, begun);

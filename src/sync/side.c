@@ -9,16 +9,12 @@
 #include "utils/lsyscache.h"
 
 #include "base/spi.h"
+#include "endpoint/pipeline.h"
 #include "endpoint/statements.h"
 #include "endpoint/statements_queue.h"
 #include "sync/condition.h"
 
-typedef struct MtTaken
-{
-	MtField    *fields;			/* NULL: no row came */
-	int			count;
-} MtTaken;
-
+static char *statement_name(const MtTable *table, MtSideForm form);
 static void take_row(void *arg, const MtField *fields, int count);
 static char *query_here(MtSync *sync, MtTable *table, const char *sql, const char *condition,
 						const char *bytes, int length);
@@ -28,7 +24,7 @@ static char *query_there(MtSync *sync, MtTable *table, const char *sql, const ch
 MtField *
 mt_side_row(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length)
 {
-	MtTaken		taken = {NULL, 0};
+	MtField    *taken = NULL;
 
 	if (side == MT_SIDE_SOURCE)
 	{
@@ -48,22 +44,46 @@ mt_side_row(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int le
 	}
 	mt_remote_stream(sync->remote, mt_sql_target_row(table->relation, table->columns), table->key.count,
 					 mt_side_key(table, bytes, length, 0), take_row, &taken);
-	return taken.fields;
+	return taken;
 }
 
-/* mt_side_image reads a row as jsonb. */
+/* mt_side_prepare prepares what is asked of the target in a pipeline. */
+void
+mt_side_prepare(MtSync *sync, MtTable *table, MtSideForm form)
+{
+	char	   *name = statement_name(table, form);
+
+	if (mt_remote_prepared(sync->remote, name))
+		return;
+	mt_remote_prepare(sync->remote, name,
+					  form == MT_SIDE_ROW ? mt_sql_target_row(table->relation, table->columns) :
+					  mt_sql_row_image(mt_sql_receiver_rows(table->relation), table->relation, table->columns, true));
+}
+
+/* mt_side_ask asks the target for a row in a pipeline. */
+void
+mt_side_ask(MtSync *sync, MtTable *table, MtSideForm form, const char *bytes, int length, MtField **row)
+{
+	*row = NULL;
+	mt_pipeline_rows(sync->remote, statement_name(table, form), table->key.count,
+					 mt_side_key(table, bytes, length, 0), take_row, row);
+}
+
+static char *
+statement_name(const MtTable *table, MtSideForm form)
+{
+	return psprintf("mt_%s_%d", form == MT_SIDE_ROW ? "row" : "image", table->id);
+}
+
+/* mt_side_image reads a row of the source as jsonb. */
 char *
-mt_side_image(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length)
+mt_side_image(MtSync *sync, MtTable *table, const char *bytes, int length)
 {
 	const MtRelation *relation = table->relation;
 
-	if (side == MT_SIDE_SOURCE)
-		return query_here(sync, table,
-						  mt_sql_row_image(mt_relation_source_name(relation), relation, table->columns, false),
-						  NULL, bytes, length);
-	return query_there(sync, table,
-					   mt_sql_row_image(mt_sql_receiver_rows(relation), relation, table->columns, true),
-					   bytes, length);
+	return query_here(sync, table,
+					  mt_sql_row_image(mt_relation_source_name(relation), relation, table->columns, false),
+					  NULL, bytes, length);
 }
 
 /* mt_side_meets says whether a row meets a condition. */
@@ -126,20 +146,20 @@ mt_side_key_text(MtTable *table, const char *bytes, int length)
 	return psprintf("(%s)=(%s)", names.data, values.data);
 }
 
+/* take_row keeps a row in the current memory context. */
 static void
 take_row(void *arg, const MtField *fields, int count)
 {
-	MtTaken    *taken = (MtTaken *) arg;
+	MtField    *taken = palloc0(sizeof(MtField) * Max(count, 1));
 
-	taken->count = count;
-	taken->fields = palloc0(sizeof(MtField) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 		if (fields[i].data != NULL)
 		{
-			taken->fields[i].data = memcpy(palloc(fields[i].length + 1), fields[i].data, fields[i].length);
-			((char *) taken->fields[i].data)[fields[i].length] = '\0';
-			taken->fields[i].length = fields[i].length;
+			taken[i].data = memcpy(palloc(fields[i].length + 1), fields[i].data, fields[i].length);
+			((char *) taken[i].data)[fields[i].length] = '\0';
+			taken[i].length = fields[i].length;
 		}
+	*(MtField **) arg = taken;
 }
 
 /*
@@ -169,8 +189,8 @@ query_here(MtSync *sync, MtTable *table, const char *sql, const char *condition,
 static char *
 query_there(MtSync *sync, MtTable *table, const char *sql, const char *bytes, int length)
 {
-	MtTaken		taken = {NULL, 0};
+	MtField    *taken = NULL;
 
 	mt_remote_stream(sync->remote, sql, table->key.count, mt_side_key(table, bytes, length, 0), take_row, &taken);
-	return taken.fields ? (char *) taken.fields[0].data : NULL;
+	return taken ? (char *) taken[0].data : NULL;
 }

@@ -14,11 +14,21 @@ typedef enum MtSide
 	MT_SIDE_TARGET				/* there, in the transaction that the connection is in */
 } MtSide;
 
+typedef enum MtSideForm
+{
+	MT_SIDE_ROW,				/* fields in the columns' forms */
+	MT_SIDE_IMAGE				/* one field: the row as jsonb text */
+} MtSideForm;
+
 /* Fields in the columns' forms, or NULL where the row is absent; in the current memory context. */
 extern MtField *mt_side_row(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length);
 
-/* The row as jsonb text, or NULL where it is absent. */
-extern char *mt_side_image(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length);
+/* The source's row as jsonb text, or NULL where it is absent. */
+extern char *mt_side_image(MtSync *sync, MtTable *table, const char *bytes, int length);
+
+/* The same of the target in a pipeline, once it was prepared; the row is set when the answer comes. */
+extern void mt_side_prepare(MtSync *sync, MtTable *table, MtSideForm form);
+extern void mt_side_ask(MtSync *sync, MtTable *table, MtSideForm form, const char *bytes, int length, MtField **row);
 
 /* Whether the row is there and meets a condition over its columns. */
 extern bool mt_side_meets(MtSync *sync, MtTable *table, MtSide side, const char *condition,

@@ -26,6 +26,9 @@
 /* Rows that one round deletes of one queue. */
 #define SWEPT_ROWS "5000"
 
+/* How often it is forgotten which entries of ours were void. */
+#define FORGET_EVERY_MS 10000
+
 /* Below what a queue holds nothing any more. */
 typedef struct MtSwept
 {
@@ -76,12 +79,18 @@ forget_swept(MtWorker *worker)
 void
 mt_worker_sweep(MtWorker *worker)
 {
+	static TimestampTz forgot = 0;
 	MtSync	   *sync = worker->sync;
 	TimestampTz now = mt_clock_now();
 
+	MemoryContextSwitchTo(worker->round_context);
+	if (TimestampDifferenceExceeds(forgot, now, FORGET_EVERY_MS))
+	{
+		forgot = now;
+		mt_cancelled_forget(sync);
+	}
 	if (!sweeping && now - worker->swept < worker->migration->queue_retention)
 		return;
-	MemoryContextSwitchTo(worker->round_context);
 	sweeping = worker->sweep_below != NULL && sync->reverse_mark != NULL && !sweep_target(worker);
 	if (sweeping)
 		return;
@@ -95,7 +104,6 @@ mt_worker_sweep(MtWorker *worker)
 	mt_xact_begin();
 	mt_reverse_mark_trim(worker->migration_id);
 	mt_xact_commit();
-	mt_cancelled_forget(sync);
 }
 
 /* sweep_target deletes some rows of each queue; true when none is left. */

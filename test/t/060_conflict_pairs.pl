@@ -215,6 +215,8 @@ $pair->advance('read_target');
 run_round('reading_side', $_, 'target') for qw(source target);
 my @stopped = grep { $_->{conflicts} } @cases, @cuts;
 stops($stopped[$_], $_ % 2 ? 'source' : 'target', ('target', 'source')[ $_ / 2 % 2 ]) for 0 .. $#stopped;
+$pair->source_sql("INSERT INTO item VALUES (-1, 'last')");
+ok($pair->wait_until(source => 'SELECT NOT EXISTS (SELECT FROM migrate_tiers.cancelled)', timeout => 60), 'which entries were void is forgotten, once all are sent');
 $pair->finish;
 done_testing();
 
