@@ -246,8 +246,10 @@ cancel_here(MtMerge *merge, const MtDecision *decision)
 	SET_VARSIZE(key, decision->length + VARHDRSZ);
 	memcpy(VARDATA(key), decision->bytes, decision->length);
 	mt_spi_exec_kept(&plan, SPI_OK_INSERT,
-					 "INSERT INTO migrate_tiers.cancelled (relation, key, seen) VALUES ($1, $2, $3::pg_catalog.pg_snapshot)",
-					 MT_ARGS(MT_INT4(decision->table->id), {BYTEAOID, PointerGetDatum(key), false}, MT_TEXT(merge->look)));
+					 "INSERT INTO migrate_tiers.cancelled (relation, key, seen)"
+					 " VALUES ($1, $2, $3::pg_catalog.pg_snapshot)",
+					 MT_ARGS(MT_INT4(decision->table->id), {BYTEAOID, PointerGetDatum(key), false},
+							 MT_TEXT(merge->look)));
 	merge->sync->cancelled = true;
 }
 

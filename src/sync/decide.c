@@ -150,7 +150,7 @@ static void
 read_images(MtMerge *merge, List *batch)
 {
 	MtSync	   *sync = merge->sync;
-	MtField	  **target = palloc0(sizeof(MtField *) * list_length(batch));
+	MtField   **target = palloc0(sizeof(MtField *) * list_length(batch));
 	bool		any = false;
 	ListCell   *cell;
 

@@ -124,7 +124,7 @@ lock_next_time(MtSync *sync, MtFiles *files)
 	files->target_again = MemoryContextStrdup(sync->context, names.data);
 }
 
-/* mt_files_ask_lock locks, in a pipeline that begins a transaction, what the last tick has found changed on the target. */
+/* mt_files_ask_lock locks, in a pipeline that begins a transaction, what the last tick has found changed there. */
 void
 mt_files_ask_lock(MtSync *sync)
 {

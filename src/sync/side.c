@@ -51,13 +51,14 @@ mt_side_row(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int le
 void
 mt_side_prepare(MtSync *sync, MtTable *table, MtSideForm form)
 {
+	const MtRelation *relation = table->relation;
 	char	   *name = statement_name(table, form);
 
 	if (mt_remote_prepared(sync->remote, name))
 		return;
 	mt_remote_prepare(sync->remote, name,
-					  form == MT_SIDE_ROW ? mt_sql_target_row(table->relation, table->columns) :
-					  mt_sql_row_image(mt_sql_receiver_rows(table->relation), table->relation, table->columns, true));
+					  form == MT_SIDE_ROW ? mt_sql_target_row(relation, table->columns) :
+						  mt_sql_row_image(mt_sql_receiver_rows(relation), relation, table->columns, true));
 }
 
 /* mt_side_ask asks the target for a row in a pipeline. */

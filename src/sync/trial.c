@@ -5,8 +5,8 @@
  * What refuses a row may be an index over columns or expressions, a partial one,
  * or an exclusion constraint; the server itself is asked.  In a
  * transaction of the receiver that is rolled back, all rows of the tick go, and
- * those that the sender has are put in one by one.  One that is refused is tried
- * again without the rows that the receiver has unsent; which of those were in the
+ * those that the sender has are put in: many together, one by one where these are refused.  One that is refused is
+ * tried again without the rows that the receiver has unsent; which of those were in the
  * way is found by halves, each half taken away from what is left of the one before.
  */
 #include "sync/trial.h"
@@ -22,8 +22,15 @@
 #include "sync/here.h"
 #include "sync/side.h"
 
-/* How many deletions are on their way together. */
+/* How many deletions are on their way together, and how many rows are tried together. */
 #define WINDOW_ROWS 256
+#define TRIED_ROWS	64
+
+typedef struct MtTried
+{
+	MtKeyBytes	key;
+	MtField    *row;			/* of the sender, in the columns' forms; NULL: absent */
+} MtTried;
 
 /* A trial under way. */
 typedef struct MtTrial
@@ -32,11 +39,10 @@ typedef struct MtTrial
 	MtTable    *table;
 	MtKeyBytes *candidates;		/* keys that may be in the way */
 	int			count;
-	MtKeyBytes	key;			/* of the row that is tried */
-	MtField    *row;
-	MemoryContext row_context;	/* of that row */
+	List	   *rows;			/* MtTried: what is put in */
+	MemoryContext row_context;	/* of these */
 	MemoryContext window;		/* of statements on their way */
-	bool		keep;			/* the row stays, if it can */
+	bool		keep;			/* the rows stay, if they can */
 	bool		linked;			/* something was found */
 } MtTrial;
 
@@ -53,6 +59,9 @@ typedef struct MtPart
 
 static void list_candidates(MtTrial *trial);
 static void try_rows(void *arg);
+static List *next_rows(MtTrial *trial, MtKeyCursor *cursor);
+static void read_rows(MtTrial *trial, List *rows);
+static void try_row(MtTrial *trial, MtTried *tried);
 static void delete_tick(MtTrial *trial);
 static void find_in_way(MtTrial *trial, int first, int last);
 static bool stands_without(MtTrial *trial, int from, int to, int first, int last);
@@ -64,7 +73,7 @@ static void delete_candidates(MtTrial *trial, int from, int to);
 static void begin_deleting(MtTrial *trial);
 static void delete_row(MtTrial *trial, const MtKeyBytes *key, int number);
 static void end_deleting(MtTrial *trial);
-static void insert_row(MtTrial *trial);
+static void insert_rows(MtTrial *trial);
 static bool is_refusal(int sqlerrcode);
 
 /* mt_trial_run tries the rows of one table. */
@@ -84,6 +93,7 @@ mt_trial_run(MtMerge *merge, MtTable *table)
 	{
 		mt_remote_run(remote, "BEGIN; " MT_MERGE_LOCK_TIMEOUT);
 		mt_remote_prepare(remote, table->delete, mt_sql_delete(table->relation, table->columns));
+		mt_remote_prepare(remote, table->insert[0], mt_sql_insert(table->relation, table->columns, 1));
 		error = mt_xact_try(try_rows, &trial);
 		mt_remote_run(remote, "ROLLBACK");
 	}
@@ -117,30 +127,85 @@ list_candidates(MtTrial *trial)
 	}
 }
 
-/* try_rows puts the sender's rows in, one by one; it ends with an error in any case. */
+/* try_rows puts the sender's rows in, many at once; it ends with an error in any case. */
 static void
 try_rows(void *arg)
 {
 	MtTrial    *trial = (MtTrial *) arg;
-	MtTable    *table = trial->table;
-	MtSide		sender = trial->merge->forward ? MT_SIDE_SOURCE : MT_SIDE_TARGET;
 	MtKeyCursor cursor = {0, 0};
+	MemoryContext previous = MemoryContextSwitchTo(trial->row_context);
+	List	   *rows;
 
 	delete_tick(trial);
-	while (mt_keys_next(table->keys, &cursor, &trial->key.bytes, &trial->key.length))
+	while ((rows = next_rows(trial, &cursor)) != NIL)
 	{
-		MemoryContext previous;
+		ListCell   *cell;
 
-		if (!mt_merge_keeps(table, trial->key.bytes, trial->key.length))
-			continue;
+		trial->rows = rows;
+		if (!stands(trial, true))
+			foreach(cell, rows)
+				try_row(trial, (MtTried *) lfirst(cell));
 		MemoryContextReset(trial->row_context);
-		previous = MemoryContextSwitchTo(trial->row_context);
-		trial->row = mt_side_row(trial->merge->sync, table, sender, trial->key.bytes, trial->key.length);
-		if (trial->row != NULL && !stands(trial, true) && stands_without(trial, 0, trial->count, 0, 0))
-			find_in_way(trial, 0, trial->count);
-		MemoryContextSwitchTo(previous);
+		CHECK_FOR_INTERRUPTS();
 	}
+	MemoryContextSwitchTo(previous);
 	ereport(ERROR, (errcode(ERRCODE_SUCCESSFUL_COMPLETION), errmsg_internal("end of a trial")));
+}
+
+/* next_rows reads the sender's rows of some keys; NIL: there are no more keys. */
+static List *
+next_rows(MtTrial *trial, MtKeyCursor *cursor)
+{
+	MtTable    *table = trial->table;
+	List	   *rows = NIL;
+	MtKeyBytes	key;
+
+	while (list_length(rows) < TRIED_ROWS && mt_keys_next(table->keys, cursor, &key.bytes, &key.length))
+		if (mt_merge_keeps(table, key.bytes, key.length))
+		{
+			MtTried    *tried = palloc0(sizeof(MtTried));
+
+			/* Keys may move where links bring others into the tick. */
+			tried->key = (MtKeyBytes) {memcpy(palloc(key.length), key.bytes, key.length), key.length};
+			rows = lappend(rows, tried);
+		}
+	if (rows != NIL)
+		read_rows(trial, rows);
+	return rows;
+}
+
+static void
+read_rows(MtTrial *trial, List *rows)
+{
+	MtSync	   *sync = trial->merge->sync;
+	MtTable    *table = trial->table;
+	ListCell   *cell;
+
+	if (!trial->merge->forward)
+	{
+		mt_side_prepare(sync, table, MT_SIDE_ROW);
+		mt_pipeline_begin(sync->remote);
+	}
+	foreach(cell, rows)
+	{
+		MtTried    *tried = (MtTried *) lfirst(cell);
+
+		if (trial->merge->forward)
+			tried->row = mt_side_row(sync, table, MT_SIDE_SOURCE, tried->key.bytes, tried->key.length);
+		else
+			mt_side_ask(sync, table, MT_SIDE_ROW, tried->key.bytes, tried->key.length, &tried->row);
+	}
+	if (!trial->merge->forward)
+		(void) mt_pipeline_finish(sync->remote);
+}
+
+/* try_row puts one row in, and finds what is in its way. */
+static void
+try_row(MtTrial *trial, MtTried *tried)
+{
+	trial->rows = list_make1(tried);
+	if (tried->row != NULL && !stands(trial, true) && stands_without(trial, 0, trial->count, 0, 0))
+		find_in_way(trial, 0, trial->count);
 }
 
 /* delete_tick takes all rows of the tick away. */
@@ -170,7 +235,8 @@ find_in_way(MtTrial *trial, int first, int last)
 
 	if (last - first == 1)
 	{
-		if (mt_link_keys(trial->merge, trial->table, &trial->key, &trial->candidates[first]))
+		if (mt_link_keys(trial->merge, trial->table, &((MtTried *) linitial(trial->rows))->key,
+						 &trial->candidates[first]))
 			trial->linked = true;
 		return;
 	}
@@ -203,7 +269,7 @@ look_without(void *arg)
 	ereport(ERROR, (errcode(ERRCODE_SUCCESSFUL_COMPLETION), errmsg_internal("end of a look")));
 }
 
-/* stands says whether the row can stand with what is there. */
+/* stands says whether the rows can stand with what is there. */
 static bool
 stands(MtTrial *trial, bool keep)
 {
@@ -221,7 +287,7 @@ put_in(void *arg)
 {
 	MtTrial    *trial = (MtTrial *) arg;
 
-	insert_row(trial);
+	insert_rows(trial);
 	if (!trial->keep)
 		ereport(ERROR, (errcode(ERRCODE_SUCCESSFUL_COMPLETION), errmsg_internal("end of a trial")));
 }
@@ -287,20 +353,29 @@ end_deleting(MtTrial *trial)
 }
 
 static void
-insert_row(MtTrial *trial)
+insert_rows(MtTrial *trial)
 {
 	MtSync	   *sync = trial->merge->sync;
 	MtTable    *table = trial->table;
+	ListCell   *cell;
 
 	if (trial->merge->forward)
+		mt_pipeline_begin(sync->remote);
+	foreach(cell, trial->rows)
 	{
-		for (int i = 0; i < table->columns->count; i++)
-			trial->row[i].binary = table->columns->columns[i].binary;
-		mt_remote_stream(sync->remote, mt_sql_insert(table->relation, table->columns, 1), table->columns->count,
-						 trial->row, NULL, NULL);
+		MtField    *row = ((MtTried *) lfirst(cell))->row;
+
+		if (row == NULL)
+			continue;
+		if (!trial->merge->forward)
+		{
+			mt_here_insert(sync, table, row);
+			continue;
+		}
+		mt_pipeline_execute(sync->remote, table->insert[0], table->columns->count, row);
 	}
-	else
-		mt_here_insert(sync, table, trial->row);
+	if (trial->merge->forward)
+		(void) mt_pipeline_finish(sync->remote);
 }
 
 static bool
