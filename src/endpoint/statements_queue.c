@@ -44,7 +44,6 @@ static bool exact_in_jsonb(Oid type);
 static char *forms(const MtColumns *columns, const char *prefix);
 static char *key_forms(const MtRelation *relation, const MtColumns *columns);
 static char *queue_match(const MtRelation *relation, const char *row);
-static char *queue_params(const MtRelation *relation, const MtColumns *columns);
 static char *key_params(const MtRelation *relation, const MtColumns *columns);
 
 /* mt_sql_queue_name names the queue of a table on the target. */
@@ -169,15 +168,6 @@ mt_sql_queue_absent(const MtMigration *migration, const MtRelation *relation, co
 					key_forms(relation, columns), unsent(mt_sql_queue_name(migration, relation)),
 					relation->target_partitioned ? "" : "ONLY ", mt_relation_target_sql(relation),
 					queue_match(relation, "t."));
-}
-
-/* mt_sql_queue_cancel deletes entries of a key, of named transactions. */
-char *
-mt_sql_queue_cancel(const MtMigration *migration, const MtRelation *relation, const MtColumns *columns)
-{
-	return psprintf("DELETE FROM %s AS q WHERE q.kind = 0 AND %s"
-					" AND q.xid OPERATOR(pg_catalog.=) ANY ($%d::pg_catalog.xid8[])",
-					mt_sql_queue_name(migration, relation), queue_params(relation, columns), relation->nkeys + 1);
 }
 
 /* mt_sql_queue_note adds an entry of a key; no application has written it, not even one without a name. */
@@ -354,16 +344,11 @@ queue_match(const MtRelation *relation, const char *row)
 	return text.data;
 }
 
-static char *
-queue_params(const MtRelation *relation, const MtColumns *columns)
+/* mt_sql_key_type names the type of a column of the key, as a parameter is cast to it. */
+char *
+mt_sql_key_type(const MtRelation *relation, const MtColumns *columns, int number)
 {
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (int i = 0; i < relation->nkeys; i++)
-		appendStringInfo(&text, "%sq.k%d %s $%d::%s", i ? " AND " : "", i + 1, relation->key_operators[i], i + 1,
-						 mt_sql_type(key_column(relation, columns, i)->type));
-	return text.data;
+	return mt_sql_type(key_column(relation, columns, number)->type);
 }
 
 /* key_params lists as many typed parameters. */
@@ -374,6 +359,6 @@ key_params(const MtRelation *relation, const MtColumns *columns)
 
 	initStringInfo(&text);
 	for (int i = 0; i < relation->nkeys; i++)
-		appendStringInfo(&text, "%s$%d::%s", i ? ", " : "", i + 1, mt_sql_type(key_column(relation, columns, i)->type));
+		appendStringInfo(&text, "%s$%d::%s", i ? ", " : "", i + 1, mt_sql_key_type(relation, columns, i));
 	return text.data;
 }

@@ -31,9 +31,13 @@ extern char *mt_sql_queue_present(const MtMigration *migration, const MtRelation
 extern char *mt_sql_queue_absent(const MtMigration *migration, const MtRelation *relation,
 								 const MtColumns *columns);
 
-/* Deletes the entries of a key (parameters 1 ...) that transactions (the next parameter, xid8[]) have left. */
+/* Deletes the entries of so many keys that transactions have left.  Parameters: all of these, xid8[]; then of each key
+ * its columns, and its transactions. */
 extern char *mt_sql_queue_cancel(const MtMigration *migration, const MtRelation *relation,
-								 const MtColumns *columns);
+								 const MtColumns *columns, int keys);
+
+/* The type of a column of the key. */
+extern char *mt_sql_key_type(const MtRelation *relation, const MtColumns *columns, int number);
 
 /* Adds an entry of a key (parameters), as a writer does. */
 extern char *mt_sql_queue_note(const MtMigration *migration, const MtRelation *relation,

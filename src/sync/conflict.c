@@ -45,7 +45,9 @@ static void describe(MtMerge *merge, const MtDecision *decision, MtConflictRow *
 static const char *time_text(TimestampTz time);
 static char *array_text(MtTable *table);
 static void keep_there(MtMerge *merge, const MtDecision *decision);
-static void cancel_there(MtMerge *merge, MtDecision *decision);
+static void spare_there(MtMerge *merge, MtDecision *decision);
+static void cancel_there(MtMerge *merge, MtTable *table);
+static void cancel_keys(MtMerge *merge, const char *name, List *decisions, int at, int count);
 static void record_here(MtMerge *merge);
 static void keep_here(MtMerge *merge, const MtDecision *decision);
 static void cancel_here(MtMerge *merge, const MtDecision *decision);
@@ -72,32 +74,39 @@ mt_merge_record(MtMerge *merge)
 	MemoryContextSwitchTo(previous);
 }
 
-/* record_there does so on the target, in one round trip. */
+/* record_there does so on the target, in few round trips. */
 static void
 record_there(MtMerge *merge)
 {
 	MtRemote   *remote = merge->sync->remote;
-	MemoryContext context = merge->sync->row_context;
+	HASH_SEQ_STATUS status;
+	MtTable    *table;
 	ListCell   *cell;
 
-	MemoryContextSwitchTo(context);
 	foreach(cell, merge->decisions)
 		prepare_there(merge, (MtDecision *) lfirst(cell));
 	mt_pipeline_begin(remote);
-	/* Entries are found by the index, also by those of these statements that are planned here once and for all. */
+	/* So are statements planned that are kept: entries are found by the index, and meet many keys in a hash table. */
 	mt_pipeline_query(remote, "SET LOCAL enable_seqscan = off", 0, NULL);
+	mt_pipeline_query(remote, "SET LOCAL enable_nestloop = off", 0, NULL);
 	foreach(cell, merge->decisions)
 	{
 		MtDecision *decision = (MtDecision *) lfirst(cell);
 
+		MemoryContextSwitchTo(merge->sync->row_context);
 		if (decision->conflict)
 			keep_there(merge, decision);
-		if (decision->cancel)
-			cancel_there(merge, decision);
-		MemoryContextReset(context);
+		if (decision->cancel && decision->table->both.unsent->truncates.count > 0)
+			spare_there(merge, decision);
+		MemoryContextReset(merge->sync->row_context);
+		MemoryContextSwitchTo(merge->context);
+		if (decision->cancel && !decision->by_truncate)
+			decision->table->both.to_void = lappend(decision->table->both.to_void, decision);
 	}
 	(void) mt_pipeline_finish(remote);
-	MemoryContextReset(context);
+	hash_seq_init(&status, merge->sync->tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		cancel_there(merge, table);
 }
 
 /* prepare_there prepares what a key needs. */
@@ -106,15 +115,12 @@ prepare_there(MtMerge *merge, const MtDecision *decision)
 {
 	MtSync	   *sync = merge->sync;
 	MtTable    *table = decision->table;
-	char	   *cancel = statement_name("cancel", table);
 	char	   *spare = statement_name("spare", table);
 
 	if (decision->conflict && !mt_remote_prepared(sync->remote, KEEP))
 		mt_remote_prepare(sync->remote, KEEP,
 						  "INSERT INTO migrate_tiers.conflict (migration, relation, " COLUMNS_SQL ")"
 						  " SELECT $1::pg_catalog.uuid, $2::pg_catalog.int4," VALUES_SQL);
-	if (decision->cancel && !mt_remote_prepared(sync->remote, cancel))
-		mt_remote_prepare(sync->remote, cancel, mt_sql_queue_cancel(sync->migration, table->relation, table->columns));
 	if (decision->cancel && table->both.unsent->truncates.count > 0 && !mt_remote_prepared(sync->remote, spare))
 		mt_remote_prepare(sync->remote, spare, mt_sql_queue_spare(sync->migration, table->relation, table->columns));
 }
@@ -178,21 +184,70 @@ keep_there(MtMerge *merge, const MtDecision *decision)
 	mt_pipeline_execute(merge->sync->remote, KEEP, lengthof(fields), fields);
 }
 
-/* cancel_there voids the target's entries of a key, and keeps its truncations from concerning it. */
+/* spare_there keeps truncations of the target from concerning a key. */
 static void
-cancel_there(MtMerge *merge, MtDecision *decision)
+spare_there(MtMerge *merge, MtDecision *decision)
 {
-	MtRemote   *remote = merge->sync->remote;
 	MtTable    *table = decision->table;
-	int			nkeys = table->key.count;
 	char	   *xids = mt_writers_text(&decision->writers);
 	MtField    *fields = mt_side_key(table, decision->bytes, decision->length, 1);
 
-	fields[nkeys] = (MtField) {.data = xids, .length = strlen(xids), .binary = false};
-	if (!decision->by_truncate)
-		mt_pipeline_execute(remote, statement_name("cancel", table), nkeys + 1, fields);
-	if (table->both.unsent->truncates.count > 0)
-		mt_pipeline_execute(remote, statement_name("spare", table), nkeys + 1, fields);
+	fields[table->key.count] = (MtField) {.data = xids, .length = strlen(xids), .binary = false};
+	mt_pipeline_execute(merge->sync->remote, statement_name("spare", table), table->key.count + 1, fields);
+}
+
+/* cancel_there voids the target's entries of keys of a table, as many at once as there are. */
+static void
+cancel_there(MtMerge *merge, MtTable *table)
+{
+	static const int sizes[] = {1024, 32, 1};
+	MtSync	   *sync = merge->sync;
+	List	   *decisions = table->both.to_void;
+	int			at = 0;
+
+	for (int i = 0; i < lengthof(sizes); i++)
+	{
+		char	   *name = psprintf("mt_cancel_%d_%d", table->id, sizes[i]);
+
+		if (list_length(decisions) - at >= sizes[i] && !mt_remote_prepared(sync->remote, name))
+			mt_remote_prepare(sync->remote, name,
+							  mt_sql_queue_cancel(sync->migration, table->relation, table->columns, sizes[i]));
+		if (list_length(decisions) - at < sizes[i])
+			continue;
+		mt_pipeline_begin(sync->remote);
+		for (; list_length(decisions) - at >= sizes[i]; at += sizes[i])
+			cancel_keys(merge, name, decisions, at, sizes[i]);
+		(void) mt_pipeline_finish(sync->remote);
+	}
+	table->both.to_void = NIL;
+}
+
+/* cancel_keys asks for it of some of them. */
+static void
+cancel_keys(MtMerge *merge, const char *name, List *decisions, int at, int count)
+{
+	MtTable    *table = ((MtDecision *) list_nth(decisions, at))->table;
+	int			each = table->key.count + 1;
+	MemoryContext previous = MemoryContextSwitchTo(merge->sync->row_context);
+	MtField    *fields = palloc(sizeof(MtField) * (1 + each * count));
+	MtWriters	all = {NULL};
+
+	for (int i = 0; i < count; i++)
+	{
+		MtDecision *decision = (MtDecision *) list_nth(decisions, at + i);
+		char	   *xids = mt_writers_text(&decision->writers);
+		MtField    *key = fields + 1 + i * each;
+
+		memcpy(key, mt_side_key(table, decision->bytes, decision->length, 0), sizeof(MtField) * table->key.count);
+		key[table->key.count] = (MtField) {.data = xids, .length = strlen(xids), .binary = false};
+		mt_writers_add_all(&all, &decision->writers, CurrentMemoryContext);
+	}
+	fields[0].data = mt_writers_text(&all);
+	fields[0].length = strlen(fields[0].data);
+	fields[0].binary = false;
+	mt_pipeline_execute(merge->sync->remote, name, 1 + each * count, fields);
+	MemoryContextSwitchTo(previous);
+	MemoryContextReset(merge->sync->row_context);
 }
 
 /* record_here keeps what lost and voids entries on the source. */

@@ -59,6 +59,7 @@ typedef struct MtBothSides
 	MtUnsent   *spare_by;		/* the same of the target's queue, for its truncations */
 	MtUnsent   *unsent;			/* what the receiver's queue held when it was looked at */
 	MtUnsent   *known;			/* keys that both sides changed; data: MtDecision */
+	List	   *to_void;		/* MtDecision: whose entries the target's queue is to lose */
 	MtKeySet   *skip;			/* keys that leave the tick: the receiver's row has won */
 } MtBothSides;
 
