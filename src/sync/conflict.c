@@ -33,6 +33,9 @@
 /* The statement that keeps a conflict on the target. */
 #define KEEP "mt_conflict"
 
+/* mt_pipeline_query or mt_pipeline_execute. */
+typedef void (*MtPipelineFn)(MtRemote *remote, const char *statement, int nparams, const MtField *params);
+
 typedef struct MtConflictRow
 {
 	const char *values[9];
@@ -47,7 +50,7 @@ static char *array_text(MtTable *table);
 static void keep_there(MtMerge *merge, const MtDecision *decision);
 static void spare_there(MtMerge *merge, MtDecision *decision);
 static void cancel_there(MtMerge *merge, MtTable *table);
-static void cancel_keys(MtMerge *merge, const char *name, List *decisions, int at, int count);
+static void cancel_keys(MtMerge *merge, MtPipelineFn ask, const char *statement, List *decisions, int at, int count);
 static void record_here(MtMerge *merge);
 static void keep_here(MtMerge *merge, const MtDecision *decision);
 static void cancel_here(MtMerge *merge, const MtDecision *decision);
@@ -196,7 +199,11 @@ spare_there(MtMerge *merge, MtDecision *decision)
 	mt_pipeline_execute(merge->sync->remote, statement_name("spare", table), table->key.count + 1, fields);
 }
 
-/* cancel_there voids the target's entries of keys of a table, as many at once as there are. */
+/*
+ * cancel_there voids the target's entries of keys of a table, as many at once as there are.
+ *
+ * The statement of very many keys is large, and rarely needed: no session keeps it.
+ */
 static void
 cancel_there(MtMerge *merge, MtTable *table)
 {
@@ -207,24 +214,28 @@ cancel_there(MtMerge *merge, MtTable *table)
 
 	for (int i = 0; i < lengthof(sizes); i++)
 	{
+		bool		kept = i > 0;
+		MtPipelineFn ask = kept ? mt_pipeline_execute : mt_pipeline_query;
 		char	   *name = psprintf("mt_cancel_%d_%d", table->id, sizes[i]);
+		char	   *sql = NULL;
 
-		if (list_length(decisions) - at >= sizes[i] && !mt_remote_prepared(sync->remote, name))
-			mt_remote_prepare(sync->remote, name,
-							  mt_sql_queue_cancel(sync->migration, table->relation, table->columns, sizes[i]));
 		if (list_length(decisions) - at < sizes[i])
 			continue;
+		if (!kept || !mt_remote_prepared(sync->remote, name))
+			sql = mt_sql_queue_cancel(sync->migration, table->relation, table->columns, sizes[i]);
+		if (kept && sql != NULL)
+			mt_remote_prepare(sync->remote, name, sql);
 		mt_pipeline_begin(sync->remote);
 		for (; list_length(decisions) - at >= sizes[i]; at += sizes[i])
-			cancel_keys(merge, name, decisions, at, sizes[i]);
+			cancel_keys(merge, ask, kept ? name : sql, decisions, at, sizes[i]);
 		(void) mt_pipeline_finish(sync->remote);
 	}
 	table->both.to_void = NIL;
 }
 
-/* cancel_keys asks for it of some of them. */
+/* cancel_keys asks for it of some of them, by the name of a statement or its text. */
 static void
-cancel_keys(MtMerge *merge, const char *name, List *decisions, int at, int count)
+cancel_keys(MtMerge *merge, MtPipelineFn ask, const char *statement, List *decisions, int at, int count)
 {
 	MtTable    *table = ((MtDecision *) list_nth(decisions, at))->table;
 	int			each = table->key.count + 1;
@@ -245,7 +256,7 @@ cancel_keys(MtMerge *merge, const char *name, List *decisions, int at, int count
 	fields[0].data = mt_writers_text(&all);
 	fields[0].length = strlen(fields[0].data);
 	fields[0].binary = false;
-	mt_pipeline_execute(merge->sync->remote, name, 1 + each * count, fields);
+	ask(merge->sync->remote, statement, 1 + each * count, fields);
 	MemoryContextSwitchTo(previous);
 	MemoryContextReset(merge->sync->row_context);
 }
