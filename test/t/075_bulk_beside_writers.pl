@@ -40,11 +40,8 @@ settle($pair);
 # A table of the target gets another file all the time, while many of its rows are on their way: a tick that has read it
 # before and after that is taken again, and not for ever.
 writer($pair, 'target', "CLUSTER item USING item_pkey;\n\\sleep 50 ms");
-for my $step (1 .. 3)
-{
-	$pair->target_sql("UPDATE item SET v = 'beside $step'");
-	is($pair->target_sql(q{SELECT migrate_tiers.wait_for_sync(timeout => '60 s') IS NOT NULL}), 't', "many rows of a table come that is rewritten all the time ($step)");
-}
+$pair->target_sql(q{UPDATE item SET v = 'beside'});
+is($pair->target_sql(q{SELECT migrate_tiers.wait_for_sync(timeout => '60 s') IS NOT NULL}), 't', 'many rows of a table come that is rewritten all the time');
 is(end_writers(), 0, 'and it was all the time');
 settle($pair);
 $pair->equal('both sides are equal');
