@@ -18,9 +18,6 @@
 #include "sync/look.h"
 #include "sync/side.h"
 
-/* Keys whose rows are held at a time. */
-#define BATCH_KEYS 64
-
 /* A key whose rows are looked at. */
 typedef struct MtBothRows
 {
@@ -30,7 +27,7 @@ typedef struct MtBothRows
 	bool		concerned;		/* both sides have really changed the row */
 } MtBothRows;
 
-static List *next_undecided(const List *decisions, int *at);
+static List *next_undecided(const List *decisions, int *at, int most);
 static void decide_batch(MtMerge *merge, List *batch);
 static void read_rows(MtSync *sync, List *batch);
 static void read_images(MtMerge *merge, List *batch);
@@ -47,6 +44,7 @@ mt_merge_decide(MtMerge *merge)
 {
 	MemoryContext previous = MemoryContextSwitchTo(merge->context);
 	MemoryContext rows = AllocSetContextCreate(merge->context, "migrate_tiers rows of both sides", ALLOCSET_DEFAULT_SIZES);
+	int			together = MT_TOGETHER_FIRST;
 	int			at = 0;
 
 	mt_look_sender_times(merge);
@@ -54,9 +52,14 @@ mt_merge_decide(MtMerge *merge)
 		PushActiveSnapshot(GetLatestSnapshot());
 	while (at < list_length(merge->decisions))
 	{
-		MemoryContextReset(rows);
+		List	   *batch;
+
 		MemoryContextSwitchTo(rows);
-		decide_batch(merge, next_undecided(merge->decisions, &at));
+		batch = next_undecided(merge->decisions, &at, together);
+		if (batch != NIL)
+			decide_batch(merge, batch);
+		together = mt_side_together(together, MemoryContextMemAllocated(rows, true));
+		MemoryContextReset(rows);
 	}
 	MemoryContextSwitchTo(merge->context);
 	MemoryContextDelete(rows);
@@ -70,11 +73,11 @@ mt_merge_decide(MtMerge *merge)
 
 /* next_undecided returns some keys that are not decided, from a place of the list on. */
 static List *
-next_undecided(const List *decisions, int *at)
+next_undecided(const List *decisions, int *at, int most)
 {
 	List	   *batch = NIL;
 
-	for (; *at < list_length(decisions) && list_length(batch) < BATCH_KEYS; (*at)++)
+	for (; *at < list_length(decisions) && list_length(batch) < most; (*at)++)
 	{
 		MtDecision *decision = (MtDecision *) list_nth(decisions, *at);
 		MtBothRows *both;

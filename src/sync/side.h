@@ -20,6 +20,20 @@ typedef enum MtSideForm
 	MT_SIDE_IMAGE				/* one field: the row as jsonb text */
 } MtSideForm;
 
+/* How many rows are read together, first and at most; so few that they take about so many bytes, if one does not. */
+#define MT_TOGETHER_FIRST 8
+#define MT_TOGETHER_MOST  64
+#define MT_TOGETHER_BYTES (4 * 1024 * 1024)
+
+/* How many are to be read next, by what the last ones took. */
+static inline int
+mt_side_together(int together, Size bytes)
+{
+	if (bytes > MT_TOGETHER_BYTES)
+		return Max(together / 4, 1);
+	return bytes > MT_TOGETHER_BYTES / 4 ? together : Min(together * 2, MT_TOGETHER_MOST);
+}
+
 /* Fields in the columns' forms, or NULL where the row is absent; in the current memory context. */
 extern MtField *mt_side_row(MtSync *sync, MtTable *table, MtSide side, const char *bytes, int length);
 

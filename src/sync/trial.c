@@ -22,9 +22,8 @@
 #include "sync/here.h"
 #include "sync/side.h"
 
-/* How many deletions are on their way together, and how many rows are tried together. */
+/* How many deletions are on their way together. */
 #define WINDOW_ROWS 256
-#define TRIED_ROWS	64
 
 typedef struct MtTried
 {
@@ -59,7 +58,7 @@ typedef struct MtPart
 
 static void list_candidates(MtTrial *trial);
 static void try_rows(void *arg);
-static List *next_rows(MtTrial *trial, MtKeyCursor *cursor);
+static List *next_rows(MtTrial *trial, MtKeyCursor *cursor, int most);
 static void read_rows(MtTrial *trial, List *rows);
 static void try_row(MtTrial *trial, MtTried *tried);
 static void delete_tick(MtTrial *trial);
@@ -133,11 +132,12 @@ try_rows(void *arg)
 {
 	MtTrial    *trial = (MtTrial *) arg;
 	MtKeyCursor cursor = {0, 0};
-	MemoryContext previous = MemoryContextSwitchTo(trial->row_context);
+	int			together = MT_TOGETHER_FIRST;
 	List	   *rows;
 
 	delete_tick(trial);
-	while ((rows = next_rows(trial, &cursor)) != NIL)
+	MemoryContextSwitchTo(trial->row_context);
+	while ((rows = next_rows(trial, &cursor, together)) != NIL)
 	{
 		ListCell   *cell;
 
@@ -145,22 +145,22 @@ try_rows(void *arg)
 		if (!stands(trial, true))
 			foreach(cell, rows)
 				try_row(trial, (MtTried *) lfirst(cell));
+		together = mt_side_together(together, MemoryContextMemAllocated(trial->row_context, true));
 		MemoryContextReset(trial->row_context);
 		CHECK_FOR_INTERRUPTS();
 	}
-	MemoryContextSwitchTo(previous);
 	ereport(ERROR, (errcode(ERRCODE_SUCCESSFUL_COMPLETION), errmsg_internal("end of a trial")));
 }
 
 /* next_rows reads the sender's rows of some keys; NIL: there are no more keys. */
 static List *
-next_rows(MtTrial *trial, MtKeyCursor *cursor)
+next_rows(MtTrial *trial, MtKeyCursor *cursor, int most)
 {
 	MtTable    *table = trial->table;
 	List	   *rows = NIL;
 	MtKeyBytes	key;
 
-	while (list_length(rows) < TRIED_ROWS && mt_keys_next(table->keys, cursor, &key.bytes, &key.length))
+	while (list_length(rows) < most && mt_keys_next(table->keys, cursor, &key.bytes, &key.length))
 		if (mt_merge_keeps(table, key.bytes, key.length))
 		{
 			MtTried    *tried = palloc0(sizeof(MtTried));

@@ -111,10 +111,22 @@ $pair->target_sql('UPDATE long_key SET v = 1 WHERE id = (SELECT max(id) FROM lon
 $pair->source_sql('DO $$ DECLARE k numeric := min(id) FROM long_key; BEGIN FOR i IN 1 .. 8000 LOOP UPDATE long_key SET v = i WHERE id = k; COMMIT; END LOOP; END $$');
 $pair->source_sql('SELECT migrate_tiers.resume()');
 $pair->sync_back;
-# What it has at its highest, without what it shares with others.
-my %has = slurp_file('/proc/' . $pair->worker_pid . '/status') =~ /^(VmHWM|RssShmem|RssFile):\s+(\d+)/mg;
-my $both = $has{VmHWM} - $has{RssShmem} - $has{RssFile};
-cmp_ok($both, '<', 16 * 1024, "memory of the worker at its highest while both sides are written: $both kB");
+cmp_ok(highest(), '<', 16 * 1024, 'memory of the worker at its highest while both sides are written: ' . highest() . ' kB');
+$pair->equal('both sides are equal');
+
+# Rows that both sides have written are read together, but few where they are large, here 4 MB.  It is a new worker that does it.
+$pair->source_sql('SELECT migrate_tiers.pause()');
+$pair->both_sql(q(UPDATE item SET pad = repeat('abcdefgh', 512 * 1024) WHERE id <= 60));
+$pair->source_sql('SELECT migrate_tiers.resume()');
+settle($pair);
+cmp_ok(highest(), '<', 160 * 1024, '... and with large rows: ' . highest() . ' kB');
 $pair->equal('both sides are equal');
 $pair->finish;
 done_testing();
+
+# highest is what the worker had at its highest, in kB, without what it shares with others.
+sub highest
+{
+	my %has = slurp_file('/proc/' . $pair->worker_pid . '/status') =~ /^(VmHWM|RssShmem|RssFile):\s+(\d+)/mg;
+	return $has{VmHWM} - $has{RssShmem} - $has{RssFile};
+}
