@@ -104,7 +104,7 @@ $pair->source_pinned('SELECT migrate_tiers.start_workers()');
 $pair->sync(60);
 cmp_ok($pair->source_pinned('SELECT sum(v) FROM account'), '>', 100, 'there was traffic');
 $pair->equal("equal after $kills kills (MT_SEED=$seed)");
-is($pair->status('stopped'), '', 'nothing is stopped');
+ok($pair->wait_until(source => 'SELECT stopped IS NULL FROM migrate_tiers.status'), 'nothing is stopped');
 is($pair->source_pinned(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'migrate_tiers sync'}), '1', 'one worker');
 ok($pair->wait_until(target => q{SELECT count(*) = 0 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'}), 'no transaction was left open on the target');
 $pair->finish(crashes => 1);
