@@ -153,13 +153,16 @@ sees_all(const MtMark *mark, const MtWriters *writers)
 	return true;
 }
 
-/* mt_cancelled_forget forgets what the mark has passed: the one that is stored, which is read again after a crash. */
+/*
+ * mt_cancelled_forget forgets what the mark has passed: the one that is stored, which is read again after a crash; where
+ * the source has failed over, that is of another line of its log until the next tick.
+ */
 void
 mt_cancelled_forget(MtSync *sync)
 {
 	MtSpiScope	scope;
 
-	if (sync->stored_mark == NULL || !all_follow(sync))
+	if (sync->stored_mark == NULL || sync->other_timeline || !all_follow(sync))
 		return;
 	mt_xact_begin();
 	mt_spi_begin(&scope);
