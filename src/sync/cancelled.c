@@ -154,8 +154,9 @@ sees_all(const MtMark *mark, const MtWriters *writers)
 }
 
 /*
- * mt_cancelled_forget forgets what the mark has passed: the one that is stored, which is read again after a crash; where
- * the source has failed over, that is of another line of its log until the next tick.
+ * mt_cancelled_forget forgets what the mark has passed: the one that is stored, which is read again after a crash.
+ *
+ * Where the source has failed over, that one is of another timeline until the next tick.
  */
 void
 mt_cancelled_forget(MtSync *sync)
