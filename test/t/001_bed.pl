@@ -32,6 +32,11 @@ is(sql($source, 'SELECT count(*) FROM there'), '1000', 'the foreign server leads
 
 sql_fails($source, 'SELECT 1 / 0', '22012', qr/division by zero/, 'an error is known by its SQLSTATE');
 
+my $psql = sql($source, '\! echo $PPID');
+kill 'KILL', $psql;
+MigrateTiers::wait_for(sub { !-e "/proc/$psql/fd/0" });
+isnt(sql($source, '\! echo $PPID'), $psql, 'a psql that is gone is replaced');
+
 unlike(slurp_file($_->logfile), qr/\Q@{[ secret() ]}\E/, $_->name . ' logged no password')
   for $source, $target;
 

@@ -177,7 +177,8 @@ sub kill_postmaster
 {
 	my ($node) = @_;
 	my ($pid) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
-	my @children = split ' ', `ps -o pid= --ppid $pid`;
+	my @children = split ' ', slurp_file("/proc/$pid/task/$pid/children");
+	die "no children of $pid" if !@children;
 	$node->kill9;
 	MigrateTiers::wait_for(sub { !grep { kill 0, $_ } $pid, @children }, 30);
 	# A start that fails leaves behind the process that it took for the server.

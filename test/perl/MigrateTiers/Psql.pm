@@ -20,6 +20,9 @@ our $NAME = 'test';
 # Printed by psql where a part of its input ends.
 my $END = 'end of what psql was asked';
 
+# What IPC::Run says of a psql that has ended.
+my $GONE = qr/Broken pipe|ended prematurely/;
+
 # Settings that only begin with a session, and commands of psql, which stay in it.
 my $OWN = qr/\b(?:ALTER|CREATE|DROP)\s+(?:DATABASE|ROLE|USER|SYSTEM)\b|\bpg_reload_conf\b|^\s*\\[a-z]|\\g/im;
 
@@ -110,9 +113,10 @@ sub _exchange
 	};
 	if (!$read)
 	{
-		die $@ if $@ !~ /Broken pipe|ended prematurely/;
+		die $@ if $@ !~ $GONE;
 		$session->{in} = '';
-		$session->{run}->finish;
+		# What psql was to read and did not would be given to it again.
+		eval { $session->{run}->finish; 1 } or $@ =~ $GONE ? $session->{run}->kill_kill : die $@;
 		$session->{status} = $session->{run}->result(0);
 	}
 	s/$end// for @$session{qw(out err)};
