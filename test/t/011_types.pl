@@ -248,6 +248,7 @@ subtest 'a worker that stops, and one that takes its time' => sub {
 		ok($good && $out =~ /statement on the target/, "why $table stopped can be read in another encoding") or diag($err);
 		$pair->source_sql("DELETE FROM $table");
 		$pair->sync;
+		ok($pair->wait_until(source => 'SELECT stopped IS NULL FROM migrate_tiers.status'), 'status is clean');
 	}
 	# Settings that only newer servers have are left out on others.
 	if ($pair->source_sql(q{SELECT current_setting('transaction_timeout', true) IS NOT NULL}) eq 't')
@@ -256,7 +257,7 @@ subtest 'a worker that stops, and one that takes its time' => sub {
 		$pair->source_sql(qq{ALTER DATABASE shop SET transaction_timeout = '1s'; SELECT pg_terminate_backend($worker)});
 		$pair->wait_until(source => "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $worker");
 		$pair->source_sql('SELECT migrate_tiers.start_workers()');
-		$worker = $pair->worker_pid;
+		MigrateTiers::wait_for(sub { $worker = $pair->worker_pid });
 		$pair->target_sql(q{CREATE FUNCTION slow() RETURNS boolean LANGUAGE sql AS 'SELECT pg_catalog.pg_sleep(2) IS NOT NULL';
 			ALTER TABLE t ADD CHECK (slow())});
 		$pair->source_sql('INSERT INTO t VALUES (1)');

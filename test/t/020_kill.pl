@@ -191,7 +191,7 @@ sub recover
 {
 	MigrateTiers::Psql::forget($pair->{$_}) for qw(source target);
 	$pair->wait_until($_ => 'SELECT true', timeout => 30) or BAIL_OUT("the $_ does not come back") for qw(source target);
-	$pair->wait_until(source => q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers sync'}, timeout => 30)
+	$pair->wait_until(source => q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'migrate_tiers sync' AND datname = 'shop'}, timeout => 30)
 	  or do { fail('the worker comes back'); diag $pair->status('to_jsonb(status)'); };
 	return;
 }
